@@ -1,0 +1,2 @@
+//! Sluice agent
+fn main() {}

@@ -1,0 +1,60 @@
+//! Backends: the endpoints that packets are sent to.
+
+use crate::addr::Port;
+
+/// Value of `lb_backends4`, `lb_backends6` (arrays): one endpoint of one service port.
+///
+/// A flow remembers index *and* epoch: both must still be right, or the backend is another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C, align(4))]
+pub struct Backend<A> {
+    /// The pod's address.
+    pub addr: A,
+    /// The target port.
+    pub port: Port,
+    /// Raised each time that the row is given to another endpoint.
+    pub epoch: u16,
+    /// The service port that it belongs to.
+    pub service: u32,
+    /// [`BackendState`].
+    pub state: u8,
+    /// Always 0.
+    pub pad: [u8; 3],
+}
+
+/// What may be done with a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum BackendState {
+    /// The row is nobody's.
+    Free = 0,
+    /// Gets new flows.
+    Active = 1,
+    /// Keeps its flows and gets no new ones: terminating, or not ready.
+    NoNew = 2,
+    /// Left the slices: established TCP lives on until the row is needed again, UDP is chosen anew.
+    Removed = 3,
+}
+
+impl BackendState {
+    /// From the number in a row; `None` for a number that no version wrote.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Free),
+            1 => Some(Self::Active),
+            2 => Some(Self::NoNew),
+            3 => Some(Self::Removed),
+            _ => None,
+        }
+    }
+
+    /// The word for people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Active => "active",
+            Self::NoNew => "no-new",
+            Self::Removed => "removed",
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The flow table: every translation that is remembered.
+
+use crate::addr::Port;
+
+/// Where in the packet's way an entry applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Stage {
+    /// Pre-routing: rewrites the destination.
+    Pre = 1,
+    /// Post-routing: rewrites the source.
+    Post = 2,
+}
+
+/// Key of `lb_flows4`, `lb_flows6` (LRU): the packet as this stage meets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C, align(4))]
+pub struct FlowKey<A> {
+    /// Source address of the packet.
+    pub src: A,
+    /// Destination address of the packet.
+    pub dst: A,
+    /// Source port of the packet.
+    pub src_port: Port,
+    /// Destination port of the packet.
+    pub dst_port: Port,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// [`Stage`].
+    pub stage: u8,
+    /// Always 0.
+    pub pad: [u8; 2],
+}
+
+/// Value of `lb_flows4`, `lb_flows6`. Replaced as a whole, never edited in place: an element of an LRU map
+/// may be given to another key while a reader holds it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C, align(4))]
+pub struct Flow<A> {
+    /// The address that this stage puts in: the destination in pre, the source in post.
+    pub addr: A,
+    /// The port that goes with [`Flow::addr`].
+    pub port: Port,
+    /// The port that the *other* endpoint of the packet is to have. It differs from the packet's only where
+    /// two connections would share one reverse key: pre then replaces the client's port, post puts it back.
+    pub peer_port: Port,
+    /// The service port; 0 for a flow that is no service's ([`FlowFlags::DIRECT`]).
+    pub service: u32,
+    /// Index into `lb_backends4`, `lb_backends6`.
+    pub backend: u32,
+    /// Low 32 bits of the kernel's jiffies (host order); advances at most once a second.
+    pub last_seen: u32,
+    /// The backend's epoch when it was chosen.
+    pub epoch: u16,
+    /// [`TcpState`]: what this direction has shown.
+    pub tcp: u8,
+    /// [`FlowFlags`].
+    pub flags: u8,
+}
+
+/// Bits of [`Flow::tcp`]. Each entry knows its own direction alone.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpState;
+
+impl TcpState {
+    /// Something other than SYN or SYN-ACK went by: the handshake is over.
+    pub const ESTABLISHED: u8 = 1;
+    /// FIN went by.
+    pub const FIN: u8 = 2;
+    /// RST went by.
+    pub const RST: u8 = 4;
+}
+
+/// Bits of [`Flow::flags`].
+#[derive(Clone, Copy, Debug)]
+pub struct FlowFlags;
+
+impl FlowFlags {
+    /// A connection straight to a pod, tracked only because it had to be given another source port.
+    pub const DIRECT: u8 = 1;
+}

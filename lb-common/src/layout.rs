@@ -1,0 +1,135 @@
+//! Names of maps and programs, and the proof that rows have no padding left to chance.
+
+use core::mem::{align_of, size_of};
+
+use crate::{
+    Backend, Device, Flow, FlowKey, Ip4, Ip6, NodeAddress, Port, ServiceKey, ServiceName, ServiceStats, ServiceValue,
+    Settings, Slot,
+};
+
+/// The version of this layout; the pin folder carries it, so that two layouts never share a map.
+pub const VERSION: u32 = 1;
+
+/// Names of maps. The kernel keeps 15 bytes of a name.
+pub mod map {
+    /// Front ends of IPv4 ([`crate::ServiceKey`] to [`crate::ServiceValue`]).
+    pub const SERVICES4: &str = "lb_services4";
+    /// Front ends of IPv6.
+    pub const SERVICES6: &str = "lb_services6";
+    /// Eligible backends of IPv4 services (array of [`crate::Slot`]).
+    pub const SLOTS4: &str = "lb_slots4";
+    /// Eligible backends of IPv6 services.
+    pub const SLOTS6: &str = "lb_slots6";
+    /// IPv4 endpoints (array of [`crate::Backend`]).
+    pub const BACKENDS4: &str = "lb_backends4";
+    /// IPv6 endpoints.
+    pub const BACKENDS6: &str = "lb_backends6";
+    /// IPv4 flows (LRU, [`crate::FlowKey`] to [`crate::Flow`]).
+    pub const FLOWS4: &str = "lb_flows4";
+    /// IPv6 flows.
+    pub const FLOWS6: &str = "lb_flows6";
+    /// IPv4 addresses of the node itself ([`crate::NodeAddress`]).
+    pub const NODE_ADDRS4: &str = "lb_node_addrs4";
+    /// IPv6 addresses of the node itself.
+    pub const NODE_ADDRS6: &str = "lb_node_addrs6";
+    /// Devices by ifindex ([`crate::Device`]).
+    pub const DEVICES: &str = "lb_devices";
+    /// The one row of [`crate::Settings`].
+    pub const SETTINGS: &str = "lb_settings";
+    /// Per-CPU [`crate::ServiceStats`] by service id.
+    pub const STATS: &str = "lb_stats";
+    /// [`crate::ServiceName`] by service id.
+    pub const NAMES: &str = "lb_names";
+    /// Per-CPU `u64` by [`crate::DropReason`].
+    pub const DROPS: &str = "lb_drops";
+    /// Per-CPU `u64` by [`crate::Counter`].
+    pub const COUNTERS: &str = "lb_counters";
+
+    /// Every map that is pinned.
+    pub const ALL: [&str; 16] = [
+        SERVICES4, SERVICES6, SLOTS4, SLOTS6, BACKENDS4, BACKENDS6, FLOWS4, FLOWS6, NODE_ADDRS4, NODE_ADDRS6, DEVICES,
+        SETTINGS, STATS, NAMES, DROPS, COUNTERS,
+    ];
+}
+
+/// Names of programs.
+pub mod program {
+    /// Stage pre: TC ingress of a device with Ethernet headers.
+    pub const PRE: &str = "lb_pre";
+    /// Stage post: TC egress of a device with Ethernet headers.
+    pub const POST: &str = "lb_post";
+    /// Stage pre on a device without link-layer header (tun, WireGuard, IPIP).
+    pub const PRE_L3: &str = "lb_pre_l3";
+    /// Stage post on a device without link-layer header.
+    pub const POST_L3: &str = "lb_post_l3";
+    /// Attached nowhere: returns the low 31 bits of the jiffies, so that the agent can learn their rate.
+    pub const JIFFIES: &str = "lb_jiffies";
+}
+
+macro_rules! layout {
+    ($($type:ty: $size:literal / $align:literal),+ $(,)?) => {
+        $(const _: () = assert!(size_of::<$type>() == $size && align_of::<$type>() == $align);)+
+    };
+}
+
+// Size (sum of the fields, so nothing is padding) and alignment, in bytes.
+layout! {
+    Ip4: 4 / 4,
+    Ip6: 16 / 4,
+    Port: 2 / 2,
+    ServiceKey<Ip4>: 8 / 4,
+    ServiceKey<Ip6>: 20 / 4,
+    ServiceValue: 20 / 4,
+    Slot: 12 / 4,
+    ServiceStats: 48 / 8,
+    ServiceName: 152 / 1,
+    Backend<Ip4>: 16 / 4,
+    Backend<Ip6>: 28 / 4,
+    FlowKey<Ip4>: 16 / 4,
+    FlowKey<Ip6>: 40 / 4,
+    Flow<Ip4>: 24 / 4,
+    Flow<Ip6>: 36 / 4,
+    Device: 8 / 4,
+    NodeAddress: 4 / 4,
+    Settings: 20 / 4,
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::offset_of;
+
+    use super::*;
+    use crate::{Counter, DropReason};
+
+    #[test]
+    fn the_kernel_keeps_every_name_whole() {
+        for name in map::ALL {
+            assert!(name.len() <= 15, "{name}");
+        }
+        for name in [program::PRE, program::POST, program::PRE_L3, program::POST_L3, program::JIFFIES] {
+            assert!(name.len() <= 15, "{name}");
+        }
+    }
+
+    #[test]
+    fn fields_stand_where_dumps_and_programs_expect_them() {
+        assert_eq!(offset_of!(FlowKey<Ip4>, src_port), 8);
+        assert_eq!(offset_of!(FlowKey<Ip6>, src_port), 32);
+        assert_eq!(offset_of!(FlowKey<Ip6>, stage), 37);
+        assert_eq!(offset_of!(Flow<Ip4>, service), 8);
+        assert_eq!(offset_of!(Flow<Ip6>, last_seen), 28);
+        assert_eq!(offset_of!(Backend<Ip4>, epoch), 6);
+        assert_eq!(offset_of!(Backend<Ip6>, service), 20);
+        assert_eq!(offset_of!(Settings, node_port_max), 18);
+    }
+
+    #[test]
+    fn numbers_of_reasons_and_counters_are_their_places() {
+        for (place, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place);
+        }
+        for (place, counter) in Counter::ALL.into_iter().enumerate() {
+            assert_eq!(counter as usize, place);
+        }
+    }
+}

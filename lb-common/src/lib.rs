@@ -1,0 +1,38 @@
+//! What the programs in the kernel and the agent agree on: the rows of every map.
+//!
+//! A change to a type here is a change of the map layout: raise [`layout::VERSION`].
+//! Addresses and ports in rows are in network byte order; every other number is in host order.
+
+#![no_std]
+#![cfg_attr(not(feature = "user"), forbid(unsafe_code))]
+
+pub mod addr;
+pub mod backend;
+pub mod counter;
+pub mod device;
+pub mod drop;
+pub mod family;
+pub mod flow;
+pub mod layout;
+pub mod service;
+pub mod settings;
+#[cfg(feature = "user")]
+mod user;
+
+pub use addr::{Ip4, Ip6, Port};
+pub use backend::{Backend, BackendState};
+pub use counter::Counter;
+pub use device::{Device, DeviceFlags, DeviceRole, NodeAddress};
+pub use drop::DropReason;
+pub use family::{Family, V4, V6};
+pub use flow::{Flow, FlowFlags, FlowKey, Stage, TcpState};
+pub use service::{ServiceFlags, ServiceKey, ServiceName, ServiceStats, ServiceValue, Slot};
+pub use settings::Settings;
+
+/// IP protocol numbers, as in the IPv4 protocol field and the IPv6 next-header field (IANA).
+pub mod protocol {
+    /// Transmission Control Protocol.
+    pub const TCP: u8 = 6;
+    /// User Datagram Protocol.
+    pub const UDP: u8 = 17;
+}
