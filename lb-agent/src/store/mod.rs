@@ -1,0 +1,130 @@
+//! The maps as tables of typed rows: the one way by which the agent reads and writes them.
+//!
+//! Two stores hold them: [`FakeStore`] in memory, for tests without a kernel, and the data plane's pinned maps
+//! ([`crate::dataplane::KernelStore`]).
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::marker::PhantomData;
+
+use aya::Pod;
+use lb_common::layout::map;
+use lb_common::{
+    Backend, Device, Family, Flow, FlowKey, NodeAddress, ServiceKey, ServiceName, ServiceValue, Settings, Slot, V4, V6,
+};
+
+mod error;
+mod fake;
+
+pub use error::StoreError;
+pub use fake::FakeStore;
+
+/// How the kernel keeps a table's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A hash map: absent rows are not there.
+    Hash,
+    /// An array: every row is there, an absent one is all zero.
+    Array,
+}
+
+/// One map: its name and the types of its rows.
+pub trait Table: 'static {
+    /// Key of a row; the index (`u32`) for an array.
+    type Key: Pod + Ord + Debug;
+    /// The row.
+    type Value: Pod + PartialEq + Debug;
+    /// The map's name, which is also the name of its pin.
+    const NAME: &'static str;
+    /// How the kernel keeps it.
+    const KIND: Kind;
+}
+
+/// Reads and writes rows.
+pub trait MapStore {
+    /// Every row of a hash map; of an array every row that is not all zero.
+    fn rows<T: Table>(&self) -> Result<BTreeMap<T::Key, T::Value>, StoreError>;
+
+    /// Writes a row, whether there is one or not.
+    fn set<T: Table>(&mut self, key: &T::Key, value: &T::Value) -> Result<(), StoreError>;
+
+    /// Removes a row (an array's is filled with zeros). That there is none is no error.
+    fn delete<T: Table>(&mut self, key: &T::Key) -> Result<(), StoreError>;
+
+    /// How many rows the map can hold.
+    fn capacity<T: Table>(&self) -> Result<usize, StoreError>;
+}
+
+/// The families that have maps: what ties a [`Family`] to the names of its maps.
+pub trait FamilyMaps: Family<Addr: Pod> {
+    /// Front ends.
+    type Services: Table<Key = ServiceKey<Self::Addr>, Value = ServiceValue>;
+    /// Eligible backends of the front ends.
+    type Slots: Table<Key = u32, Value = Slot>;
+    /// Endpoints.
+    type Backends: Table<Key = u32, Value = Backend<Self::Addr>>;
+    /// Addresses of the node itself.
+    type NodeAddresses: Table<Key = Self::Addr, Value = NodeAddress>;
+    /// Flows; written by the programs alone.
+    type Flows: Table<Key = FlowKey<Self::Addr>, Value = Flow<Self::Addr>>;
+}
+
+/// `lb_devices`.
+#[derive(Debug)]
+pub struct Devices;
+/// `lb_settings`.
+#[derive(Debug)]
+pub struct SettingsTable;
+/// `lb_names`.
+#[derive(Debug)]
+pub struct Names;
+/// `lb_services4`, `lb_services6`.
+#[derive(Debug)]
+pub struct Services<F>(PhantomData<F>);
+/// `lb_slots4`, `lb_slots6`.
+#[derive(Debug)]
+pub struct Slots<F>(PhantomData<F>);
+/// `lb_backends4`, `lb_backends6`.
+#[derive(Debug)]
+pub struct Backends<F>(PhantomData<F>);
+/// `lb_node_addrs4`, `lb_node_addrs6`.
+#[derive(Debug)]
+pub struct NodeAddresses<F>(PhantomData<F>);
+/// `lb_flows4`, `lb_flows6`.
+#[derive(Debug)]
+pub struct Flows<F>(PhantomData<F>);
+
+macro_rules! table {
+    ($table:ty: $kind:ident $name:ident, $key:ty => $value:ty) => {
+        impl Table for $table {
+            type Key = $key;
+            type Value = $value;
+            const NAME: &'static str = map::$name;
+            const KIND: Kind = Kind::$kind;
+        }
+    };
+}
+
+macro_rules! family_tables {
+    ($family:ident: $services:ident $slots:ident $backends:ident $node_addresses:ident $flows:ident) => {
+        table!(Services<$family>: Hash $services, ServiceKey<<$family as Family>::Addr> => ServiceValue);
+        table!(Slots<$family>: Array $slots, u32 => Slot);
+        table!(Backends<$family>: Array $backends, u32 => Backend<<$family as Family>::Addr>);
+        table!(NodeAddresses<$family>: Hash $node_addresses, <$family as Family>::Addr => NodeAddress);
+        table!(Flows<$family>: Hash $flows, FlowKey<<$family as Family>::Addr> => Flow<<$family as Family>::Addr>);
+
+        impl FamilyMaps for $family {
+            type Services = Services<Self>;
+            type Slots = Slots<Self>;
+            type Backends = Backends<Self>;
+            type NodeAddresses = NodeAddresses<Self>;
+            type Flows = Flows<Self>;
+        }
+    };
+}
+
+table!(Devices: Hash DEVICES, u32 => Device);
+table!(SettingsTable: Array SETTINGS, u32 => Settings);
+table!(Names: Hash NAMES, u32 => ServiceName);
+family_tables!(V4: SERVICES4 SLOTS4 BACKENDS4 NODE_ADDRS4 FLOWS4);
+family_tables!(V6: SERVICES6 SLOTS6 BACKENDS6 NODE_ADDRS6 FLOWS6);
