@@ -1,8 +1,8 @@
 //! The marker that lets aya copy rows in and out of maps.
 
 use crate::{
-    Backend, Device, Flow, FlowKey, Ip4, Ip6, NodeAddress, Port, ServiceKey, ServiceName, ServiceStats, ServiceValue,
-    Settings, Slot,
+    Backend, Device, Flow, FlowKey, Ip4, Ip6, NodeAddress, Port, ServiceKey, ServiceName, ServiceStats,
+    ServiceValue, Settings, Slot,
 };
 
 macro_rules! pod {
