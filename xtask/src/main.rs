@@ -1,2 +1,56 @@
-//! xtask
-fn main() {}
+//! Sluice's own commands: `cargo xtask build | test | demo | bench | check`.
+//!
+//! Each of them finds or installs what it needs, says what it found, and leaves the output of its tools in log
+//! files. Continuous integration calls nothing else.
+
+#![forbid(unsafe_code)]
+
+mod build;
+mod object_check;
+mod privilege;
+mod steps;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use workspace::{Profile, Workspace};
+
+/// Build, try, test and measure Sluice.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the BPF objects, check them, and build the agent.
+    Build {
+        /// Build the agent with optimizations (the BPF objects always are).
+        #[arg(long)]
+        release: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match Workspace::open().and_then(|workspace| run(&workspace, cli.command)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(workspace: &Workspace, command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Build { release } => {
+            build::run(workspace, if release { Profile::Release } else { Profile::Dev })
+        }
+    }
+}
