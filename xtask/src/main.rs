@@ -9,6 +9,7 @@ mod build;
 mod object_check;
 mod privilege;
 mod steps;
+mod test;
 mod toolchain;
 mod workspace;
 
@@ -34,6 +35,12 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
+    /// Build everything and run all tests; without root, those that need it are skipped by name.
+    Test {
+        /// Only tests whose name contains this text.
+        #[arg(long)]
+        filter: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -52,5 +59,6 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<ExitCode> {
         Command::Build { release } => {
             build::run(workspace, if release { Profile::Release } else { Profile::Dev })
         }
+        Command::Test { filter } => test::run(workspace, filter.as_deref()),
     }
 }
