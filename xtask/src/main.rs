@@ -5,7 +5,9 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
+mod demo;
 mod object_check;
 mod privilege;
 mod steps;
@@ -41,6 +43,20 @@ enum Command {
         #[arg(long)]
         filter: Option<String>,
     },
+    /// Show a cluster of network namespaces on this machine (needs root).
+    Demo {
+        /// Passed on to the demo.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Measure (needs root).
+    Bench {
+        /// The group to measure, for example `packets`; all groups without it.
+        group: Option<String>,
+        /// How to print the figures: with `json`, nothing else goes to standard output.
+        #[arg(long)]
+        output: Option<bench::Output>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -60,5 +76,7 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<ExitCode> {
             build::run(workspace, if release { Profile::Release } else { Profile::Dev })
         }
         Command::Test { filter } => test::run(workspace, filter.as_deref()),
+        Command::Demo { args } => demo::run(workspace, &args),
+        Command::Bench { group, output } => bench::run(workspace, group.as_deref(), output),
     }
 }
