@@ -7,11 +7,13 @@
 
 mod bench;
 mod build;
+mod check;
 mod demo;
 mod object_check;
 mod privilege;
 mod steps;
 mod test;
+mod tidy;
 mod toolchain;
 mod workspace;
 
@@ -57,6 +59,8 @@ enum Command {
         #[arg(long)]
         output: Option<bench::Output>,
     },
+    /// Formatting, clippy on both sides, cargo-deny and the rules of the house.
+    Check,
 }
 
 fn main() -> ExitCode {
@@ -78,5 +82,6 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<ExitCode> {
         Command::Test { filter } => test::run(workspace, filter.as_deref()),
         Command::Demo { args } => demo::run(workspace, &args),
         Command::Bench { group, output } => bench::run(workspace, group.as_deref(), output),
+        Command::Check => check::run(workspace),
     }
 }
