@@ -17,6 +17,9 @@ use crate::{
 
 /// The number of steps that [`bpf_objects`] takes.
 pub(crate) const BPF_STEPS: usize = Toolchain::STEPS + 2;
+/// The packages that programs of the host's side come from. Always both, also for one program: with one of them
+/// alone, the common dependencies would have other features, and be compiled anew.
+pub(crate) const PROGRAMS: [&str; 4] = ["--package", "lb-agent", "--package", "lb-tests"];
 /// The number of steps that [`host`] takes.
 pub(crate) const HOST_STEPS: usize = 1;
 
@@ -24,7 +27,13 @@ pub(crate) const HOST_STEPS: usize = 1;
 pub(crate) fn run(workspace: &Workspace, profile: Profile) -> Result<ExitCode> {
     let mut steps = Steps::new(workspace, BPF_STEPS + HOST_STEPS)?;
     bpf_objects(workspace, &mut steps)?;
-    host(workspace, &mut steps, "agent", profile, &["--bin", "lb-agent"])?;
+    host(
+        workspace,
+        &mut steps,
+        "agent",
+        profile,
+        &[&PROGRAMS[..], &["--bin", "lb-agent"]].concat(),
+    )?;
     steps.tell(&format!(
         "agent: {}",
         workspace.shown(&workspace.host_binary("lb-agent", profile))
@@ -70,9 +79,6 @@ pub(crate) fn bpf_objects(workspace: &Workspace, steps: &mut Steps) -> Result<()
 }
 
 /// Builds programs or tests of the host's side.
-///
-/// Always with the features that the workspace as a whole asks for: else each choice of packages would compile the
-/// common dependencies anew.
 pub(crate) fn host(
     workspace: &Workspace,
     steps: &mut Steps,
@@ -83,7 +89,7 @@ pub(crate) fn host(
     steps.advance();
     let mut build = workspace.cargo();
     build
-        .args(["build", "--locked", "--workspace"])
+        .args(["build", "--locked"])
         .args(profile.flags())
         .args(targets);
     steps.run(&format!("{what}: building"), "host-build", &mut build)

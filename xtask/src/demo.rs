@@ -30,13 +30,8 @@ pub(crate) fn run_program(
     build::bpf_objects(workspace, &mut steps)?;
     toolchain::system_tools(&mut steps)?;
     let what = format!("agent and {name}");
-    build::host(
-        workspace,
-        &mut steps,
-        &what,
-        profile,
-        &["--bin", "lb-agent", "--bin", name],
-    )?;
+    let programs = [&build::PROGRAMS[..], &["--bin", "lb-agent", "--bin", name]].concat();
+    build::host(workspace, &mut steps, &what, profile, &programs)?;
 
     let program = workspace.host_binary(name, profile);
     let mut command = std::process::Command::new(&program);
