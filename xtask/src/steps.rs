@@ -42,6 +42,11 @@ impl Steps {
         self.current += 1;
     }
 
+    /// Leaves out steps up to this one.
+    pub(crate) fn skip_to(&mut self, step: usize) {
+        self.current = step;
+    }
+
     /// Says what was found, or what is about to come.
     pub(crate) fn tell(&self, text: &str) {
         eprintln!("[{}/{}] {text}", self.current, self.total);

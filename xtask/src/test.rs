@@ -27,6 +27,7 @@ pub(crate) fn run(workspace: &Workspace, filter: Option<&str>) -> Result<ExitCod
         Err(error) if error.is::<NeedsRoot>() => {
             steps.tell(&format!("SKIPPED BPF objects: {error}"));
             skipped.add("BPF objects")?;
+            steps.skip_to(build::BPF_STEPS);
         }
         result => result?,
     }
@@ -38,7 +39,7 @@ pub(crate) fn run(workspace: &Workspace, filter: Option<&str>) -> Result<ExitCod
         &mut steps,
         "agent and tests",
         Profile::Dev,
-        &["--bin", "lb-agent", "--tests"],
+        &["--workspace", "--bin", "lb-agent", "--tests"],
     )?;
 
     let mut tests = workspace.cargo();
