@@ -1,7 +1,14 @@
 //! Sluice's tests: the harness that real-traffic tests, demo and benches share.
 
+pub mod answer;
+pub mod bulk;
+pub mod dns;
+pub mod echo;
 pub mod family;
+pub mod http;
 pub mod netns;
 pub mod root;
 pub mod scratch;
+pub mod server;
+pub mod socket;
 pub mod topology;
