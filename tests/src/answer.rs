@@ -16,6 +16,9 @@ pub struct Answer {
 impl Answer {
     /// The answer of a pod to a client; a client that came over IPv4 to a socket of both families is an IPv4 one.
     pub fn new(backend: &str, client: SocketAddr) -> Self {
-        Self { backend: backend.to_owned(), client: SocketAddr::new(client.ip().to_canonical(), client.port()) }
+        Self {
+            backend: backend.to_owned(),
+            client: SocketAddr::new(client.ip().to_canonical(), client.port()),
+        }
     }
 }

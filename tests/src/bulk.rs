@@ -1,6 +1,7 @@
 //! Bulk data whose every part is different, so that lost, doubled or moved parts change its hash.
 
 use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -28,7 +29,11 @@ impl Bulk {
             word ^= word << 17;
             word.to_ne_bytes()
         });
-        Self { noise: noise.collect(), next: 0, left: len }
+        Self {
+            noise: noise.collect(),
+            next: 0,
+            left: len,
+        }
     }
 
     /// The hash of the sequence's first `len` bytes.
@@ -47,9 +52,11 @@ impl Iterator for Bulk {
             return None;
         }
         let len = usize::try_from(self.left).unwrap_or(PART).min(PART);
-        let number = self.next.to_be_bytes();
-        let part: Vec<u8> = number.iter().chain(self.noise.iter().skip(number.len())).copied().take(len).collect();
-        self.left -= part.len() as u64;
+        let mut part = self.noise[..len].to_vec();
+        for (place, byte) in part.iter_mut().zip(self.next.to_be_bytes()) {
+            *place = byte;
+        }
+        self.left -= len as u64;
         self.next += 1;
         Some(part.into())
     }
@@ -59,7 +66,10 @@ impl Body for Bulk {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Poll::Ready(self.next().map(|part| Ok(Frame::data(part))))
     }
 
@@ -80,7 +90,11 @@ impl Hash {
 
     /// The hash in hexadecimal.
     pub fn finish(self) -> String {
-        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        self.0.finalize().iter().fold(String::new(), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _written = write!(text, "{byte:02x}");
+            text
+        })
     }
 }
 
@@ -97,7 +111,10 @@ mod tests {
 
     #[test]
     fn the_hash_is_of_all_bytes() {
-        assert_eq!(Bulk::sha256(0), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(
+            Bulk::sha256(0),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
         assert_ne!(Bulk::sha256(100_000), Bulk::sha256(100_001));
     }
 }

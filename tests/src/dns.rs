@@ -19,8 +19,13 @@ const NAME: &str = "whoami.sluice.test";
 pub async fn serve(socket: UdpSocket, name: Arc<str>) -> Result<()> {
     let mut buffer = [0; 1500];
     loop {
-        let (len, client) = socket.recv_from(&mut buffer).await.context("cannot receive a question")?;
-        let Ok(answer) = reply(buffer.get(..len).unwrap_or_default(), &Answer::new(&name, client)) else { continue };
+        let (len, client) = socket
+            .recv_from(&mut buffer)
+            .await
+            .context("cannot receive a question")?;
+        let Ok(answer) = reply(buffer.get(..len).unwrap_or_default(), &Answer::new(&name, client)) else {
+            continue;
+        };
         // A client that has gone makes the next call fail with its ICMP error.
         let _gone = socket.send_to(&answer, client).await;
     }
@@ -30,10 +35,18 @@ fn reply(question: &[u8], answer: &Answer) -> Result<Vec<u8>> {
     let question = Packet::parse(question)?;
     let mut reply = Packet::new_reply(question.id());
     reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
-    let (backend, client) = (format!("backend={}", answer.backend), format!("client={}", answer.client));
+    let (backend, client) = (
+        format!("backend={}", answer.backend),
+        format!("client={}", answer.client),
+    );
     for asked in &question.questions {
         let text = TXT::new().with_string(&backend)?.with_string(&client)?;
-        reply.answers.push(ResourceRecord::new(asked.qname.clone(), CLASS::IN, 0, RData::TXT(text)));
+        reply.answers.push(ResourceRecord::new(
+            asked.qname.clone(),
+            CLASS::IN,
+            0,
+            RData::TXT(text),
+        ));
         reply.questions.push(asked.clone());
     }
     Ok(reply.build_bytes_vec()?)
@@ -65,23 +78,42 @@ impl Resolver {
         self.next_id = id.wrapping_add(1);
         let mut question = Packet::new_query(id);
         let name = Name::new(NAME)?;
-        question.questions.push(Question::new(name, TYPE::TXT.into(), CLASS::IN.into(), false));
-        self.socket.send(&question.build_bytes_vec()?).context("cannot send a question")?;
+        question
+            .questions
+            .push(Question::new(name, TYPE::TXT.into(), CLASS::IN.into(), false));
+        self.socket
+            .send(&question.build_bytes_vec()?)
+            .context("cannot send a question")?;
 
         let mut buffer = [0; 1500];
         let len = self.socket.recv(&mut buffer).context("no answer")?;
         let reply = Packet::parse(buffer.get(..len).unwrap_or_default())?;
-        ensure!(reply.id() == id, "the answer to question {id} has id {}", reply.id());
+        ensure!(
+            reply.id() == id,
+            "the answer to question {id} has id {}",
+            reply.id()
+        );
         read(&reply)
     }
 }
 
 fn read(reply: &Packet<'_>) -> Result<Answer> {
     let record = reply.answers.first().context("the reply has no answer")?;
-    let RData::TXT(text) = &record.rdata else { anyhow::bail!("the answer is no TXT record") };
+    let RData::TXT(text) = &record.rdata else {
+        anyhow::bail!("the answer is no TXT record")
+    };
     let attributes = text.attributes();
-    let value = |key: &str| attributes.get(key).cloned().flatten().with_context(|| format!("no {key} in the answer"));
-    Ok(Answer { backend: value("backend")?, client: value("client")?.parse()? })
+    let value = |key: &str| {
+        attributes
+            .get(key)
+            .cloned()
+            .flatten()
+            .with_context(|| format!("no {key} in the answer"))
+    };
+    Ok(Answer {
+        backend: value("backend")?,
+        client: value("client")?.parse()?,
+    })
 }
 
 #[cfg(test)]
@@ -93,7 +125,9 @@ mod tests {
         let answer = Answer::new("web-1", "[2001:db8::1]:4000".parse().unwrap());
         let mut question = Packet::new_query(7);
         let name = Name::new(NAME).unwrap();
-        question.questions.push(Question::new(name, TYPE::TXT.into(), CLASS::IN.into(), false));
+        question
+            .questions
+            .push(Question::new(name, TYPE::TXT.into(), CLASS::IN.into(), false));
         let bytes = reply(&question.build_bytes_vec().unwrap(), &answer).unwrap();
         let reply = Packet::parse(&bytes).unwrap();
         assert_eq!(reply.id(), 7);

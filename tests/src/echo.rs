@@ -33,9 +33,14 @@ pub async fn serve_tcp(listener: TcpListener, name: Arc<str>) -> Result<()> {
 pub async fn serve_udp(socket: UdpSocket) -> Result<()> {
     let mut buffer = vec![0; usize::from(u16::MAX)];
     loop {
-        let (len, client) = socket.recv_from(&mut buffer).await.context("cannot receive a datagram")?;
+        let (len, client) = socket
+            .recv_from(&mut buffer)
+            .await
+            .context("cannot receive a datagram")?;
         // A client that has gone makes the next call fail with its ICMP error.
-        let _gone = socket.send_to(buffer.get(..len).unwrap_or_default(), client).await;
+        let _gone = socket
+            .send_to(buffer.get(..len).unwrap_or_default(), client)
+            .await;
     }
 }
 
@@ -53,7 +58,9 @@ impl Echo {
         stream.set_read_timeout(Some(TIMEOUT))?;
         let mut stream = BufReader::new(stream);
         let mut greeting = String::new();
-        stream.read_line(&mut greeting).with_context(|| format!("no greeting from {to}"))?;
+        stream
+            .read_line(&mut greeting)
+            .with_context(|| format!("no greeting from {to}"))?;
         let answer = serde_json::from_str(&greeting).with_context(|| format!("no greeting: {greeting:?}"))?;
         Ok(Self { stream, answer })
     }
@@ -70,10 +77,19 @@ impl Echo {
 
     /// Says something and checks that just this comes back.
     pub fn say(&mut self, text: &str) -> Result<()> {
-        self.stream.get_mut().write_all(text.as_bytes()).context("cannot say anything")?;
+        self.stream
+            .get_mut()
+            .write_all(text.as_bytes())
+            .context("cannot say anything")?;
         let mut back = vec![0; text.len()];
-        self.stream.read_exact(&mut back).with_context(|| format!("no echo of {text:?}"))?;
-        ensure!(back == text.as_bytes(), "said {text:?}, heard {:?}", String::from_utf8_lossy(&back));
+        self.stream
+            .read_exact(&mut back)
+            .with_context(|| format!("no echo of {text:?}"))?;
+        ensure!(
+            back == text.as_bytes(),
+            "said {text:?}, heard {:?}",
+            String::from_utf8_lossy(&back)
+        );
         Ok(())
     }
 }
@@ -81,9 +97,17 @@ impl Echo {
 /// Sends a datagram and checks that just this comes back.
 pub fn exchange(socket: &std::net::UdpSocket, payload: &[u8]) -> Result<()> {
     socket.set_read_timeout(Some(TIMEOUT))?;
-    socket.send(payload).with_context(|| format!("cannot send {} bytes", payload.len()))?;
+    socket
+        .send(payload)
+        .with_context(|| format!("cannot send {} bytes", payload.len()))?;
     let mut buffer = vec![0; usize::from(u16::MAX)];
-    let len = socket.recv(&mut buffer).with_context(|| format!("no echo of {} bytes", payload.len()))?;
-    ensure!(buffer.get(..len) == Some(payload), "sent {} bytes, heard {len} others", payload.len());
+    let len = socket
+        .recv(&mut buffer)
+        .with_context(|| format!("no echo of {} bytes", payload.len()))?;
+    ensure!(
+        buffer.get(..len) == Some(payload),
+        "sent {} bytes, heard {len} others",
+        payload.len()
+    );
     Ok(())
 }

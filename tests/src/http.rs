@@ -25,7 +25,7 @@ use crate::bulk::{Bulk, Hash};
 
 /// Longer than a repeated SYN takes, so that a single lost packet is no failure.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 
 type Answering = Response<Either<Full<Bytes>, Bulk>>;
 type Asking = Either<Empty<Bytes>, Bulk>;
@@ -42,7 +42,10 @@ pub struct Received {
 impl Received {
     /// What arrives when the first `bytes` bytes of [`Bulk`] arrive unharmed.
     pub fn bulk(bytes: u64) -> Self {
-        Self { bytes, sha256: Bulk::sha256(bytes) }
+        Self {
+            bytes,
+            sha256: Bulk::sha256(bytes),
+        }
     }
 }
 
@@ -62,8 +65,16 @@ pub async fn serve(listener: TcpListener, name: Arc<str>) -> Result<()> {
     }
 }
 
-async fn respond(request: Request<Incoming>, name: &str, client: SocketAddr) -> Result<Answering, Infallible> {
-    let bytes = request.uri().path().strip_prefix("/bytes/").and_then(|number| number.parse().ok());
+async fn respond(
+    request: Request<Incoming>,
+    name: &str,
+    client: SocketAddr,
+) -> Result<Answering, Infallible> {
+    let bytes = request
+        .uri()
+        .path()
+        .strip_prefix("/bytes/")
+        .and_then(|number| number.parse().ok());
     let response = match (request.method().clone(), bytes) {
         (Method::GET, Some(bytes)) => Ok(Either::Right(Bulk::new(bytes))),
         (Method::GET, None) => json(&Answer::new(name, client)),
@@ -94,7 +105,10 @@ async fn receive<B: Body<Data = Bytes, Error = hyper::Error> + Unpin>(mut body: 
             bytes += part.len() as u64;
         }
     }
-    Ok(Received { bytes, sha256: hash.finish() })
+    Ok(Received {
+        bytes,
+        sha256: hash.finish(),
+    })
 }
 
 /// Asks who serves, on a connection of its own.
@@ -126,7 +140,12 @@ impl Connection {
             tokio::spawn(connection);
             anyhow::Ok((requests, local))
         })?;
-        Ok(Self { runtime, requests, to, local })
+        Ok(Self {
+            runtime,
+            requests,
+            to,
+            local,
+        })
     }
 
     /// The client's own end.

@@ -27,7 +27,8 @@ impl Netns {
     pub fn new(role: &str) -> Result<Self> {
         let name = unique_name(role);
         finished("ip", Command::new("ip").args(["netns", "add", &name]))?;
-        let file = File::open(Path::new(FOLDER).join(&name)).with_context(|| format!("cannot open {name}"))?;
+        let file =
+            File::open(Path::new(FOLDER).join(&name)).with_context(|| format!("cannot open {name}"))?;
         let namespace = Self { name, file };
         namespace.ip("link set lo up")?;
         Ok(namespace)
@@ -45,7 +46,9 @@ impl Netns {
                 self.enter()?;
                 work()
             });
-            inside.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+            inside
+                .join()
+                .unwrap_or_else(|panicked| panic::resume_unwind(panicked))
         })
     }
 
@@ -59,7 +62,10 @@ impl Netns {
             setns(file, CloneFlags::CLONE_NEWNET).context("cannot enter a namespace")?;
             work()
         };
-        thread::Builder::new().name(self.name.clone()).spawn(inside).context("cannot start a thread")
+        thread::Builder::new()
+            .name(self.name.clone())
+            .spawn(inside)
+            .context("cannot start a thread")
     }
 
     /// Runs a command inside and returns what it printed; an error when it failed.
@@ -76,7 +82,8 @@ impl Netns {
 
     /// Loads lines of nftables rules.
     pub fn nft(&self, lines: &str) -> Result<()> {
-        self.run(|| batch(Command::new("nft").args(["-f", "-"]), lines)).with_context(|| format!("in {}", self.name))
+        self.run(|| batch(Command::new("nft").args(["-f", "-"]), lines))
+            .with_context(|| format!("in {}", self.name))
     }
 
     /// Sets a value under /proc/sys/net, e.g. `ipv4/ip_forward`.
@@ -88,7 +95,8 @@ impl Netns {
     pub fn sysctls(&self, values: &[(&str, &str)]) -> Result<()> {
         self.run(|| {
             for (key, value) in values {
-                fs::write(Path::new("/proc/sys/net").join(key), value).with_context(|| format!("cannot set {key}"))?;
+                fs::write(Path::new("/proc/sys/net").join(key), value)
+                    .with_context(|| format!("cannot set {key}"))?;
             }
             Ok(())
         })
@@ -107,13 +115,19 @@ impl Drop for Netns {
 
 /// Makes a veth pair between two namespaces, one end in each.
 pub fn veth((a, a_device): (&Netns, &str), (b, b_device): (&Netns, &str)) -> Result<()> {
-    a.ip(&format!("link add {a_device} type veth peer name {b_device} netns {}\nlink set {a_device} up", b.name))?;
+    a.ip(&format!(
+        "link add {a_device} type veth peer name {b_device} netns {}\nlink set {a_device} up",
+        b.name
+    ))?;
     b.ip(&format!("link set {b_device} up"))
 }
 
 /// Removes a namespace by name, whether it is there or not.
 pub(crate) fn remove(name: &str) {
-    let _absent = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
+    let _absent = Command::new("ip")
+        .args(["netns", "del", name])
+        .stderr(Stdio::null())
+        .status();
 }
 
 fn batch(command: &mut Command, lines: &str) -> Result<()> {
@@ -129,9 +143,15 @@ fn batch(command: &mut Command, lines: &str) -> Result<()> {
 }
 
 fn finished(program: &str, command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot run {program}"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {program}"))?;
     if !output.status.success() {
-        bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "{command:?}: {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -27,7 +27,10 @@ pub fn skipped(marker: &str) -> bool {
         return false;
     }
     let test = marker.trim_end_matches("::here");
-    assert!(env::var("CI").as_deref() != Ok("true"), "{test} needs root, and in CI no test may be skipped");
+    assert!(
+        env::var("CI").as_deref() != Ok("true"),
+        "{test} needs root, and in CI no test may be skipped"
+    );
     println!("SKIPPED {test}: needs root");
     if let Some(log) = env::var_os("SLUICE_SKIP_LOG") {
         let written = OpenOptions::new()
@@ -35,7 +38,11 @@ pub fn skipped(marker: &str) -> bool {
             .create(true)
             .open(&log)
             .and_then(|mut file| writeln!(file, "{test}"));
-        assert!(written.is_ok(), "cannot write the skip log {}: {written:?}", log.display());
+        assert!(
+            written.is_ok(),
+            "cannot write the skip log {}: {written:?}",
+            log.display()
+        );
     }
     true
 }

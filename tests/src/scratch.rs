@@ -26,7 +26,11 @@ const PIN_FOLDER: &str = "pins";
 /// A name that no other test of this machine uses: `sl-<pid>-<n>-<role>`.
 pub fn unique_name(role: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("{PREFIX}{}-{}-{role}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "{PREFIX}{}-{}-{role}",
+        process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 /// A folder of its own, removed on drop together with the mount in it.
@@ -88,7 +92,9 @@ fn sweep(is_rubbish: impl Fn(u32) -> bool) {
 }
 
 fn leftovers(folder: &Path, is_rubbish: impl Fn(u32) -> bool) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
     entries
         .flatten()
         .filter(|entry| owner(&entry.file_name().to_string_lossy()).is_some_and(&is_rubbish))
@@ -103,8 +109,12 @@ fn owner(name: &str) -> Option<u32> {
 
 /// Ends the process noted in a folder, if it is still the one whose command line names that folder.
 fn end_process(folder: &Path) {
-    let Ok(noted) = fs::read_to_string(folder.join(PID_FILE)) else { return };
-    let Ok(pid) = noted.trim().parse::<i32>() else { return };
+    let Ok(noted) = fs::read_to_string(folder.join(PID_FILE)) else {
+        return;
+    };
+    let Ok(pid) = noted.trim().parse::<i32>() else {
+        return;
+    };
     let command_line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     if String::from_utf8_lossy(&command_line).contains(&*folder.to_string_lossy()) {
         // It may be gone already, which is as good.

@@ -42,8 +42,14 @@ impl Server {
                 }
             })
         })?;
-        let server = Self { stop: Some(stop), thread: Some(thread) };
-        is_ready.recv().ok().with_context(|| format!("the servers of {} do not start", host.name))?;
+        let server = Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        };
+        is_ready
+            .recv()
+            .ok()
+            .with_context(|| format!("the servers of {} do not start", host.name))?;
         Ok(server)
     }
 }
@@ -67,8 +73,12 @@ async fn serve(name: Arc<str>, ready: mpsc::Sender<()>) -> Result<()> {
     let address = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let http = TcpListener::bind(address(HTTP_PORT)).await.context("HTTP")?;
     let dns = UdpSocket::bind(address(DNS_PORT)).await.context("DNS")?;
-    let echo_tcp = TcpListener::bind(address(ECHO_PORT)).await.context("echo over TCP")?;
-    let echo_udp = UdpSocket::bind(address(ECHO_PORT)).await.context("echo over UDP")?;
+    let echo_tcp = TcpListener::bind(address(ECHO_PORT))
+        .await
+        .context("echo over TCP")?;
+    let echo_udp = UdpSocket::bind(address(ECHO_PORT))
+        .await
+        .context("echo over UDP")?;
     ready.send(()).context("nobody waits for the servers")?;
     tokio::try_join!(
         http::serve(http, Arc::clone(&name)),

@@ -21,27 +21,47 @@ use crate::scratch;
 /// What the names of node 1's uplinks begin with.
 pub const UPLINKS: &str = "up-*";
 
-/// How many pods serve: the first two on node 1, the others on node 2.
+/// How many pods serve: the first [`LOCAL_PODS`] on node 1, the others on node 2.
 pub const SERVING_PODS: usize = 4;
 
+/// How many of them are on node 1.
+const LOCAL_PODS: usize = 2;
+
 /// The client's address.
-pub const CLIENT: Pair =
-    Pair::new(Ipv4Addr::new(198, 51, 100, 10), Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 0x10));
+pub const CLIENT: Pair = Pair::new(
+    Ipv4Addr::new(198, 51, 100, 10),
+    Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 0x10),
+);
 
 /// Node 1's address, at which it has its NodePorts.
-pub const NODE1: Pair = Pair::new(Ipv4Addr::new(10, 10, 1, 1), Ipv6Addr::new(0xfd00, 0x10, 1, 0, 0, 0, 0, 1));
+pub const NODE1: Pair = Pair::new(
+    Ipv4Addr::new(10, 10, 1, 1),
+    Ipv6Addr::new(0xfd00, 0x10, 1, 0, 0, 0, 0, 1),
+);
 
 /// Node 2's address.
-pub const NODE2: Pair = Pair::new(Ipv4Addr::new(10, 10, 2, 1), Ipv6Addr::new(0xfd00, 0x10, 2, 0, 0, 0, 0, 1));
+pub const NODE2: Pair = Pair::new(
+    Ipv4Addr::new(10, 10, 2, 1),
+    Ipv6Addr::new(0xfd00, 0x10, 2, 0, 0, 0, 0, 1),
+);
 
 /// The router's address on node 1's side.
-pub const ROUTER: Pair = Pair::new(Ipv4Addr::new(10, 10, 1, 254), Ipv6Addr::new(0xfd00, 0x10, 1, 0, 0, 0, 0, 0xfe));
+pub const ROUTER: Pair = Pair::new(
+    Ipv4Addr::new(10, 10, 1, 254),
+    Ipv6Addr::new(0xfd00, 0x10, 1, 0, 0, 0, 0, 0xfe),
+);
 
 /// The gateway that routed pods see.
-const POD_GATEWAY: Pair = Pair::new(Ipv4Addr::new(169, 254, 1, 1), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
+const POD_GATEWAY: Pair = Pair::new(
+    Ipv4Addr::new(169, 254, 1, 1),
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
+);
 
 /// The bridge's addresses, in the other layout.
-const BRIDGE: Pair = Pair::new(Ipv4Addr::new(10, 244, 1, 1), Ipv6Addr::new(0xfd00, 0x244, 1, 0, 0, 0, 0, 1));
+const BRIDGE: Pair = Pair::new(
+    Ipv4Addr::new(10, 244, 1, 1),
+    Ipv6Addr::new(0xfd00, 0x244, 1, 0, 0, 0, 0, 1),
+);
 
 /// How node 1's pods are connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,18 +138,28 @@ impl Topology {
             web: (0..SERVING_PODS).map(web).collect::<Result<_>>()?,
         };
         topology.connect_nodes().context("cannot connect the nodes")?;
-        topology.connect_pods(layout.pods).context("cannot connect the pods")?;
+        topology
+            .connect_pods(layout.pods)
+            .context("cannot connect the pods")?;
         Ok(topology)
     }
 
     /// Every host.
     pub fn hosts(&self) -> impl Iterator<Item = &Host> {
-        [&self.client, &self.node1, &self.router, &self.node2, &self.toolbox].into_iter().chain(&self.web)
+        [
+            &self.client,
+            &self.node1,
+            &self.router,
+            &self.node2,
+            &self.toolbox,
+        ]
+        .into_iter()
+        .chain(&self.web)
     }
 
     /// The serving pods of node 1.
     pub fn local_web(&self) -> impl Iterator<Item = &Host> {
-        self.web.iter().take(2)
+        self.web.iter().take(LOCAL_PODS)
     }
 
     /// Switches checksum and segmentation offloads of every veth.
@@ -148,22 +178,17 @@ impl Topology {
         veth((&self.node1.netns, "up-client"), (&self.client.netns, "eth0"))?;
         veth((&self.node1.netns, "up-fabric"), (&self.router.netns, "node1"))?;
         veth((&self.node2.netns, "up-fabric"), (&self.router.netns, "node2"))?;
-        self.client.netns.ip(
-            "addr add 198.51.100.10/24 dev eth0\n\
+        self.client.netns.ip("addr add 198.51.100.10/24 dev eth0\n\
              addr add 2001:db8:c::10/64 dev eth0 nodad\n\
              route add default via 198.51.100.1\n\
-             route add default via 2001:db8:c::1",
-        )?;
-        self.node1.netns.ip(
-            "addr add 198.51.100.1/24 dev up-client\n\
+             route add default via 2001:db8:c::1")?;
+        self.node1.netns.ip("addr add 198.51.100.1/24 dev up-client\n\
              addr add 2001:db8:c::1/64 dev up-client nodad\n\
              addr add 10.10.1.1/24 dev up-fabric\n\
              addr add fd00:10:1::1/64 dev up-fabric nodad\n\
              route add default via 10.10.1.254\n\
-             route add default via fd00:10:1::fe",
-        )?;
-        self.router.netns.ip(
-            "addr add 10.10.1.254/24 dev node1\n\
+             route add default via fd00:10:1::fe")?;
+        self.router.netns.ip("addr add 10.10.1.254/24 dev node1\n\
              addr add fd00:10:1::fe/64 dev node1 nodad\n\
              addr add 10.10.2.254/24 dev node2\n\
              addr add fd00:10:2::fe/64 dev node2 nodad\n\
@@ -172,26 +197,30 @@ impl Topology {
              route add 198.51.100.0/24 via 10.10.1.1\n\
              route add 2001:db8:c::/64 via fd00:10:1::1\n\
              route add 10.244.2.0/24 via 10.10.2.1\n\
-             route add fd00:244:2::/64 via fd00:10:2::1",
-        )?;
-        self.node2.netns.ip(
-            "addr add 10.10.2.1/24 dev up-fabric\n\
+             route add fd00:244:2::/64 via fd00:10:2::1")?;
+        self.node2.netns.ip("addr add 10.10.2.1/24 dev up-fabric\n\
              addr add fd00:10:2::1/64 dev up-fabric nodad\n\
              route add default via 10.10.2.254\n\
-             route add default via fd00:10:2::fe",
-        )
+             route add default via fd00:10:2::fe")
     }
 
     fn connect_pods(&self, network: PodNetwork) -> Result<()> {
         let pods_of_node1 = self.local_web().chain([&self.toolbox]);
         match network {
-            PodNetwork::Routed => pods_of_node1.into_iter().try_for_each(|pod| route_pod(&self.node1, pod))?,
+            PodNetwork::Routed => pods_of_node1
+                .into_iter()
+                .try_for_each(|pod| route_pod(&self.node1, pod))?,
             PodNetwork::Bridge => {
                 make_bridge(&self.node1)?;
-                pods_of_node1.into_iter().try_for_each(|pod| bridge_pod(&self.node1, pod))?;
+                pods_of_node1
+                    .into_iter()
+                    .try_for_each(|pod| bridge_pod(&self.node1, pod))?;
             }
         }
-        self.web.iter().skip(2).try_for_each(|pod| route_pod(&self.node2, pod))
+        self.web
+            .iter()
+            .skip(LOCAL_PODS)
+            .try_for_each(|pod| route_pod(&self.node2, pod))
     }
 }
 
@@ -210,7 +239,11 @@ impl Host {
             ("ipv4/conf/all/rp_filter", rp_filter),
             ("ipv4/conf/default/rp_filter", rp_filter),
         ])?;
-        Ok(Self { name: name.to_owned(), netns, addresses })
+        Ok(Self {
+            name: name.to_owned(),
+            netns,
+            addresses,
+        })
     }
 
     /// The device at node's end of the veth of a pod of this name.
@@ -219,9 +252,14 @@ impl Host {
     }
 
     fn veths(&self) -> Result<Vec<String>> {
-        let links = self.netns.command("ip", &["-o", "link", "show", "type", "veth"])?;
+        let links = self
+            .netns
+            .command("ip", &["-o", "link", "show", "type", "veth"])?;
         let name = |line: &str| line.split([' ', '@', ':']).nth(2).map(str::to_owned);
-        links.lines().map(|line| name(line).context("a link has no name")).collect()
+        links
+            .lines()
+            .map(|line| name(line).context("a link has no name"))
+            .collect()
     }
 }
 
@@ -236,7 +274,16 @@ fn pod_address(node: u8, pod: u8) -> Pair {
 /// The address of a serving pod, counted from 0.
 pub fn web_address(index: usize) -> Pair {
     let number = u8::try_from(index + 1).unwrap_or(u8::MAX);
-    pod_address(if index < 2 { 1 } else { 2 }, number + 10)
+    pod_address(if is_local(index) { 1 } else { 2 }, number + 10)
+}
+
+/// The name of the node of a serving pod, counted from 0.
+pub fn web_node(index: usize) -> &'static str {
+    if is_local(index) { "node1" } else { "node2" }
+}
+
+fn is_local(index: usize) -> bool {
+    index < LOCAL_PODS
 }
 
 fn web(index: usize) -> Result<Host> {
@@ -259,8 +306,11 @@ fn route_pod(node: &Host, pod: &Host) -> Result<()> {
         source4 = node.addresses.v4,
         source6 = node.addresses.v6,
     ))?;
-    pod.netns.ip(&format!("addr add {v4}/32 dev eth0\naddr add {v6}/128 dev eth0 nodad"))?;
-    pod.netns.ip(&format!("route add {}/32 dev eth0 scope link", gateway.v4))?;
+    pod.netns.ip(&format!(
+        "addr add {v4}/32 dev eth0\naddr add {v6}/128 dev eth0 nodad"
+    ))?;
+    pod.netns
+        .ip(&format!("route add {}/32 dev eth0 scope link", gateway.v4))?;
     default_routes(pod, gateway)
 }
 
@@ -273,7 +323,10 @@ fn make_bridge(node: &Host) -> Result<()> {
         BRIDGE.v4, BRIDGE.v6,
     ))?;
     // Without br_netfilter, packets between two ports never meet the node's conntrack.
-    node.netns.sysctls(&[("bridge/bridge-nf-call-iptables", "0"), ("bridge/bridge-nf-call-ip6tables", "0")])
+    node.netns.sysctls(&[
+        ("bridge/bridge-nf-call-iptables", "0"),
+        ("bridge/bridge-nf-call-ip6tables", "0"),
+    ])
 }
 
 /// Connects a pod as a bridging CNI does: one subnet, the bridge as gateway.
@@ -282,7 +335,9 @@ fn bridge_pod(node: &Host, pod: &Host) -> Result<()> {
     veth((&node.netns, &device), (&pod.netns, "eth0"))?;
     node.netns.ip(&format!("link set {device} master cni0"))?;
     let Pair { v4, v6 } = pod.addresses;
-    pod.netns.ip(&format!("addr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad"))?;
+    pod.netns.ip(&format!(
+        "addr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad"
+    ))?;
     default_routes(pod, BRIDGE)
 }
 

@@ -1,5 +1,7 @@
 //! The hosts reach each other by plain routing, before any service comes into play.
 
+#![expect(clippy::unwrap_used, reason = "tests panic")]
+
 use std::net::SocketAddr;
 
 use lb_tests::answer::Answer;
@@ -36,7 +38,10 @@ fn every_host_reaches_every_other() {
 #[test]
 fn bridged_pods_reach_every_host_with_a_strict_filter() {
     need_root!();
-    check(Layout { pods: PodNetwork::Bridge, rp_filter: RpFilter::Strict });
+    check(Layout {
+        pods: PodNetwork::Bridge,
+        rp_filter: RpFilter::Strict,
+    });
 }
 
 #[test]
@@ -45,8 +50,8 @@ fn servers_answer_on_both_families() {
     let topology = Topology::new().unwrap();
     let _server = Server::start(&topology.web[2]).unwrap();
     for family in Family::BOTH {
-        let [http, dns, echo] =
-            [HTTP_PORT, DNS_PORT, ECHO_PORT].map(|port| SocketAddr::new(topology.web[2].addresses.of(family), port));
+        let [http, dns, echo] = [HTTP_PORT, DNS_PORT, ECHO_PORT]
+            .map(|port| SocketAddr::new(topology.web[2].addresses.of(family), port));
         topology
             .client
             .netns
@@ -57,7 +62,10 @@ fn servers_answer_on_both_families() {
                 assert_eq!(connection.upload(1_000_000)?, Received::bulk(1_000_000));
 
                 let answer = dns::ask(dns)?;
-                assert_eq!((&*answer.backend, answer.client.ip()), ("web-3", topology.client.addresses.of(family)));
+                assert_eq!(
+                    (&*answer.backend, answer.client.ip()),
+                    ("web-3", topology.client.addresses.of(family))
+                );
 
                 let mut connection = Echo::open(echo, None)?;
                 assert_eq!(*connection.answer(), Answer::new("web-3", connection.local()?));
