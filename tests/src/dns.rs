@@ -54,7 +54,9 @@ fn reply(question: &[u8], answer: &Answer) -> Result<Vec<u8>> {
 
 /// Asks who serves, from a new port.
 pub fn ask(to: SocketAddr) -> Result<Answer> {
-    Resolver::open(to, None)?.ask()
+    Resolver::open(to, None)?
+        .ask()
+        .with_context(|| format!("DNS at {to}"))
 }
 
 /// A client's connected socket.

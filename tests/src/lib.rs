@@ -2,7 +2,9 @@
 
 pub mod agent;
 pub mod answer;
+pub mod bench;
 pub mod bulk;
+pub mod demo;
 pub mod dns;
 pub mod echo;
 pub mod family;

@@ -25,6 +25,17 @@ pub const VIP: Pair = Pair::new(
     Ipv6Addr::new(0x2001, 0xdb8, 0xcb, 0, 0, 0, 0, 0x10),
 );
 
+/// ClusterIPs of another service.
+pub const OTHER_CLUSTER_IP: Pair = Pair::new(
+    Ipv4Addr::new(10, 96, 0, 11),
+    Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 0x11),
+);
+/// Load-balancer addresses of another service.
+pub const OTHER_VIP: Pair = Pair::new(
+    Ipv4Addr::new(203, 0, 113, 11),
+    Ipv6Addr::new(0x2001, 0xdb8, 0xcb, 0, 0, 0, 0, 0x11),
+);
+
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Hosts, servers on every serving pod, and an agent on node 1. What is dropped disappears.
@@ -142,7 +153,12 @@ fn protocol(port: Port) -> Protocol {
     }
 }
 
-fn write_service(agent: &Agent, service: &Service, endpoints: &[(usize, Condition)]) -> Result<()> {
+/// Writes the manifest of a service.
+pub(crate) fn write_service(
+    agent: &Agent,
+    service: &Service,
+    endpoints: &[(usize, Condition)],
+) -> Result<()> {
     let [v4, v6] = service.slices(endpoints);
     agent
         .manifests()

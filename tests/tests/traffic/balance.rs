@@ -1,15 +1,12 @@
 //! How connections spread over backends.
 
-use std::net::SocketAddr;
-
 use lb_tests::dns::{self, Resolver};
 use lb_tests::family::Family;
 use lb_tests::http;
 use lb_tests::load::{is_even, shares};
 use lb_tests::manifests::{DNS, HTTP};
-use lb_tests::topology::Host;
+use lb_tests::need_root;
 use lb_tests::world::World;
-use lb_tests::{answer::Answer, need_root};
 
 use super::{front_ends, on, vip};
 
@@ -21,32 +18,14 @@ fn every_front_end_answers_and_keeps_the_clients_address() {
     let world = World::new(&BACKENDS).unwrap();
     for from in [&world.topology.client, &world.topology.toolbox] {
         for family in Family::BOTH {
-            for to in front_ends(family, HTTP) {
-                check_client(from, family, |()| http::ask(to), to);
-            }
-            for to in front_ends(family, DNS) {
-                check_client(from, family, |()| dns::ask(to), to);
-            }
+            let seen: Vec<_> = on(from, || {
+                let http = front_ends(family, HTTP).into_iter().map(http::ask);
+                let dns = front_ends(family, DNS).into_iter().map(dns::ask);
+                http.chain(dns).map(|answer| Ok(answer?.client.ip())).collect()
+            });
+            assert_eq!(seen, [from.addresses.of(family); 6], "{}", from.name);
         }
     }
-}
-
-fn check_client(
-    from: &Host,
-    family: Family,
-    ask: impl Fn(()) -> anyhow::Result<Answer> + Sync,
-    to: SocketAddr,
-) {
-    let answer = from
-        .netns
-        .run(|| ask(()))
-        .unwrap_or_else(|error| panic!("{} to {to}: {error:#}", from.name));
-    assert_eq!(
-        answer.client.ip(),
-        from.addresses.of(family),
-        "{} to {to}",
-        from.name
-    );
 }
 
 #[test]

@@ -1,27 +1,19 @@
 //! One client port, several connections that end at the same backend: their replies differ in nothing.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::Result;
 use lb_tests::dns::Resolver;
 use lb_tests::echo::Echo;
-use lb_tests::family::{Family, Pair};
+use lb_tests::family::Family;
 use lb_tests::manifests::{Condition, DNS, ECHO_TCP, Port, Service};
 use lb_tests::need_root;
 use lb_tests::topology::{CLIENT, web_address};
-use lb_tests::world::{World, web};
+use lb_tests::world::{OTHER_CLUSTER_IP, OTHER_VIP, World, web};
 
 use super::on;
 
 const BACKEND: usize = 0;
-const OTHER_CLUSTER_IP: Pair = Pair::new(
-    Ipv4Addr::new(10, 96, 0, 11),
-    Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 0x11),
-);
-const OTHER_VIP: Pair = Pair::new(
-    Ipv4Addr::new(203, 0, 113, 11),
-    Ipv6Addr::new(0x2001, 0xdb8, 0xcb, 0, 0, 0, 0, 0x11),
-);
 
 /// Two services with one and the same backend.
 fn world() -> World {
@@ -54,8 +46,8 @@ fn ways(family: Family, port: Port) -> [SocketAddr; 5] {
     ]
 }
 
-fn client(family: Family, port: u16) -> Option<SocketAddr> {
-    Some(SocketAddr::new(CLIENT.of(family), port))
+fn client(family: Family, port: u16) -> SocketAddr {
+    SocketAddr::new(CLIENT.of(family), port)
 }
 
 #[test]
@@ -66,7 +58,7 @@ fn tcp_connections_from_one_port_live_side_by_side() {
         on(&world.topology.client, || {
             let ways = ways(family, ECHO_TCP).into_iter();
             let mut connections: Vec<_> = ways
-                .map(|to| Echo::open(to, client(family, 40_000)))
+                .map(|to| Echo::open(to, Some(client(family, 40_000))))
                 .collect::<Result<_>>()?;
             for round in 0..3 {
                 for (number, connection) in connections.iter_mut().enumerate() {
@@ -94,7 +86,7 @@ fn udp_flows_from_one_port_live_side_by_side() {
         on(&world.topology.client, || {
             let ways = ways(family, DNS).into_iter();
             let mut resolvers: Vec<_> = ways
-                .map(|to| Resolver::open(to, client(family, 40_001)))
+                .map(|to| Resolver::open(to, Some(client(family, 40_001))))
                 .collect::<Result<_>>()?;
             for _ in 0..3 {
                 for resolver in &mut resolvers {
@@ -118,7 +110,7 @@ fn a_port_is_free_again_when_its_tcp_connection_is_closed() {
                 .iter()
                 .flat_map(|first| ways.iter().map(move |second| (*first, *second)));
             for (number, (first, second)) in pairs.filter(|(first, second)| first != second).enumerate() {
-                let from = client(family, 41_000 + u16::try_from(number)?);
+                let from = Some(client(family, 41_000 + u16::try_from(number)?));
                 Echo::open(first, from)?.say("first")?;
                 Echo::open(second, from)?.say("second")?;
             }
