@@ -49,8 +49,8 @@ pub fn measure() -> Result<Vec<Throughput>> {
     let world = World::new(&[RECEIVER])?;
     let service = Service {
         name: "bulk",
-        cluster_ip: CLUSTER_IP,
-        vip: VIP,
+        cluster_ip: OTHER_CLUSTER_IP,
+        vip: OTHER_VIP,
         ports: vec![BULK],
     };
     world.add_service(&service, &[(RECEIVER, Condition::Ready)])?;
