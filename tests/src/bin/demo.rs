@@ -29,13 +29,25 @@ enum Output {
     Json,
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if !geteuid().is_root() {
         eprintln!("The demo needs root: it makes network namespaces and loads BPF programs.");
-        return Ok(ExitCode::FAILURE);
+        return ExitCode::FAILURE;
     }
     clean_up_on_signals();
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Shows everything; whether it was as expected.
+fn run(arguments: &Arguments) -> Result<bool> {
     let begin = Instant::now();
     let progress = |step: &str| eprintln!("[{:4.1} s] {step}", begin.elapsed().as_secs_f64());
     let report = demo::run(&arguments.manifests, progress)?;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{ContentArrangement, Table, TableComponent};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -138,6 +138,7 @@ fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_preset(UTF8_HORIZONTAL_ONLY)
+        .remove_style(TableComponent::HorizontalLines)
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(header);
     table

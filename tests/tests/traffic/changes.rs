@@ -1,12 +1,13 @@
 //! Endpoints and the agent come and go under load.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use lb_tests::answer::Answer;
-use lb_tests::dns::{self, Resolver};
+use lb_tests::dns::Resolver;
 use lb_tests::echo::Echo;
 use lb_tests::family::Family;
 use lb_tests::http;
@@ -30,10 +31,13 @@ struct Loads(Vec<Load>);
 impl Loads {
     fn start(from: &Host) -> Self {
         let both = Family::BOTH.into_iter().flat_map(|family| {
-            let (http, dns) = (vip(family, HTTP), vip(family, DNS));
+            let (http, dns, own) = (vip(family, HTTP), vip(family, DNS), from.addresses.of(family));
+            // A UDP port that is used again would go on with its old flow; these are below the kernel's own choice.
+            let port = AtomicU16::new(10_000);
+            let new_flow = move || SocketAddr::new(own, port.fetch_add(1, Ordering::Relaxed));
             [
                 Load::start(from, PAUSE, move || http::ask(http)).unwrap(),
-                Load::start(from, PAUSE, move || dns::ask(dns)).unwrap(),
+                Load::start(from, PAUSE, move || Resolver::open(dns, Some(new_flow()))?.ask()).unwrap(),
             ]
         });
         Self(both.collect())
