@@ -71,7 +71,16 @@ impl Drop for Folder {
 
 /// Removes what runs left behind whose process is gone.
 pub fn sweep_dead() {
-    sweep(|owner| !Path::new("/proc").join(owner.to_string()).exists());
+    sweep(|owner| !is_alive(owner));
+}
+
+/// A process that is dead but that its parent has not waited for yet counts as gone.
+fn is_alive(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // `<pid> (<name>) <state> ...`, and the name may hold anything.
+    status
+        .rsplit_once(") ")
+        .is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
 }
 
 /// Removes everything of this process, for a run that is about to be ended by a signal.
@@ -143,6 +152,12 @@ mod tests {
         assert_eq!(owner("sl-12-0-a"), Some(12));
         assert_eq!(owner("slow-12"), None);
         assert_eq!(owner("sl-x-0"), None);
+    }
+
+    #[test]
+    fn this_process_lives_and_others_do_not() {
+        assert!(is_alive(process::id()));
+        assert!(!is_alive(u32::MAX));
     }
 
     #[test]
