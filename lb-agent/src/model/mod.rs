@@ -4,11 +4,13 @@ mod endpoint;
 mod host;
 mod name;
 mod service;
+mod world;
 
 pub use endpoint::{Conditions, Endpoint, EndpointSlice, IpFamily, SlicePort};
 pub use host::{HostAddress, HostDevice, HostState, Node};
 pub use name::{Kind, ObjectName, ObjectRef, Origin, Problem};
 pub use service::{PortName, Protocol, Service, ServicePort, TrafficPolicy};
+pub use world::{Known, World};
 
 /// Anything that a source yields.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -104,6 +104,11 @@ impl Protocol {
 }
 
 impl PortName {
+    /// What goes before every port of `service` in order.
+    pub fn first_of(service: &ObjectName) -> Self {
+        Self { service: service.clone(), port: "".into(), protocol: Protocol::Tcp }
+    }
+
     /// From the text of a row; `None` for text that no version wrote.
     pub fn parse(text: &str) -> Option<Self> {
         let (service, rest) = text.split_once(':')?;
