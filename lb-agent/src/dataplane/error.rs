@@ -116,15 +116,14 @@ pub enum DataplaneError {
         source: MapError,
     },
     /// The verifier refused a program.
-    #[error("the kernel's verifier rejects program {program} ({source}):\n{summary}\nThis is a bug; report it with the kernel's version and the whole log (RUST_LOG=debug)")]
+    #[error("the kernel's verifier rejects program {program} ({cause}):\n{summary}\nThis is a bug; report it with the kernel's version and the whole log (RUST_LOG=debug)")]
     Verifier {
         /// The program's name.
         program: String,
         /// The last lines of the verifier's log.
         summary: String,
         /// What the kernel said.
-        #[source]
-        source: io::Error,
+        cause: io::Error,
     },
     /// A program cannot be loaded or run, for another reason.
     #[error("program {program} cannot be {action}")]

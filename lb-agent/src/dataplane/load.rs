@@ -141,7 +141,7 @@ fn program_error(name: &'static str, error: ProgramError) -> DataplaneError {
             DataplaneError::Verifier {
                 program: name.to_owned(),
                 summary: verifier::summary(&log),
-                source: io_error,
+                cause: io_error,
             }
         }
         source => DataplaneError::Program { program: name.to_owned(), action: "loaded", source },

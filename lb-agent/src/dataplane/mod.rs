@@ -18,6 +18,6 @@ mod verifier;
 pub use error::DataplaneError;
 pub use load::{create_maps, load};
 pub use pins::Pins;
-pub use preflight::preflight;
+pub use preflight::{preflight, privileges};
 pub use sizes::Sizes;
-pub use store::{Access, KernelStore, PinnedMap};
+pub use store::{Access, KernelStore, PerCpu, PinnedMap};

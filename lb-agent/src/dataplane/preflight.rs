@@ -28,7 +28,7 @@ pub fn preflight() -> Result<(), DataplaneError> {
 }
 
 /// Checks that this process may use BPF, bpffs and netlink.
-pub(super) fn privileges() -> Result<(), DataplaneError> {
+pub fn privileges() -> Result<(), DataplaneError> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let missing = missing_capabilities(&status);
     if missing.is_empty() { Ok(()) } else { Err(DataplaneError::Unprivileged { missing: missing.join(", ") }) }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use aya::programs::tc::{
-    qdisc_add_clsact, qdisc_detach_program, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle,
+    qdisc_add_clsact, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle,
 };
 use aya::programs::{SchedClassifier, TcError};
 use futures::TryStreamExt as _;
@@ -98,6 +98,16 @@ pub(super) fn sync(
     Ok(Outcome::Replaced)
 }
 
+/// Whether a filter of ours is among them and in its place; the error says what is the matter.
+pub(super) fn inspect(hook: Hook, filters: &[Filter]) -> Result<(), AttachError> {
+    let (ours, foreign): (Vec<&Filter>, Vec<&Filter>) = filters.iter().partition(|filter| filter.ours);
+    match ours.first() {
+        None => Err(AttachError::Other("no program of ours".to_owned())),
+        Some(present) if in_place(present.priority, hook, &foreign) => Ok(()),
+        Some(_) => Err(AttachError::Other(format!("another filter took its place at {hook}"))),
+    }
+}
+
 /// Removes those of the filters that are ours.
 pub(super) fn remove(target: &Target, hook: Hook, filters: &[Filter]) -> Result<(), AttachError> {
     for filter in filters.iter().filter(|filter| filter.ours) {
@@ -112,7 +122,7 @@ pub(super) async fn remove_from(netlink: &Handle, ifindex: u32) -> Result<usize,
     for hook in [Hook::Ingress, Hook::Egress] {
         let filters = filters(netlink, ifindex, hook).await?;
         if filters.iter().any(|filter| filter.ours) {
-            let target = Target { ifindex, name: name(ifindex)?, l3: false };
+            let target = Target::of(ifindex)?;
             remove(&target, hook, &filters)?;
             removed += 1;
         }
@@ -126,7 +136,7 @@ pub async fn remove_all(netlink: &Handle, pins: &Pins) -> Result<Vec<String>, At
     let mut removed = Vec::new();
     let marked = pins.marked_qdiscs();
     for ifindex in devices(netlink).await? {
-        let name = name(ifindex)?;
+        let Target { name, .. } = Target::of(ifindex)?;
         if remove_from(netlink, ifindex).await? > 0 {
             removed.push(format!("clsact filters on {name}"));
         }
@@ -205,12 +215,6 @@ fn filter(message: &TcMessage) -> Option<Filter> {
     }
     filter.ours = OURS.contains(&filter.name.as_str());
     Some(filter)
-}
-
-fn name(ifindex: u32) -> Result<String, AttachError> {
-    nix::net::if_::if_indextoname(ifindex)
-        .map(|name| name.to_string_lossy().into_owned())
-        .map_err(|error| AttachError::Other(format!("device {ifindex}: {error}")))
 }
 
 #[cfg(test)]

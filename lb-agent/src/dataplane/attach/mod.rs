@@ -195,6 +195,15 @@ impl Report {
         self.attached + self.replaced + self.moved + self.removed > 0
     }
 
+    /// How many hooks are attached by which way, such as `4 tcx, 1 clsact`.
+    pub fn summary(&self) -> String {
+        let count = |way| self.ways.values().filter(|used| **used == way).count();
+        let counts = [Way::Tcx, Way::Clsact].map(|way| (count(way), way.as_str()));
+        let texts: Vec<String> =
+            counts.iter().filter(|(count, _)| *count > 0).map(|(count, way)| format!("{count} {way}")).collect();
+        texts.join(", ")
+    }
+
     fn count(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Kept => {}
@@ -205,8 +214,27 @@ impl Report {
     }
 }
 
+/// How a device is attached at a hook; the error says why it is not, or not in the right place.
+pub async fn inspect(netlink: &Handle, pins: &Pins, ifindex: u32, hook: Hook) -> Result<Way, AttachError> {
+    let target = Target::of(ifindex)?;
+    if tcx::supported() && tcx::inspect(pins, &target, hook)? {
+        return Ok(Way::Tcx);
+    }
+    let filters = clsact::filters(netlink, ifindex, hook).await?;
+    clsact::inspect(hook, &filters).map(|()| Way::Clsact)
+}
+
 fn still_there(target: &Target) -> bool {
     nix::net::if_::if_nametoindex(target.name.as_str()).is_ok_and(|ifindex| ifindex == target.ifindex)
+}
+
+impl Target {
+    /// The device of that index, as it is named now.
+    fn of(ifindex: u32) -> Result<Self, AttachError> {
+        let name = nix::net::if_::if_indextoname(ifindex)
+            .map_err(|error| AttachError::Other(format!("no device of index {ifindex}: {error}")))?;
+        Ok(Self { ifindex, name: name.to_string_lossy().into_owned(), l3: false })
+    }
 }
 
 impl Hook {

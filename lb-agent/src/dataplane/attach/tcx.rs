@@ -48,6 +48,16 @@ pub(super) fn sync(
     }
 }
 
+/// Whether a link of ours is there; an error when it is, but not in its place.
+pub(super) fn inspect(pins: &Pins, target: &Target, hook: Hook) -> Result<bool, AttachError> {
+    let Some(link) = pinned(pins, target, hook)? else { return Ok(false) };
+    match place(&chain(target, hook)?, link.info()?.program_id(), hook) {
+        Place::Right => Ok(true),
+        Place::Wrong => Err(AttachError::Other(format!("another program took its place at {hook}"))),
+        Place::Nowhere => Err(AttachError::Other("its link is detached".to_owned())),
+    }
+}
+
 /// Ids of the programs at a hook, in the order in which they run.
 fn chain(target: &Target, hook: Hook) -> Result<Vec<u32>, AttachError> {
     let (_revision, programs) = SchedClassifier::query_tcx(&target.name, hook.attach_type())?;

@@ -1,17 +1,19 @@
 //! The pinned maps as a [`MapStore`].
 
+mod per_cpu;
 mod sys;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use aya::maps::{MapData, MapInfo};
+use aya::maps::{MapData, MapError};
 use lb_common::layout::map;
 
 use super::{DataplaneError, Pins};
 use crate::store::{Kind, MapStore, StoreError, Table};
+
+pub use per_cpu::PerCpu;
 
 /// What a map is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +68,9 @@ impl PinnedMap {
             path: path.clone(),
             source,
         })?;
-        let error = |source| DataplaneError::Map { map: path.display().to_string(), source };
-        let info: MapInfo = MapData::from_pin(&path).and_then(|map| map.info()).map_err(error)?;
+        let error = |source: MapError| DataplaneError::Map { map: path.display().to_string(), source };
+        let copy = fd.try_clone().map_err(|source| error(MapError::IoError(source)))?;
+        let info = MapData::from_fd(copy).and_then(|map| map.info()).map_err(error)?;
         Ok(Self {
             fd,
             rows: info.max_entries(),
@@ -97,10 +100,6 @@ impl PinnedMap {
         Ok(count)
     }
 
-    /// For aya's typed maps.
-    pub fn into_fd(self) -> OwnedFd {
-        self.fd
-    }
 }
 
 impl MapStore for KernelStore {
@@ -109,7 +108,8 @@ impl MapStore for KernelStore {
         let mut rows = BTreeMap::new();
         let take = |key: &[u8], value: &[u8]| {
             if T::KIND == Kind::Hash || value.iter().any(|byte| *byte != 0) {
-                rows.extend(sys::from_bytes(key).zip(sys::from_bytes(value)));
+                let row: Option<(T::Key, T::Value)> = sys::from_bytes(key).zip(sys::from_bytes(value));
+                rows.extend(row);
             }
         };
         sys::for_each_row(map.fd.as_fd(), map.key, map.value, take)
@@ -144,14 +144,5 @@ impl MapStore for KernelStore {
 
     fn capacity<T: Table>(&self) -> Result<usize, StoreError> {
         Ok(self.map::<T>()?.rows as usize)
-    }
-}
-
-impl fmt::Display for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Read => "reading",
-            Self::ReadWrite => "reading and writing",
-        })
     }
 }
