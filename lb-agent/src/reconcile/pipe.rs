@@ -7,13 +7,13 @@ use lb_common::{Settings, V4, V6};
 
 use super::apply::{Outcome, apply};
 use super::diff::{diff_addresses, diff_devices, diff_port, diff_settings};
-use super::plan::{NODE, Plan};
+use super::plan::Plan;
 use super::problems::{self, Problems};
 use crate::desired::{self, Claims, DesiredPort, Surroundings};
 use crate::image::{Image, NoRoom};
 use crate::model::{HostState, Kind, Object, ObjectName, Origin, PortName, Problem, World};
 use crate::source::SourceEvent;
-use crate::store::{Devices, FamilyMaps, MapStore, Names, Rows, SettingsTable, StoreError};
+use crate::store::{MapStore, Rows, StoreError};
 
 /// The first and the longest time until something that failed is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -76,12 +76,7 @@ struct Pass {
 impl Pipe {
     /// Reads what the maps hold, so that ids stay as they are.
     pub fn adopt(store: &impl MapStore, config: Config) -> Result<Self, StoreError> {
-        let mut rows = Rows::default();
-        rows.read::<SettingsTable>(store)?;
-        rows.read::<Devices>(store)?;
-        rows.read::<Names>(store)?;
-        read_family::<V4>(&mut rows, store)?;
-        read_family::<V6>(&mut rows, store)?;
+        let rows = Rows::of(store)?;
         let image = Image::adopt(store, &rows)?;
         let strays = image.strays(&rows);
         let mut world = World::default();
@@ -274,13 +269,6 @@ impl Pipe {
             format!("port {}/{}: {}; its last good state stays", port.port, port.protocol.as_str(), chain(error));
         Problem { object: Some(problems::reference(&port.service)), origin: origin.unwrap_or_default(), text }
     }
-}
-
-fn read_family<F: FamilyMaps>(rows: &mut Rows, store: &impl MapStore) -> Result<(), StoreError> {
-    rows.read::<F::Services>(store)?;
-    rows.read::<F::Slots>(store)?;
-    rows.read::<F::Backends>(store)?;
-    rows.read::<F::NodeAddresses>(store)
 }
 
 /// What belongs to no object stands under the empty name.

@@ -2,10 +2,14 @@
 //!
 //! A source sends batches of [`SourceEvent`]s; a batch is what changed at one time.
 
+mod document;
+mod folder;
+pub mod parse;
 pub mod watch;
 
 use crate::model::{Object, ObjectRef, Origin, Problem};
 
+pub use folder::Folder;
 pub use watch::{ManifestSource, SourceError};
 
 /// What a source tells.

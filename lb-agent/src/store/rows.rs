@@ -4,7 +4,9 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{MapStore, StoreError, Table};
+use lb_common::{V4, V6};
+
+use super::{Devices, FamilyMaps, MapStore, Names, SettingsTable, StoreError, Table};
 
 /// The rows of any number of tables. Of an array only the rows that are not all zero are kept.
 #[derive(Default)]
@@ -40,8 +42,25 @@ impl Rows {
         }
     }
 
-    /// Takes over what `store` holds of a table.
-    pub fn read<T: Table>(&mut self, store: &impl MapStore) -> Result<(), StoreError> {
+    /// Everything that the agent has written into `store`.
+    pub fn of(store: &impl MapStore) -> Result<Self, StoreError> {
+        let mut rows = Self::default();
+        rows.read::<SettingsTable>(store)?;
+        rows.read::<Devices>(store)?;
+        rows.read::<Names>(store)?;
+        rows.read_family::<V4>(store)?;
+        rows.read_family::<V6>(store)?;
+        Ok(rows)
+    }
+
+    fn read_family<F: FamilyMaps>(&mut self, store: &impl MapStore) -> Result<(), StoreError> {
+        self.read::<F::Services>(store)?;
+        self.read::<F::Slots>(store)?;
+        self.read::<F::Backends>(store)?;
+        self.read::<F::NodeAddresses>(store)
+    }
+
+    fn read<T: Table>(&mut self, store: &impl MapStore) -> Result<(), StoreError> {
         self.tables.insert(T::NAME, Box::new(store.rows::<T>()?));
         Ok(())
     }
