@@ -14,7 +14,7 @@ use super::output::{json, print, table, Format};
 use crate::dataplane::attach::{inspect, Hook};
 use crate::dataplane::devices::Patterns;
 use crate::dataplane::{devices, Access, KernelStore, PerCpu, PinnedMap, Pins};
-use crate::store::{self, Kind, MapStore as _};
+use crate::store::{self, MapStore as _};
 
 #[derive(Debug, Serialize)]
 struct Status {
@@ -124,21 +124,10 @@ fn device_name(ifindex: u32) -> String {
 
 fn map_view(pins: &Pins, name: &'static str) -> anyhow::Result<MapView> {
     let map = PinnedMap::open(pins, name, Access::Read)?;
-    let used = match kind(name) {
-        Some(Kind::Hash) => Some(map.count()?),
-        Some(Kind::Array) => Some(map.count_used()?),
-        None => None,
-    };
+    // The others are per-CPU arrays, which are neither full nor empty.
+    let countable = ![map::STATS, map::DROPS, map::COUNTERS].contains(&name);
+    let used = countable.then(|| map.count()).transpose()?;
     Ok(MapView { name, rows: map.capacity(), used })
-}
-
-/// How full a map is can be told of tables alone; the others are per-CPU arrays.
-fn kind(name: &str) -> Option<Kind> {
-    match name {
-        map::SLOTS4 | map::SLOTS6 | map::BACKENDS4 | map::BACKENDS6 | map::SETTINGS => Some(Kind::Array),
-        map::STATS | map::DROPS | map::COUNTERS => None,
-        _ => Some(Kind::Hash),
-    }
 }
 
 fn sums(

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use aya::maps::{MapData, MapError};
+use aya::maps::{MapData, MapError, MapInfo, MapType};
+use aya_obj::generated::BPF_F_MMAPABLE;
 use lb_common::layout::map;
 
 use super::{DataplaneError, Pins};
@@ -37,6 +38,27 @@ pub struct PinnedMap {
     rows: u32,
     key: usize,
     value: usize,
+    shape: Shape,
+}
+
+/// How a map is read.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    Hash,
+    Array,
+    MappableArray,
+}
+
+impl Shape {
+    fn of(info: &MapInfo, access: Access) -> Result<Self, MapError> {
+        // The kernel maps no memory for a descriptor that is good for reading only.
+        let mappable = access == Access::ReadWrite && info.map_flags() & BPF_F_MMAPABLE != 0;
+        Ok(match info.map_type()? {
+            MapType::Array if mappable => Self::MappableArray,
+            MapType::Array => Self::Array,
+            _ => Self::Hash,
+        })
+    }
 }
 
 impl KernelStore {
@@ -76,6 +98,7 @@ impl PinnedMap {
             rows: info.max_entries(),
             key: info.key_size() as usize,
             value: info.value_size() as usize,
+            shape: Shape::of(&info, access).map_err(error)?,
         })
     }
 
@@ -84,22 +107,28 @@ impl PinnedMap {
         self.rows
     }
 
-    /// How many rows a hash map holds.
+    /// How many rows a hash map holds, or how many of an array are not all zero.
     pub fn count(&self) -> io::Result<usize> {
         let mut count = 0;
-        sys::for_each_row(self.fd.as_fd(), self.key, self.value, |_, _| count += 1)?;
+        self.for_each_row(|_, _| count += 1)?;
         Ok(count)
     }
 
-    /// How many rows of an array are not all zero.
-    pub fn count_used(&self) -> io::Result<usize> {
-        let mut count = 0;
-        sys::for_each_row(self.fd.as_fd(), self.key, self.value, |_, value| {
-            count += usize::from(value.iter().any(|byte| *byte != 0));
-        })?;
-        Ok(count)
+    /// Calls `take` with key and value of every row; of an array with those that are not all zero.
+    fn for_each_row(&self, mut take: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
+        let map = self.fd.as_fd();
+        match self.shape {
+            Shape::Hash => sys::for_each_row(map, self.key, self.value, take),
+            Shape::Array => sys::for_each_row(map, self.key, self.value, |key, value| {
+                if value.iter().any(|byte| *byte != 0) {
+                    take(key, value);
+                }
+            }),
+            Shape::MappableArray => {
+                sys::for_each_used_row(map, self.rows, self.value, |index, value| take(&index.to_ne_bytes(), value))
+            }
+        }
     }
-
 }
 
 impl MapStore for KernelStore {
@@ -107,12 +136,10 @@ impl MapStore for KernelStore {
         let map = self.map::<T>()?;
         let mut rows = BTreeMap::new();
         let take = |key: &[u8], value: &[u8]| {
-            if T::KIND == Kind::Hash || value.iter().any(|byte| *byte != 0) {
-                let row: Option<(T::Key, T::Value)> = sys::from_bytes(key).zip(sys::from_bytes(value));
-                rows.extend(row);
-            }
+            let row: Option<(T::Key, T::Value)> = sys::from_bytes(key).zip(sys::from_bytes(value));
+            rows.extend(row);
         };
-        sys::for_each_row(map.fd.as_fd(), map.key, map.value, take)
+        map.for_each_row(take)
             .map_err(|source| StoreError::Kernel { call: "BPF_MAP_LOOKUP_BATCH", map: T::NAME, source })?;
         Ok(rows)
     }

@@ -59,16 +59,15 @@ pub(super) fn for_each_row(
     mut take: impl FnMut(&[u8], &[u8]),
 ) -> io::Result<()> {
     let mut room = BATCH;
-    let mut cursor = [0_u8; CURSOR];
-    let mut started = false;
-    let (mut keys, mut values) = (vec![0_u8; key * room as usize], vec![0_u8; value * room as usize]);
+    let mut cursor = None;
+    let (mut keys, mut values) = (vec![0; key * room as usize], vec![0; value * room as usize]);
     loop {
-        let mut next = [0_u8; CURSOR];
+        let mut next = [0; CURSOR];
         let mut attr = zeroed();
         // SAFETY: writing a field of a union of plain integers, all of whose bytes are set.
         let batch = unsafe { &mut attr.batch };
         batch.map_fd = map.as_raw_fd().cast_unsigned();
-        batch.in_batch = if started { cursor.as_ptr() as u64 } else { 0 };
+        batch.in_batch = cursor.as_ref().map_or(0, |cursor: &[u8; CURSOR]| cursor.as_ptr() as u64);
         batch.out_batch = next.as_mut_ptr() as u64;
         batch.keys = keys.as_mut_ptr() as u64;
         batch.values = values.as_mut_ptr() as u64;
@@ -76,9 +75,8 @@ pub(super) fn for_each_row(
         let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
         // SAFETY: the kernel wrote a number of rows there, and every bit pattern is one.
         let count = unsafe { attr.batch.count } as usize;
-        let end = match result {
+        let last = match result {
             Ok(_) => false,
-            // The last batch: it may hold rows.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
             // One bucket of the hash table holds more than there is room for.
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
@@ -92,12 +90,54 @@ pub(super) fn for_each_row(
         for (key, value) in keys.chunks_exact(key).zip(values.chunks_exact(value)).take(count) {
             take(key, value);
         }
-        if end {
+        if last {
             return Ok(());
         }
-        cursor = next;
-        started = true;
+        cursor = Some(next);
     }
+}
+
+/// Calls `take` with index and value of every row of an array that is not all zero. The array must have been made with
+/// `BPF_F_MMAPABLE`: reading half a million rows of its memory takes a few milliseconds, by batches a few hundred.
+pub(super) fn for_each_used_row(
+    map: BorrowedFd<'_>,
+    rows: u32,
+    value: usize,
+    mut take: impl FnMut(u32, &[u8]),
+) -> io::Result<()> {
+    let stride = value.next_multiple_of(8);
+    let length = stride * rows as usize;
+    // SAFETY: a new mapping at a place of the kernel's choice touches nothing of ours.
+    let memory = unsafe {
+        libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_SHARED, map.as_raw_fd(), 0)
+    };
+    if memory == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let mut block = vec![0_u8; stride * BATCH as usize];
+    let zeros = block.clone();
+    for first in (0..rows).step_by(BATCH as usize) {
+        let count = BATCH.min(rows - first) as usize;
+        let block = &mut block[..stride * count];
+        // SAFETY: the mapping is as long as all rows, and `first + count <= rows`. Rows that an agent writes meanwhile
+        // are only copied, so nothing relies on their staying as they are.
+        unsafe {
+            let source = memory.cast::<u8>().add(stride * first as usize);
+            std::ptr::copy_nonoverlapping(source, block.as_mut_ptr(), block.len());
+        }
+        if *block == zeros[..block.len()] {
+            continue;
+        }
+        for (index, row) in (first..).zip(block.chunks_exact(stride)) {
+            let row = &row[..value];
+            if row.iter().any(|byte| *byte != 0) {
+                take(index, row);
+            }
+        }
+    }
+    // SAFETY: the mapping made above, which nothing refers to any more.
+    unsafe { libc::munmap(memory, length) };
+    Ok(())
 }
 
 /// A row as the kernel takes it.
