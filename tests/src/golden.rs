@@ -45,7 +45,6 @@ struct Player<'a, S> {
     pipe: Pipe,
     files: Vec<(String, String)>,
     host: Option<HostState>,
-    warnings: Vec<String>,
 }
 
 impl Scenario {
@@ -101,8 +100,7 @@ pub fn check(path: &Path, store: &mut impl MapStore) {
 impl<'a, S: MapStore> Player<'a, S> {
     fn new(store: &'a mut S) -> Result<Self> {
         let pipe = Pipe::adopt(store, config())?;
-        let (folder, files, warnings) = Default::default();
-        let mut player = Self { store, folder, pipe, files, host: None, warnings };
+        let mut player = Self { store, folder: Folder::default(), pipe, files: Vec::new(), host: None };
         player.take(vec![SourceEvent::Synced]);
         Ok(player)
     }
@@ -161,8 +159,8 @@ impl<'a, S: MapStore> Player<'a, S> {
     fn outcome(&mut self) -> Result<String> {
         let Report { written, deleted, problems, retry_after: _ } = self.pipe.sync(self.store);
         let mut text = String::new();
-        for warning in self.warnings.drain(..).chain(problems.iter().map(ToString::to_string)) {
-            writeln!(text, "WARN {warning}")?;
+        for problem in problems {
+            writeln!(text, "WARN {problem}")?;
         }
         writeln!(text, "written {written}, deleted {deleted}")?;
         text += &render(&Rows::of(self.store)?);

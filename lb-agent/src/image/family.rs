@@ -15,6 +15,8 @@ pub(super) struct FamilyImage<F: Family> {
     indices: IndexPool,
     slots: SlotRegions,
     ports: BTreeMap<u32, Holdings<F>>,
+    /// Indices that are nobody's, but whose rows do not say so yet.
+    cast_off: BTreeSet<u32>,
 }
 
 /// What one port has of one family's maps.
@@ -57,7 +59,7 @@ impl<F: FamilyMaps> FamilyImage<F> {
     pub(super) fn adopt(store: &impl MapStore, rows: &Rows) -> Result<Self, StoreError> {
         let slots = SlotRegions::new(capacity::<F::Slots>(store)?);
         let indices = IndexPool::new(0, capacity::<F::Backends>(store)?);
-        let mut image = Self { indices, slots, ports: BTreeMap::new() };
+        let mut image = Self { indices, slots, ports: BTreeMap::new(), cast_off: BTreeSet::new() };
         image.adopt_backends(rows);
         image.adopt_services(rows);
         Ok(image)
@@ -101,12 +103,14 @@ impl<F: FamilyMaps> FamilyImage<F> {
     }
 
     /// No front ends, and backends that are nobody's.
-    pub(super) fn retire(&self, id: u32, rows: &Rows) -> HalfRows<F> {
+    pub(super) fn retire(&mut self, id: u32, rows: &Rows) -> HalfRows<F> {
         let mut found = HalfRows::default();
         if let Some(port) = self.ports.get(&id) {
             found.gone = port.keys.iter().copied().collect();
             for (target, index) in &port.backends {
                 if let Some(row) = own_row::<F>(rows, id, target, *index) {
+                    // It will be written, so no other port may take it in the same pass.
+                    self.indices.wake(*index);
                     found.backends.insert(*index, with_state(row, BackendState::Free));
                 }
             }
@@ -127,10 +131,11 @@ impl<F: FamilyMaps> FamilyImage<F> {
             }
             used
         });
+        let mut unused = Vec::new();
         port.backends.retain(|target, index| {
             let row = own_row::<F>(rows, id, target, *index);
             match row.and_then(|row| BackendState::from_number(row.state)) {
-                None | Some(BackendState::Free) => self.indices.release(*index),
+                None | Some(BackendState::Free) => unused.push(*index),
                 Some(BackendState::Removed) => self.indices.rest(*index),
                 Some(BackendState::Active | BackendState::NoNew) => self.indices.wake(*index),
             }
@@ -140,7 +145,34 @@ impl<F: FamilyMaps> FamilyImage<F> {
         if !left {
             self.ports.remove(&id);
         }
+        for index in unused {
+            self.give_back(index, rows);
+        }
         left
+    }
+
+    /// Gives back those cast off whose rows are free by now. Returns the rows to write for the others, each with the
+    /// port whose flip may still be ahead of it.
+    pub(super) fn cast_off(&mut self, rows: &Rows) -> Vec<(u32, HalfRows<F>)> {
+        for index in std::mem::take(&mut self.cast_off) {
+            self.give_back(index, rows);
+        }
+        let left = self.cast_off.iter().filter_map(|index| Some((*index, *rows.get::<F::Backends>(index)?)));
+        left.map(|(index, row)| {
+            let backends = BTreeMap::from([(index, with_state(row, BackendState::Free))]);
+            (row.service, HalfRows { backends, ..HalfRows::default() })
+        })
+        .collect()
+    }
+
+    fn give_back(&mut self, index: u32, rows: &Rows) {
+        let free = |row: &Backend<F::Addr>| row.state == BackendState::Free as u8;
+        if rows.get::<F::Backends>(&index).is_none_or(free) {
+            self.indices.release(index);
+        } else {
+            self.indices.wake(index);
+            self.cast_off.insert(index);
+        }
     }
 
     fn assign_backends(
@@ -159,6 +191,11 @@ impl<F: FamilyMaps> FamilyImage<F> {
                     found.insert(*index, with_state(row, BackendState::Removed));
                 }
             }
+        }
+        let port = self.ports.entry(id).or_default();
+        let new = half.backends.keys().filter(|target| !port.backends.contains_key(target)).count();
+        if new > self.indices.available() {
+            return Err(NoRoom::Backends { map: F::Backends::NAME });
         }
         for (target, active) in &half.backends {
             let index = self.index_of(id, target, rows)?;
@@ -238,7 +275,7 @@ impl<F: FamilyMaps> FamilyImage<F> {
             }
         }
         for index in spare {
-            self.indices.release(index);
+            self.give_back(index, rows);
         }
         self.ports.retain(|_, port| !port.backends.is_empty());
     }

@@ -46,6 +46,11 @@ impl IndexPool {
         })
     }
 
+    /// How many times [`Self::take`] can be called.
+    pub fn available(&self) -> usize {
+        self.end.saturating_sub(self.next) as usize + self.free.len() + self.resting.len()
+    }
+
     /// Gives an index back for good.
     pub fn release(&mut self, index: u32) {
         self.wake(index);

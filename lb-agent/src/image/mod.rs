@@ -135,8 +135,19 @@ impl Image {
     }
 
     /// The rows that are left of a port that is gone.
-    pub fn retire(&self, id: u32, rows: &Rows) -> PortRows {
+    pub fn retire(&mut self, id: u32, rows: &Rows) -> PortRows {
         PortRows { id, name: None, v4: self.v4.retire(id, rows), v6: self.v6.retire(id, rows) }
+    }
+
+    /// Rows of backends that are nobody's but do not say so yet: left over by an agent that was killed, or by a write
+    /// that failed. They are in no [`Self::settle`].
+    pub fn cast_off(&mut self, rows: &Rows) -> Vec<PortRows> {
+        let name = |id: u32| rows.get::<Names>(&id).copied();
+        let v4 = self.v4.cast_off(rows).into_iter();
+        let v4 = v4.map(|(id, v4)| PortRows { id, name: name(id), v4, v6: HalfRows::default() });
+        let v6 = self.v6.cast_off(rows).into_iter();
+        let v6 = v6.map(|(id, v6)| PortRows { id, name: name(id), v4: HalfRows::default(), v6 });
+        v4.chain(v6).collect()
     }
 
     /// Gives back what, after the writes, the maps hold no more of a port; `name` is what it was called, if known.

@@ -7,7 +7,7 @@ use lb_common::{Settings, V4, V6};
 
 use super::apply::{Outcome, apply};
 use super::diff::{diff_addresses, diff_devices, diff_port, diff_settings};
-use super::plan::Plan;
+use super::plan::{NODE, Plan};
 use super::problems::{self, Problems};
 use crate::desired::{self, Claims, DesiredPort, Surroundings};
 use crate::image::{Image, NoRoom};
@@ -181,7 +181,11 @@ impl Pipe {
         }
     }
 
+    /// Clears up what no object leads to.
     fn plan_strays(&mut self, pass: &mut Pass) {
+        for rows in self.image.cast_off(&self.rows) {
+            diff_port(&rows, &self.rows, &mut pass.plan);
+        }
         for id in std::mem::take(&mut self.strays) {
             diff_port(&self.image.retire(id, &self.rows), &self.rows, &mut pass.plan);
             pass.ports.insert(id, None);
@@ -238,7 +242,9 @@ impl Pipe {
                     pass.problems.entry(name.service.clone()).or_default().insert(problem);
                 }
                 Some(None) => self.strays.push(*id),
-                None => _ = node.insert(node_failure(error)),
+                None if *id == NODE => _ = node.insert(node_failure(error)),
+                // Nobody's row: it is tried again in every pass.
+                None => {}
             }
         }
         let unfinished = failed.keys().chain(&held_up).filter_map(|id| pass.ports.get(id)?.as_ref());
