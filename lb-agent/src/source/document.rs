@@ -42,37 +42,53 @@ pub(super) enum Content {
     Broken(String),
 }
 
+/// One document of a file.
+struct Document {
+    /// The number of its first line, from 0.
+    line: usize,
+    text: String,
+}
+
 /// Every object of a file. An empty document is none.
 pub(super) fn entries(text: &str) -> Vec<Entry> {
     let mut found = Vec::new();
     for (place, document) in documents(text).into_iter().enumerate() {
         let number = place + 1;
-        match value(&document) {
+        match value(&document.text) {
             Ok(Value::Null) => {}
             Ok(value) => collect(number, value, &mut found),
-            Err(why) => found.push(Entry { document: number, object: None, content: Content::Broken(why) }),
+            Err(_) => {
+                let content = Content::Broken(why_broken(&document));
+                found.push(Entry { document: number, object: None, content });
+            }
         }
     }
     found
 }
 
 /// The documents of a file: separated by lines that begin with `---`, as YAML has it.
-fn documents(text: &str) -> Vec<String> {
-    let mut found = vec![String::new()];
-    for line in text.lines() {
+fn documents(text: &str) -> Vec<Document> {
+    let mut found = vec![Document { line: 0, text: String::new() }];
+    for (number, line) in text.lines().enumerate() {
         let separator = line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
         if let Some(rest) = separator {
-            let only_blank = found.last().is_some_and(|document| is_blank(document));
-            if only_blank {
-                found.pop();
+            // Comments before the first separator are no document.
+            if found.len() == 1 && found.iter().all(|document| is_blank(&document.text)) {
+                found.clear();
             }
-            found.push(rest.to_owned());
+            found.push(Document { line: number, text: format!("{rest}\n") });
         } else if let Some(document) = found.last_mut() {
-            document.push('\n');
-            document.push_str(line);
+            document.text.extend([line, "\n"]);
         }
     }
     found
+}
+
+/// The error of a document, with lines counted from the beginning of the file.
+fn why_broken(document: &Document) -> String {
+    let padded = "\n".repeat(document.line) + &document.text;
+    let error = value(&padded).err().unwrap_or_default();
+    format!("cannot be read: {}", error.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 fn is_blank(document: &str) -> bool {
@@ -91,10 +107,7 @@ fn value(document: &str) -> Result<Value, String> {
     // The folder is the administrator's own: a long List is no attack.
     let budget = serde_saphyr::budget! { max_events: usize::MAX, max_nodes: usize::MAX };
     let options = serde_saphyr::options! { budget: budget, with_snippet: false };
-    serde_saphyr::from_str_with_options(document, options).map_err(|error| {
-        let text = error.to_string();
-        format!("cannot be read: {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
-    })
+    serde_saphyr::from_str_with_options(document, options).map_err(|error| error.to_string())
 }
 
 /// Adds the object, or those of a List.
