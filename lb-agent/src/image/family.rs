@@ -59,7 +59,12 @@ impl<F: FamilyMaps> FamilyImage<F> {
     pub(super) fn adopt(store: &impl MapStore, rows: &Rows) -> Result<Self, StoreError> {
         let slots = SlotRegions::new(capacity::<F::Slots>(store)?);
         let indices = IndexPool::new(0, capacity::<F::Backends>(store)?);
-        let mut image = Self { indices, slots, ports: BTreeMap::new(), cast_off: BTreeSet::new() };
+        let mut image = Self {
+            indices,
+            slots,
+            ports: BTreeMap::new(),
+            cast_off: BTreeSet::new(),
+        };
         image.adopt_backends(rows);
         image.adopt_services(rows);
         Ok(image)
@@ -84,7 +89,10 @@ impl<F: FamilyMaps> FamilyImage<F> {
         rows: &Rows,
         generations: &mut Generations,
     ) -> Result<HalfRows<F>, NoRoom> {
-        let mut found = HalfRows { backends: self.assign_backends(id, half, rows)?, ..HalfRows::default() };
+        let mut found = HalfRows {
+            backends: self.assign_backends(id, half, rows)?,
+            ..HalfRows::default()
+        };
         let cluster = self.assign_region(id, &half.cluster, rows, generations, &mut found)?;
         let local = self.assign_region(id, &half.local, rows, generations, &mut found)?;
         let port = self.ports.entry(id).or_default();
@@ -93,11 +101,26 @@ impl<F: FamilyMaps> FamilyImage<F> {
                 TrafficPolicy::Cluster => cluster,
                 TrafficPolicy::Local => local,
             };
-            let Region { base: slot_base, count: slot_count, generation } = region;
-            let row = ServiceValue { service: id, generation, slot_base, slot_count, flags: frontend.flags };
+            let Region {
+                base: slot_base,
+                count: slot_count,
+                generation,
+            } = region;
+            let row = ServiceValue {
+                service: id,
+                generation,
+                slot_base,
+                slot_count,
+                flags: frontend.flags,
+            };
             found.services.insert(*key, row);
         }
-        found.gone = port.keys.iter().filter(|key| !half.frontends.contains_key(key)).copied().collect();
+        found.gone = port
+            .keys
+            .iter()
+            .filter(|key| !half.frontends.contains_key(key))
+            .copied()
+            .collect();
         port.keys.extend(half.frontends.keys());
         Ok(found)
     }
@@ -120,10 +143,17 @@ impl<F: FamilyMaps> FamilyImage<F> {
 
     /// Gives back what no row speaks of. Returns whether anything is left.
     pub(super) fn settle(&mut self, id: u32, rows: &Rows) -> bool {
-        let Some(port) = self.ports.get_mut(&id) else { return false };
+        let Some(port) = self.ports.get_mut(&id) else {
+            return false;
+        };
         let row_of = |key: &_| rows.get::<F::Services>(key).filter(|row| row.service == id);
         port.keys.retain(|key| row_of(key).is_some());
-        let generations: BTreeSet<u32> = port.keys.iter().filter_map(row_of).map(|row| row.generation).collect();
+        let generations: BTreeSet<u32> = port
+            .keys
+            .iter()
+            .filter_map(row_of)
+            .map(|row| row.generation)
+            .collect();
         port.regions.retain(|region| {
             let used = generations.contains(&region.generation);
             if !used {
@@ -157,10 +187,19 @@ impl<F: FamilyMaps> FamilyImage<F> {
         for index in std::mem::take(&mut self.cast_off) {
             self.give_back(index, rows);
         }
-        let left = self.cast_off.iter().filter_map(|index| Some((*index, *rows.get::<F::Backends>(index)?)));
+        let left = self
+            .cast_off
+            .iter()
+            .filter_map(|index| Some((*index, *rows.get::<F::Backends>(index)?)));
         left.map(|(index, row)| {
             let backends = BTreeMap::from([(index, with_state(row, BackendState::Free))]);
-            (row.service, HalfRows { backends, ..HalfRows::default() })
+            (
+                row.service,
+                HalfRows {
+                    backends,
+                    ..HalfRows::default()
+                },
+            )
         })
         .collect()
     }
@@ -193,13 +232,23 @@ impl<F: FamilyMaps> FamilyImage<F> {
             }
         }
         let port = self.ports.entry(id).or_default();
-        let new = half.backends.keys().filter(|target| !port.backends.contains_key(target)).count();
+        let new = half
+            .backends
+            .keys()
+            .filter(|target| !port.backends.contains_key(target))
+            .count();
         if new > self.indices.available() {
-            return Err(NoRoom::Backends { map: F::Backends::NAME });
+            return Err(NoRoom::Backends {
+                map: F::Backends::NAME,
+            });
         }
         for (target, active) in &half.backends {
             let index = self.index_of(id, target, rows)?;
-            let state = if *active { BackendState::Active } else { BackendState::NoNew };
+            let state = if *active {
+                BackendState::Active
+            } else {
+                BackendState::NoNew
+            };
             // This replaces the row of an endpoint of this port that has just lost its index.
             found.insert(index, backend_row::<F>(rows, id, target, index, state));
         }
@@ -211,9 +260,14 @@ impl<F: FamilyMaps> FamilyImage<F> {
         if let Some(index) = self.ports.get(&id).and_then(|port| port.backends.get(target)) {
             return Ok(*index);
         }
-        let index = self.indices.take().ok_or(NoRoom::Backends { map: F::Backends::NAME })?;
+        let index = self.indices.take().ok_or(NoRoom::Backends {
+            map: F::Backends::NAME,
+        })?;
         if let Some(row) = rows.get::<F::Backends>(&index) {
-            let before = Target { addr: row.addr, port: row.port };
+            let before = Target {
+                addr: row.addr,
+                port: row.port,
+            };
             if let Some(port) = self.ports.get_mut(&row.service)
                 && port.backends.get(&before) == Some(&index)
             {
@@ -237,17 +291,31 @@ impl<F: FamilyMaps> FamilyImage<F> {
             return Ok(Region::default());
         }
         let port = self.ports.entry(id).or_default();
-        let indices: Vec<u32> = targets.iter().filter_map(|target| port.backends.get(target).copied()).collect();
+        let indices: Vec<u32> = targets
+            .iter()
+            .filter_map(|target| port.backends.get(target).copied())
+            .collect();
         if let Some((region, _)) = found.slots.iter().find(|(_, other)| *other == indices) {
             return Ok(*region);
         }
-        let region = match port.regions.iter().find(|region| region.holds::<F>(id, &indices, rows)) {
+        let region = match port
+            .regions
+            .iter()
+            .find(|region| region.holds::<F>(id, &indices, rows))
+        {
             Some(region) => *region,
             None => {
-                let full = NoRoom::Slots { map: F::Slots::NAME, count: indices.len() };
+                let full = NoRoom::Slots {
+                    map: F::Slots::NAME,
+                    count: indices.len(),
+                };
                 let count = u32::try_from(indices.len()).map_err(|_| full)?;
                 let base = self.slots.take(count).ok_or(full)?;
-                let region = Region { base, count, generation: generations.next() };
+                let region = Region {
+                    base,
+                    count,
+                    generation: generations.next(),
+                };
                 port.regions.push(region);
                 region
             }
@@ -260,7 +328,10 @@ impl<F: FamilyMaps> FamilyImage<F> {
         let mut spare = Vec::new();
         for (index, row) in rows.iter::<F::Backends>() {
             self.indices.adopt(*index);
-            let target = Target { addr: row.addr, port: row.port };
+            let target = Target {
+                addr: row.addr,
+                port: row.port,
+            };
             let port = self.ports.entry(row.service).or_default();
             match BackendState::from_number(row.state) {
                 None | Some(BackendState::Free) => spare.push(*index),
@@ -284,9 +355,16 @@ impl<F: FamilyMaps> FamilyImage<F> {
         for (key, row) in rows.iter::<F::Services>() {
             let port = self.ports.entry(row.service).or_default();
             port.keys.insert(*key);
-            let region = Region { base: row.slot_base, count: row.slot_count, generation: row.generation };
+            let region = Region {
+                base: row.slot_base,
+                count: row.slot_count,
+                generation: row.generation,
+            };
             // Slots that another row has already are not this row's: it will get new ones.
-            if region.count > 0 && !port.regions.contains(&region) && self.slots.reserve(region.base, region.count) {
+            if region.count > 0
+                && !port.regions.contains(&region)
+                && self.slots.reserve(region.base, region.count)
+            {
                 port.regions.push(region);
             }
         }
@@ -298,7 +376,11 @@ impl Region {
     pub fn holds<F: FamilyMaps>(&self, service: u32, indices: &[u32], rows: &Rows) -> bool {
         self.count as usize == indices.len()
             && (self.base..).zip(indices).all(|(slot, index)| {
-                let row = Slot { service, generation: self.generation, backend: *index };
+                let row = Slot {
+                    service,
+                    generation: self.generation,
+                    backend: *index,
+                };
                 rows.get::<F::Slots>(&slot) == Some(&row)
             })
     }
@@ -326,14 +408,27 @@ fn backend_row<F: FamilyMaps>(
 ) -> Backend<F::Addr> {
     let own = own_row::<F>(rows, service, target, index);
     let epoch = own.map_or_else(
-        || rows.get::<F::Backends>(&index).map_or(1, |before| before.epoch.wrapping_add(1)),
+        || {
+            rows.get::<F::Backends>(&index)
+                .map_or(1, |before| before.epoch.wrapping_add(1))
+        },
         |row| row.epoch,
     );
-    Backend { addr: target.addr, port: target.port, epoch, service, state: state as u8, pad: [0; 3] }
+    Backend {
+        addr: target.addr,
+        port: target.port,
+        epoch,
+        service,
+        state: state as u8,
+        pad: [0; 3],
+    }
 }
 
 fn with_state<A>(row: Backend<A>, state: BackendState) -> Backend<A> {
-    Backend { state: state as u8, ..row }
+    Backend {
+        state: state as u8,
+        ..row
+    }
 }
 
 fn capacity<T: Table>(store: &impl MapStore) -> Result<u32, StoreError> {
@@ -342,12 +437,21 @@ fn capacity<T: Table>(store: &impl MapStore) -> Result<u32, StoreError> {
 
 impl<F: Family> Default for Holdings<F> {
     fn default() -> Self {
-        Self { keys: BTreeSet::new(), backends: BTreeMap::new(), regions: Vec::new() }
+        Self {
+            keys: BTreeSet::new(),
+            backends: BTreeMap::new(),
+            regions: Vec::new(),
+        }
     }
 }
 
 impl<F: Family> Default for HalfRows<F> {
     fn default() -> Self {
-        Self { services: BTreeMap::new(), gone: Vec::new(), slots: Vec::new(), backends: BTreeMap::new() }
+        Self {
+            services: BTreeMap::new(),
+            gone: Vec::new(),
+            slots: Vec::new(),
+            backends: BTreeMap::new(),
+        }
     }
 }

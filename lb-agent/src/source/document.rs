@@ -10,10 +10,30 @@ use crate::model::{Kind, Object, ObjectName, ObjectRef};
 
 /// Kinds that people put into the same files, and that are nothing to us.
 const OTHER_KINDS: [&str; 24] = [
-    "ConfigMap", "CronJob", "CustomResourceDefinition", "DaemonSet", "Deployment", "Endpoints", "Event",
-    "HorizontalPodAutoscaler", "Ingress", "Job", "LimitRange", "Namespace", "NetworkPolicy", "PersistentVolume",
-    "PersistentVolumeClaim", "Pod", "PodDisruptionBudget", "ReplicaSet", "Role", "RoleBinding", "Secret",
-    "ServiceAccount", "StatefulSet", "StorageClass",
+    "ConfigMap",
+    "CronJob",
+    "CustomResourceDefinition",
+    "DaemonSet",
+    "Deployment",
+    "Endpoints",
+    "Event",
+    "HorizontalPodAutoscaler",
+    "Ingress",
+    "Job",
+    "LimitRange",
+    "Namespace",
+    "NetworkPolicy",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "Pod",
+    "PodDisruptionBudget",
+    "ReplicaSet",
+    "Role",
+    "RoleBinding",
+    "Secret",
+    "ServiceAccount",
+    "StatefulSet",
+    "StorageClass",
 ];
 
 /// What one object of a file is.
@@ -59,7 +79,11 @@ pub(super) fn entries(text: &str) -> Vec<Entry> {
             Ok(value) => collect(number, value, &mut found),
             Err(_) => {
                 let content = Content::Broken(why_broken(&document));
-                found.push(Entry { document: number, object: None, content });
+                found.push(Entry {
+                    document: number,
+                    object: None,
+                    content,
+                });
             }
         }
     }
@@ -68,15 +92,23 @@ pub(super) fn entries(text: &str) -> Vec<Entry> {
 
 /// The documents of a file: separated by lines that begin with `---`, as YAML has it.
 fn documents(text: &str) -> Vec<Document> {
-    let mut found = vec![Document { line: 0, text: String::new() }];
+    let mut found = vec![Document {
+        line: 0,
+        text: String::new(),
+    }];
     for (number, line) in text.lines().enumerate() {
-        let separator = line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
+        let separator = line
+            .strip_prefix("---")
+            .filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
         if let Some(rest) = separator {
             // Comments before the first separator are no document.
             if found.len() == 1 && found.iter().all(|document| is_blank(&document.text)) {
                 found.clear();
             }
-            found.push(Document { line: number, text: format!("{rest}\n") });
+            found.push(Document {
+                line: number,
+                text: format!("{rest}\n"),
+            });
         } else if let Some(document) = found.last_mut() {
             document.text.extend([line, "\n"]);
         }
@@ -88,11 +120,17 @@ fn documents(text: &str) -> Vec<Document> {
 fn why_broken(document: &Document) -> String {
     let padded = "\n".repeat(document.line) + &document.text;
     let error = value(&padded).err().unwrap_or_default();
-    format!("cannot be read: {}", error.split_whitespace().collect::<Vec<_>>().join(" "))
+    format!(
+        "cannot be read: {}",
+        error.split_whitespace().collect::<Vec<_>>().join(" ")
+    )
 }
 
 fn is_blank(document: &str) -> bool {
-    document.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#'))
+    document
+        .lines()
+        .map(str::trim)
+        .all(|line| line.is_empty() || line.starts_with('#'))
 }
 
 fn value(document: &str) -> Result<Value, String> {
@@ -116,7 +154,12 @@ fn collect(document: usize, mut value: Value, found: &mut Vec<Entry>) {
     match kind.strip_suffix("List") {
         Some("" | "Service" | "EndpointSlice" | "Node") => {
             let items = value.get_mut("items").map(Value::take);
-            for mut item in items.as_ref().and_then(Value::as_array).cloned().unwrap_or_default() {
+            for mut item in items
+                .as_ref()
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default()
+            {
                 // Items of a typed list need not say their kind.
                 if let (Some(fields), Some(kind)) = (item.as_object_mut(), kind.strip_suffix("List"))
                     && !kind.is_empty()
@@ -128,7 +171,11 @@ fn collect(document: usize, mut value: Value, found: &mut Vec<Entry>) {
         }
         _ => {
             let (object, content) = interpret(&kind, value);
-            found.push(Entry { document, object, content });
+            found.push(Entry {
+                document,
+                object,
+                content,
+            });
         }
     }
 }
@@ -138,7 +185,10 @@ fn interpret(kind: &str, value: Value) -> (Option<ObjectRef>, Content) {
         "Service" => object::<Service>(Kind::Service, value, parse::service),
         "EndpointSlice" => object::<EndpointSlice>(Kind::EndpointSlice, value, parse::endpoint_slice),
         "Node" => object::<Node>(Kind::Node, value, parse::node),
-        "" => (None, Content::Broken("field kind is missing, so this is no Kubernetes object".into())),
+        "" => (
+            None,
+            Content::Broken("field kind is missing, so this is no Kubernetes object".into()),
+        ),
         other if OTHER_KINDS.contains(&other) => (None, Content::OtherKind(other.into())),
         other => {
             let why = format!("kind \"{other}\" is unknown; only Service, EndpointSlice and Node are used");
@@ -156,8 +206,14 @@ fn object<T: DeserializeOwned>(
     let parsed = serde_json::from_value::<T>(value).map_err(|error| error.to_string());
     let parsed = parsed.and_then(|object| parse(&object).map_err(|error| error.to_string()));
     let content = match parsed {
-        Ok(Parsed { object: Some(object), notices }) => Content::Object(object, notices),
-        Ok(Parsed { object: None, notices: _ }) => Content::LeftAlone,
+        Ok(Parsed {
+            object: Some(object),
+            notices,
+        }) => Content::Object(object, notices),
+        Ok(Parsed {
+            object: None,
+            notices: _,
+        }) => Content::LeftAlone,
         Err(why) => Content::Broken(why),
     };
     (reference, content)
@@ -170,7 +226,10 @@ fn reference(kind: Kind, value: &Value) -> Option<ObjectRef> {
         (_, "") => "default",
         (_, namespace) => namespace,
     };
-    Some(ObjectRef { kind, name: ObjectName::new(namespace, name) })
+    Some(ObjectRef {
+        kind,
+        name: ObjectName::new(namespace, name),
+    })
 }
 
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {

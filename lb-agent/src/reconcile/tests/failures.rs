@@ -7,15 +7,21 @@ use lb_common::{V4, V6};
 use super::store::CheckedStore;
 use super::world::{applied, service, slice};
 use super::{front_ends, pipe};
-use crate::model::{HostAddress, HostDevice, HostState, Object, ObjectName, ObjectRef, Kind};
+use crate::model::{HostAddress, HostDevice, HostState, Kind, Object, ObjectName, ObjectRef};
 use crate::source::SourceEvent;
-use crate::store::{Backends, Devices, FakeStore, MapStore as _, Names, NodeAddresses, Services, SettingsTable, Slots, Table};
+use crate::store::{
+    Backends, Devices, FakeStore, MapStore as _, Names, NodeAddresses, Services, SettingsTable, Slots, Table,
+};
 
 /// A Service with two ports and two endpoints.
 fn first() -> Vec<SourceEvent> {
     vec![
         applied(Object::Service(service("first", &[vip(1)]))),
-        applied(Object::EndpointSlice(slice("first", "first-1", &[pod(1), pod(4)]))),
+        applied(Object::EndpointSlice(slice(
+            "first",
+            "first-1",
+            &[pod(1), pod(4)],
+        ))),
     ]
 }
 
@@ -23,7 +29,11 @@ fn first() -> Vec<SourceEvent> {
 fn second() -> Vec<SourceEvent> {
     vec![
         applied(Object::Service(service("second", &[vip(2)]))),
-        applied(Object::EndpointSlice(slice("second", "second-1", &[pod(2), pod(3)]))),
+        applied(Object::EndpointSlice(slice(
+            "second",
+            "second-1",
+            &[pod(2), pod(3)],
+        ))),
     ]
 }
 
@@ -39,7 +49,10 @@ fn pod(host: u8) -> Ipv4Addr {
 /// warnings, then makes the map larger and sees that the second is there, too.
 #[track_caller]
 fn check_full<T: Table>(rows: usize, warnings: &[&str]) {
-    let mut store = CheckedStore { inner: FakeStore::default().with_capacity::<T>(rows), ..Default::default() };
+    let mut store = CheckedStore {
+        inner: FakeStore::default().with_capacity::<T>(rows),
+        ..Default::default()
+    };
     let mut agent = pipe(&store, first());
     assert_eq!(agent.sync(&mut store).problems, []);
     let before = front_ends(&store);
@@ -53,7 +66,10 @@ fn check_full<T: Table>(rows: usize, warnings: &[&str]) {
     let again = agent.sync(&mut store);
     assert_eq!(again.problems, [], "the same is told once");
     assert!(again.retry_after > report.retry_after);
-    agent.apply(SourceEvent::Delete(ObjectRef { kind: Kind::Service, name: ObjectName::new("default", "first") }));
+    agent.apply(SourceEvent::Delete(ObjectRef {
+        kind: Kind::Service,
+        name: ObjectName::new("default", "first"),
+    }));
     agent.sync(&mut store);
     agent.retry();
     assert_eq!(agent.sync(&mut store).retry_after, None, "there is room now");
@@ -107,7 +123,10 @@ fn nothing_of_objects_is_written_before_all_are_known() {
             flags: 0,
             route_ifindex: 2,
         }],
-        addresses: vec![HostAddress { ip: Ipv4Addr::new(192, 0, 2, 1).into(), ifindex: 2 }],
+        addresses: vec![HostAddress {
+            ip: Ipv4Addr::new(192, 0, 2, 1).into(),
+            ifindex: 2,
+        }],
     };
     agent.host_changed(host);
     let report = agent.sync(&mut store);
@@ -133,6 +152,10 @@ fn rows_whose_name_is_gone_are_cleared_up() {
     let mut agent = pipe(&store, second());
     // The stray front ends have no name until they are gone: that is not this agent's doing.
     agent.sync(&mut store.inner);
-    assert!(front_ends(&store).iter().all(|line| line.contains("default/second")));
+    assert!(
+        front_ends(&store)
+            .iter()
+            .all(|line| line.contains("default/second"))
+    );
     assert_eq!(agent.sync(&mut store).written, 0);
 }

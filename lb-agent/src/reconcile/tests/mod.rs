@@ -13,7 +13,12 @@ use crate::source::SourceEvent;
 use crate::store::{FakeStore, MapStore, Rows};
 
 fn config() -> Config {
-    Config { node_name: "node-a".into(), settings: Settings::default(), ipv4: true, ipv6: true }
+    Config {
+        node_name: "node-a".into(),
+        settings: Settings::default(),
+        ipv4: true,
+        ipv6: true,
+    }
 }
 
 /// A pipe over these maps, whose source has told everything that `events` say.
@@ -27,7 +32,10 @@ fn pipe(store: &impl MapStore, events: impl IntoIterator<Item = SourceEvent>) ->
 /// The lines of front ends, which say all that packets see.
 fn front_ends(store: &impl MapStore) -> Vec<String> {
     let text = render(&Rows::of(store).unwrap());
-    text.lines().filter(|line| line.starts_with("SVC")).map(str::to_owned).collect()
+    text.lines()
+        .filter(|line| line.starts_with("SVC"))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The front ends that a fresh agent would write into empty maps.

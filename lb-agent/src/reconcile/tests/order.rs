@@ -22,10 +22,15 @@ struct Trouble {
 #[track_caller]
 fn check(seed: u64, trouble: Trouble) {
     let mut world = SmallWorld::new(seed);
-    let mut store = CheckedStore { inner: maps(trouble), ..CheckedStore::default() };
+    let mut store = CheckedStore {
+        inner: maps(trouble),
+        ..CheckedStore::default()
+    };
     let mut agent = pipe(&store, []);
     for _ in 0..400 {
-        store.faults = trouble.faults.map(|one_of| (crate::testkit::Random::new(1 + store.writes as u64), one_of));
+        store.faults = trouble
+            .faults
+            .map(|one_of| (crate::testkit::Random::new(1 + store.writes as u64), one_of));
         for _ in 0..=world.below(3) {
             agent.apply(world.change());
         }
@@ -44,7 +49,11 @@ fn check(seed: u64, trouble: Trouble) {
         if report.retry_after.is_some() {
             continue;
         }
-        assert_eq!(agent.sync(&mut store).written, 0, "a pass after which nothing has changed writes nothing");
+        assert_eq!(
+            agent.sync(&mut store).written,
+            0,
+            "a pass after which nothing has changed writes nothing"
+        );
     }
     for event in world.clear() {
         agent.apply(event);
@@ -63,8 +72,13 @@ fn maps(trouble: Trouble) -> FakeStore {
     if !trouble.small {
         return store;
     }
-    let store = store.with_capacity::<Backends<V4>>(20).with_capacity::<Slots<V4>>(40);
-    store.with_capacity::<Backends<V6>>(8).with_capacity::<Slots<V6>>(12).with_capacity::<Names>(6)
+    let store = store
+        .with_capacity::<Backends<V4>>(20)
+        .with_capacity::<Slots<V4>>(40);
+    store
+        .with_capacity::<Backends<V6>>(8)
+        .with_capacity::<Slots<V6>>(12)
+        .with_capacity::<Names>(6)
 }
 
 fn all_free<F: FamilyMaps>(store: &FakeStore) {
@@ -83,27 +97,53 @@ fn no_write_leads_astray() {
 #[test]
 fn no_write_leads_astray_when_agents_come_and_go() {
     for seed in 11..=14 {
-        check(seed, Trouble { restarts: Some(5), ..Trouble::default() });
+        check(
+            seed,
+            Trouble {
+                restarts: Some(5),
+                ..Trouble::default()
+            },
+        );
     }
 }
 
 #[test]
 fn no_write_leads_astray_when_writes_fail() {
     for seed in 21..=26 {
-        check(seed, Trouble { faults: Some(12), ..Trouble::default() });
+        check(
+            seed,
+            Trouble {
+                faults: Some(12),
+                ..Trouble::default()
+            },
+        );
     }
 }
 
 #[test]
 fn no_write_leads_astray_when_agents_die_in_the_middle() {
     for seed in 31..=36 {
-        check(seed, Trouble { faults: Some(12), restarts: Some(2), ..Trouble::default() });
+        check(
+            seed,
+            Trouble {
+                faults: Some(12),
+                restarts: Some(2),
+                ..Trouble::default()
+            },
+        );
     }
 }
 
 #[test]
 fn no_write_leads_astray_when_maps_are_full() {
     for seed in 41..=46 {
-        check(seed, Trouble { small: true, restarts: Some(20), ..Trouble::default() });
+        check(
+            seed,
+            Trouble {
+                small: true,
+                restarts: Some(20),
+                ..Trouble::default()
+            },
+        );
     }
 }

@@ -50,7 +50,11 @@ impl CheckedStore {
             && random.below(*one_of) == 0
         {
             let source = io::Error::other("the test says so");
-            return Err(StoreError::Kernel { call: "BPF_MAP_UPDATE_ELEM", map: T::NAME, source });
+            return Err(StoreError::Kernel {
+                call: "BPF_MAP_UPDATE_ELEM",
+                map: T::NAME,
+                source,
+            });
         }
         Ok(())
     }
@@ -69,11 +73,25 @@ fn check_family<F: FamilyMaps>(store: &FakeStore) {
         assert!(rows.get::<Names>(&row.service).is_some(), "{key:?} has no name");
         for index in row.slot_base..row.slot_base + row.slot_count {
             let slot = rows.get::<F::Slots>(&index).copied().unwrap_or_default();
-            let Slot { service, generation, backend } = slot;
-            assert_eq!((service, generation), (row.service, row.generation), "slot {index} of {key:?}");
-            let backend = rows.get::<F::Backends>(&backend).expect("a slot leads to a backend");
+            let Slot {
+                service,
+                generation,
+                backend,
+            } = slot;
+            assert_eq!(
+                (service, generation),
+                (row.service, row.generation),
+                "slot {index} of {key:?}"
+            );
+            let backend = rows
+                .get::<F::Backends>(&backend)
+                .expect("a slot leads to a backend");
             assert_eq!(backend.service, row.service, "{key:?} leads to {backend:?}");
-            assert_eq!(backend.state, BackendState::Active as u8, "{key:?} leads to {backend:?}");
+            assert_eq!(
+                backend.state,
+                BackendState::Active as u8,
+                "{key:?} leads to {backend:?}"
+            );
         }
     }
 }
@@ -81,12 +99,27 @@ fn check_family<F: FamilyMaps>(store: &FakeStore) {
 /// A row's epoch rises by one exactly when it is given to an endpoint that has not got it already.
 fn check_epoch<T: Table, F: FamilyMaps>(store: &FakeStore, key: &T::Key, value: &T::Value) {
     let (key, value): (&dyn Any, &dyn Any) = (key, value);
-    let Some((index, row)) = key.downcast_ref::<u32>().zip(value.downcast_ref::<Backend<F::Addr>>()) else {
+    let Some((index, row)) = key
+        .downcast_ref::<u32>()
+        .zip(value.downcast_ref::<Backend<F::Addr>>())
+    else {
         return;
     };
-    let before = store.contents().get::<F::Backends>(index).copied().unwrap_or_default();
+    let before = store
+        .contents()
+        .get::<F::Backends>(index)
+        .copied()
+        .unwrap_or_default();
     let free = BackendState::Free as u8;
     let same = (before.service, before.addr, before.port) == (row.service, row.addr, row.port);
     let kept = row.state == free || (same && before.state != free);
-    assert_eq!(row.epoch, if kept { before.epoch } else { before.epoch.wrapping_add(1) }, "{before:?} {row:?}");
+    assert_eq!(
+        row.epoch,
+        if kept {
+            before.epoch
+        } else {
+            before.epoch.wrapping_add(1)
+        },
+        "{before:?} {row:?}"
+    );
 }

@@ -18,7 +18,10 @@ pub(super) struct SmallWorld {
 
 impl SmallWorld {
     pub(super) fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed), objects: BTreeMap::new() }
+        Self {
+            random: Random::new(seed),
+            objects: BTreeMap::new(),
+        }
     }
 
     pub(super) fn below(&mut self, end: u32) -> u32 {
@@ -33,7 +36,11 @@ impl SmallWorld {
     /// Changes one object.
     pub(super) fn change(&mut self) -> SourceEvent {
         let (service, part) = (self.below(4), self.below(3));
-        let object = if part == 0 { self.service(service) } else { self.slice(service, part) };
+        let object = if part == 0 {
+            self.service(service)
+        } else {
+            self.slice(service, part)
+        };
         let reference = object.reference();
         if self.below(4) == 0 {
             self.objects.remove(&reference);
@@ -45,14 +52,19 @@ impl SmallWorld {
 
     /// Takes everything away.
     pub(super) fn clear(&mut self) -> Vec<SourceEvent> {
-        std::mem::take(&mut self.objects).into_keys().map(SourceEvent::Delete).collect()
+        std::mem::take(&mut self.objects)
+            .into_keys()
+            .map(SourceEvent::Delete)
+            .collect()
     }
 
     fn service(&mut self, number: u32) -> Object {
         let vip = self.below(6) as u8;
         let mut service = service(&format!("s{number}"), &[Ipv4Addr::new(10, 96, 0, vip).into()]);
         if self.below(2) == 0 {
-            service.cluster_ips.push(Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, vip.into()).into());
+            service
+                .cluster_ips
+                .push(Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, vip.into()).into());
         }
         service.ports.truncate(1 + self.below(2) as usize);
         for port in &mut service.ports {
@@ -64,7 +76,11 @@ impl SmallWorld {
     }
 
     fn slice(&mut self, number: u32, part: u32) -> Object {
-        let family = if self.below(3) == 0 { IpFamily::V6 } else { IpFamily::V4 };
+        let family = if self.below(3) == 0 {
+            IpFamily::V6
+        } else {
+            IpFamily::V4
+        };
         let mut slice = slice(&format!("s{number}"), &format!("s{number}-{part}"), &[]);
         slice.family = family;
         for _ in 0..self.below(6) {
@@ -74,25 +90,45 @@ impl SmallWorld {
                 IpFamily::V6 => Ipv6Addr::new(0xfd00, 0x244, 0, 0, 0, 0, 0, host.into()).into(),
             };
             let [ready, serving, terminating, here] = [(); 4].map(|()| self.below(3) > 0);
-            let conditions = Conditions { ready: ready && !terminating, serving, terminating };
-            slice.endpoints.push(Endpoint { address, conditions, node: here.then(|| "node-a".into()) });
+            let conditions = Conditions {
+                ready: ready && !terminating,
+                serving,
+                terminating,
+            };
+            slice.endpoints.push(Endpoint {
+                address,
+                conditions,
+                node: here.then(|| "node-a".into()),
+            });
         }
         Object::EndpointSlice(slice)
     }
 
     fn policy(&mut self) -> TrafficPolicy {
-        if self.below(2) == 0 { TrafficPolicy::Cluster } else { TrafficPolicy::Local }
+        if self.below(2) == 0 {
+            TrafficPolicy::Cluster
+        } else {
+            TrafficPolicy::Local
+        }
     }
 }
 
 /// The event for an object.
 pub(super) fn applied(object: Object) -> SourceEvent {
-    SourceEvent::Apply { object, origin: Origin::default() }
+    SourceEvent::Apply {
+        object,
+        origin: Origin::default(),
+    }
 }
 
 /// A Service with the ports 80/tcp (a) and 53/udp (b).
 pub(super) fn service(name: &str, cluster_ips: &[IpAddr]) -> Service {
-    let port = |name: &str, port, protocol| ServicePort { name: name.into(), port, node_port: None, protocol };
+    let port = |name: &str, port, protocol| ServicePort {
+        name: name.into(),
+        port,
+        node_port: None,
+        protocol,
+    };
     Service {
         name: ObjectName::new("default", name),
         cluster_ips: cluster_ips.to_vec(),
@@ -109,9 +145,17 @@ pub(super) fn service(name: &str, cluster_ips: &[IpAddr]) -> Service {
 pub(super) fn slice(service: &str, name: &str, endpoints: &[Ipv4Addr]) -> EndpointSlice {
     let endpoint = |address: &Ipv4Addr| {
         let (address, conditions) = ((*address).into(), Conditions::default());
-        Endpoint { address, conditions, node: None }
+        Endpoint {
+            address,
+            conditions,
+            node: None,
+        }
     };
-    let port = |name: &str, port, protocol| SlicePort { name: name.into(), port, protocol };
+    let port = |name: &str, port, protocol| SlicePort {
+        name: name.into(),
+        port,
+        protocol,
+    };
     EndpointSlice {
         name: ObjectName::new("default", name),
         service: ObjectName::new("default", service),

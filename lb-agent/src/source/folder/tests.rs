@@ -6,7 +6,11 @@ fn check(steps: &[(&str, &str)], expected: &[&str]) {
     let mut folder = Folder::default();
     let mut told = Vec::new();
     for (name, text) in steps {
-        told = if text.is_empty() { folder.remove(name) } else { folder.update(name, text) };
+        told = if text.is_empty() {
+            folder.remove(name)
+        } else {
+            folder.update(name, text)
+        };
     }
     let told: Vec<_> = told.iter().map(words).collect();
     assert_eq!(told, expected);
@@ -14,7 +18,10 @@ fn check(steps: &[(&str, &str)], expected: &[&str]) {
 
 fn words(event: &SourceEvent) -> String {
     match event {
-        SourceEvent::Apply { object: Object::Service(service), .. } => {
+        SourceEvent::Apply {
+            object: Object::Service(service),
+            ..
+        } => {
             format!("{} {}", service.name, service.ports[0].port)
         }
         SourceEvent::Apply { object, .. } => object.reference().to_string(),
@@ -25,7 +32,9 @@ fn words(event: &SourceEvent) -> String {
 }
 
 fn service(name: &str, port: u32) -> String {
-    format!("kind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIP: 10.96.0.1, ports: [{{port: {port}}}]}}\n")
+    format!(
+        "kind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIP: 10.96.0.1, ports: [{{port: {port}}}]}}\n"
+    )
 }
 
 const BROKEN: &str = "kind: Service\nmetadata: {name: web\n";
@@ -35,18 +44,48 @@ fn only_what_has_changed_is_told() {
     let both = |port| service("a", 80) + "---\n" + &service("b", port);
     check(&[("x.yaml", &both(80))], &["default/a 80", "default/b 80"]);
     check(&[("x.yaml", &both(80)), ("x.yaml", &both(81))], &["default/b 81"]);
-    check(&[("x.yaml", &both(80)), ("x.yaml", &service("a", 80))], &["no Service default/b"]);
-    check(&[("x.yaml", &both(80)), ("x.yaml", "")], &["no Service default/a", "no Service default/b"]);
+    check(
+        &[("x.yaml", &both(80)), ("x.yaml", &service("a", 80))],
+        &["no Service default/b"],
+    );
+    check(
+        &[("x.yaml", &both(80)), ("x.yaml", "")],
+        &["no Service default/a", "no Service default/b"],
+    );
 }
 
 #[test]
 fn a_broken_object_keeps_its_last_good_state() {
     let problem = "problem: x.yaml, document 1: Service default/a: spec.ports[0].port: 0 is no port; use 1 to 65535; \
                    its last good state stays until it is mended or removed";
-    check(&[("x.yaml", &service("a", 80)), ("x.yaml", &service("a", 0))], &[problem]);
-    check(&[("x.yaml", &service("a", 80)), ("x.yaml", &service("a", 0)), ("x.yaml", &service("a", 0))], &[]);
-    check(&[("x.yaml", &service("a", 80)), ("x.yaml", &service("a", 0)), ("x.yaml", &service("a", 81))], &["default/a 81"]);
-    check(&[("x.yaml", &service("a", 80)), ("x.yaml", &service("a", 0)), ("x.yaml", "")], &["no Service default/a"]);
+    check(
+        &[("x.yaml", &service("a", 80)), ("x.yaml", &service("a", 0))],
+        &[problem],
+    );
+    check(
+        &[
+            ("x.yaml", &service("a", 80)),
+            ("x.yaml", &service("a", 0)),
+            ("x.yaml", &service("a", 0)),
+        ],
+        &[],
+    );
+    check(
+        &[
+            ("x.yaml", &service("a", 80)),
+            ("x.yaml", &service("a", 0)),
+            ("x.yaml", &service("a", 81)),
+        ],
+        &["default/a 81"],
+    );
+    check(
+        &[
+            ("x.yaml", &service("a", 80)),
+            ("x.yaml", &service("a", 0)),
+            ("x.yaml", ""),
+        ],
+        &["no Service default/a"],
+    );
 }
 
 #[test]
@@ -59,7 +98,14 @@ fn a_broken_document_keeps_all_that_its_file_said_before() {
     let told: Vec<_> = folder.update("x.yaml", &broken).iter().map(words).collect();
     assert!(told[0].starts_with(problem), "{}", told[0]);
     assert_eq!(told[1..], ["default/a 81"]);
-    check(&[("x.yaml", &good), ("x.yaml", &broken), ("x.yaml", &service("b", 82))], &["no Service default/a", "default/b 82"]);
+    check(
+        &[
+            ("x.yaml", &good),
+            ("x.yaml", &broken),
+            ("x.yaml", &service("b", 82)),
+        ],
+        &["no Service default/a", "default/b 82"],
+    );
 }
 
 #[test]
@@ -79,7 +125,10 @@ fn what_is_left_alone_is_no_problem() {
     let headless = "kind: EndpointSlice\naddressType: IPv4\nendpoints: []\nmetadata:\n  name: a\n  labels: {\
                     service.kubernetes.io/headless: ''}\n";
     check(&[("x.yaml", headless)], &[]);
-    check(&[("x.yaml", "# nothing\n---\n---\nkind: Pod\nmetadata: {name: p}\n")], &[]);
+    check(
+        &[("x.yaml", "# nothing\n---\n---\nkind: Pod\nmetadata: {name: p}\n")],
+        &[],
+    );
 }
 
 #[test]
@@ -89,7 +138,9 @@ fn what_is_no_object_is_a_problem() {
     check(&[("x.yaml", "just words\n")], &[&problem(kind)]);
     check(
         &[("x.yaml", "kind: Gadget\n")],
-        &[&problem("kind \"Gadget\" is unknown; only Service, EndpointSlice and Node are used")],
+        &[&problem(
+            "kind \"Gadget\" is unknown; only Service, EndpointSlice and Node are used",
+        )],
     );
 }
 
@@ -97,8 +148,15 @@ fn what_is_no_object_is_a_problem() {
 fn an_unreadable_file_keeps_what_it_said() {
     let mut folder = Folder::default();
     folder.update("x.yaml", &service("a", 80));
-    let told: Vec<_> = folder.unreadable("x.yaml", "permission denied").iter().map(words).collect();
-    assert_eq!(told, ["problem: x.yaml: the file cannot be read: permission denied; what it said last stays"]);
+    let told: Vec<_> = folder
+        .unreadable("x.yaml", "permission denied")
+        .iter()
+        .map(words)
+        .collect();
+    assert_eq!(
+        told,
+        ["problem: x.yaml: the file cannot be read: permission denied; what it said last stays"]
+    );
     assert_eq!(folder.unreadable("x.yaml", "permission denied"), []);
     assert_eq!(folder.update("x.yaml", &service("a", 80)), []);
 }

@@ -30,7 +30,11 @@ impl Watched {
         fill(&path);
         let (sender, events) = mpsc::channel(16);
         let source = ManifestSource::watch(&path, sender).unwrap();
-        Self { path, events, _source: source }
+        Self {
+            path,
+            events,
+            _source: source,
+        }
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -40,9 +44,15 @@ impl Watched {
     /// Compares the next batch.
     #[track_caller]
     fn check(&mut self, expected: &[&str]) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
         let next = async { tokio::time::timeout(Duration::from_secs(8), self.events.recv()).await };
-        let batch = runtime.block_on(next).expect("a batch comes").expect("the source lives");
+        let batch = runtime
+            .block_on(next)
+            .expect("a batch comes")
+            .expect("the source lives");
         let told: Vec<_> = batch.iter().map(words).collect();
         assert_eq!(told, expected);
     }
@@ -63,7 +73,10 @@ impl Drop for Watched {
 
 fn words(event: &SourceEvent) -> String {
     match event {
-        SourceEvent::Apply { object: Object::Service(service), .. } => {
+        SourceEvent::Apply {
+            object: Object::Service(service),
+            ..
+        } => {
             format!("{} {}", service.name, service.cluster_ips[0])
         }
         SourceEvent::Apply { object, .. } => object.reference().to_string(),
@@ -163,5 +176,8 @@ fn a_folder_that_goes_keeps_its_objects_until_it_is_back() {
 fn a_folder_that_is_not_there_is_an_error() {
     let (sender, _events) = mpsc::channel(1);
     let error = ManifestSource::watch(Path::new("/nonexistent/manifests"), sender).unwrap_err();
-    assert_eq!(error.to_string(), "manifest folder /nonexistent/manifests cannot be read");
+    assert_eq!(
+        error.to_string(),
+        "manifest folder /nonexistent/manifests cannot be read"
+    );
 }
