@@ -31,13 +31,17 @@ impl Port {
     /// From a number in host order.
     #[inline(always)]
     pub const fn new(number: u16) -> Self {
-        Self { octets: number.to_be_bytes() }
+        Self {
+            octets: number.to_be_bytes(),
+        }
     }
 
     /// From the word as it stands in memory: network order, not swapped.
     #[inline(always)]
     pub const fn from_word(word: u16) -> Self {
-        Self { octets: word.to_ne_bytes() }
+        Self {
+            octets: word.to_ne_bytes(),
+        }
     }
 
     /// As it stands in memory: network order, not swapped.
@@ -71,7 +75,9 @@ impl Ip4 {
     /// From the word as it stands in memory: network order, not swapped.
     #[inline(always)]
     pub const fn from_word(word: u32) -> Self {
-        Self { octets: word.to_ne_bytes() }
+        Self {
+            octets: word.to_ne_bytes(),
+        }
     }
 
     /// As it stands in memory: network order, not swapped.
@@ -90,21 +96,32 @@ impl Ip6 {
     /// From the four words as they stand in memory: network order, not swapped.
     #[inline(always)]
     pub const fn from_words(words: [u32; 4]) -> Self {
-        let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] =
-            [words[0].to_ne_bytes(), words[1].to_ne_bytes(), words[2].to_ne_bytes(), words[3].to_ne_bytes()];
-        Self { octets: [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] }
+        let mut octets = [0; 16];
+        // By chunks: octet by octet the compiler would take the stack of a whole program.
+        if let ([a, b, c, d], []) = octets.as_chunks_mut::<4>() {
+            [*a, *b, *c, *d] = [
+                words[0].to_ne_bytes(),
+                words[1].to_ne_bytes(),
+                words[2].to_ne_bytes(),
+                words[3].to_ne_bytes(),
+            ];
+        }
+        Self { octets }
     }
 
     /// The four words as they stand in memory: network order, not swapped.
     #[inline(always)]
     pub const fn words(self) -> [u32; 4] {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.octets;
-        [
-            u32::from_ne_bytes([a, b, c, d]),
-            u32::from_ne_bytes([e, f, g, h]),
-            u32::from_ne_bytes([i, j, k, l]),
-            u32::from_ne_bytes([m, n, o, p]),
-        ]
+        match self.octets.as_chunks::<4>() {
+            ([a, b, c, d], _) => [
+                u32::from_ne_bytes(*a),
+                u32::from_ne_bytes(*b),
+                u32::from_ne_bytes(*c),
+                u32::from_ne_bytes(*d),
+            ],
+            // Sixteen octets are four chunks.
+            _ => [0; 4],
+        }
     }
 }
 
@@ -206,6 +223,9 @@ mod tests {
     fn an_address_of_the_other_family_is_refused() {
         assert_eq!(Ip4::from_ip(Ipv6Addr::LOCALHOST.into()), None);
         assert_eq!(Ip6::from_ip(Ipv4Addr::LOCALHOST.into()), None);
-        assert_eq!(Ip4::from_ip(Ipv4Addr::LOCALHOST.into()), Some(Ip4::new([127, 0, 0, 1])));
+        assert_eq!(
+            Ip4::from_ip(Ipv4Addr::LOCALHOST.into()),
+            Some(Ip4::new([127, 0, 0, 1]))
+        );
     }
 }

@@ -3,8 +3,8 @@
 use core::mem::{align_of, size_of};
 
 use crate::{
-    Backend, Device, Flow, FlowKey, Ip4, Ip6, NodeAddress, Port, ServiceKey, ServiceName, ServiceStats, ServiceValue,
-    Settings, Slot,
+    Backend, Device, Flow, FlowKey, Ip4, Ip6, NodeAddress, Port, ServiceKey, ServiceName, ServiceStats,
+    ServiceValue, Settings, Slot,
 };
 
 /// The version of this layout; the pin folder carries it, so that two layouts never share a map.
@@ -47,8 +47,22 @@ pub mod map {
 
     /// Every map that is pinned.
     pub const ALL: [&str; 16] = [
-        SERVICES4, SERVICES6, SLOTS4, SLOTS6, BACKENDS4, BACKENDS6, FLOWS4, FLOWS6, NODE_ADDRS4, NODE_ADDRS6, DEVICES,
-        SETTINGS, STATS, NAMES, DROPS, COUNTERS,
+        SERVICES4,
+        SERVICES6,
+        SLOTS4,
+        SLOTS6,
+        BACKENDS4,
+        BACKENDS6,
+        FLOWS4,
+        FLOWS6,
+        NODE_ADDRS4,
+        NODE_ADDRS6,
+        DEVICES,
+        SETTINGS,
+        STATS,
+        NAMES,
+        DROPS,
+        COUNTERS,
     ];
 }
 
@@ -106,7 +120,13 @@ mod tests {
         for name in map::ALL {
             assert!(name.len() <= 15, "{name}");
         }
-        for name in [program::PRE, program::POST, program::PRE_L3, program::POST_L3, program::JIFFIES] {
+        for name in [
+            program::PRE,
+            program::POST,
+            program::PRE_L3,
+            program::POST_L3,
+            program::JIFFIES,
+        ] {
             assert!(name.len() <= 15, "{name}");
         }
     }

@@ -23,7 +23,12 @@ impl<A> ServiceKey<A> {
     /// The front end of `addr`:`port` for `protocol`.
     #[inline(always)]
     pub const fn new(addr: A, port: Port, protocol: u8) -> Self {
-        Self { addr, port, protocol, pad: 0 }
+        Self {
+            addr,
+            port,
+            protocol,
+            pad: 0,
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The marker that lets aya copy rows in and out of maps.
 
 use crate::{
-    Backend, Device, Flow, FlowKey, Ip4, Ip6, NodeAddress, Port, ServiceKey, ServiceName, ServiceStats, ServiceValue,
-    Settings, Slot,
+    Backend, Device, Flow, FlowKey, Ip4, Ip6, NodeAddress, Port, ServiceKey, ServiceName, ServiceStats,
+    ServiceValue, Settings, Slot,
 };
 
 macro_rules! pod {
@@ -20,3 +20,7 @@ pod! {
     FlowKey<Ip4>, FlowKey<Ip6>, Flow<Ip4>, Flow<Ip6>,
     Device, NodeAddress, Settings,
 }
+
+#[cfg(feature = "bench")]
+// SAFETY: as above: integers and an array of them, no padding.
+unsafe impl aya::Pod for crate::bench::Plan {}

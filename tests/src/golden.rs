@@ -81,9 +81,9 @@ impl Scenario {
 
     /// Plays it on an empty store; returns it with what came out for what was expected.
     pub fn play(&self, store: &mut impl MapStore) -> Result<Self> {
-        let mut played = self.clone();
+        let mut outcome = self.clone();
         let mut player = Player::new(store)?;
-        for section in &mut played.sections {
+        for section in &mut outcome.sections {
             if let Some(text) = player
                 .step(section)
                 .with_context(|| format!("section {}", section.what))?
@@ -91,27 +91,23 @@ impl Scenario {
                 section.body = text;
             }
         }
-        Ok(played)
+        Ok(outcome)
     }
 }
 
 /// Plays the scenario of a file and compares, or writes, what comes out.
-pub fn check(path: &Path, store: &mut impl MapStore) {
-    let text = fs::read_to_string(path).expect("a scenario can be read");
-    let played = Scenario::parse(&text)
+pub fn check(path: &Path, store: &mut impl MapStore) -> Result<()> {
+    let text = fs::read_to_string(path)?;
+    let outcome = Scenario::parse(&text)
         .play(store)
-        .expect("a scenario can be played")
+        .with_context(|| path.display().to_string())?
         .text();
     if std::env::var_os("UPDATE_EXPECT").is_some() {
-        fs::write(path, played).expect("a scenario can be written");
-    } else {
-        assert!(
-            played == text,
-            "{}:\n{}",
-            path.display(),
-            differences(&text, &played)
-        );
+        fs::write(path, outcome)?;
+    } else if outcome != text {
+        bail!("{}:\n{}", path.display(), differences(&text, &outcome));
     }
+    Ok(())
 }
 
 impl<'a, S: MapStore> Player<'a, S> {
@@ -242,11 +238,11 @@ fn host(text: &str) -> Result<HostState> {
 
 /// The lines that are only in one of the two texts.
 fn differences(expected: &str, found: &str) -> String {
-    let only = |sign: char, text: &str, other: &str| -> String {
+    let only = |sign: char, text: &str, other: &str| {
         let lines = text
             .lines()
             .filter(|line| !other.lines().any(|other| other == *line));
-        lines.map(|line| format!("{sign} {line}\n")).collect()
+        lines.fold(String::new(), |all, line| format!("{all}{sign} {line}\n"))
     };
     let lines = only('-', expected, found) + &only('+', found, expected);
     if lines.is_empty() {

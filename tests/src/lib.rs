@@ -1,3 +1,22 @@
-//! tests
+//! Sluice's tests: the harness that real-traffic tests, demo and benches share.
 
+pub mod agent;
+pub mod answer;
+pub mod bench;
+pub mod bulk;
+pub mod demo;
+pub mod dns;
+pub mod echo;
+pub mod family;
 pub mod golden;
+pub mod http;
+pub mod load;
+pub mod manifests;
+pub mod maps;
+pub mod netns;
+pub mod root;
+pub mod scratch;
+pub mod server;
+pub mod socket;
+pub mod topology;
+pub mod world;

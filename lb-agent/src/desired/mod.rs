@@ -76,7 +76,7 @@ pub struct Surroundings<'a> {
 /// What the maps should say about each port of `service`, whose slices are `slices`.
 pub fn desired<'a>(
     service: &Service,
-    slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
+    slices: &(impl Iterator<Item = &'a EndpointSlice> + Clone),
     around: Surroundings<'_>,
 ) -> Vec<DesiredPort> {
     let port = |port| DesiredPort {

@@ -25,7 +25,7 @@ pub fn devices(host: &HostState) -> BTreeMap<u32, Device> {
 
 /// The rows of `lb_node_addrs` of one family: the host's own addresses without loopback.
 ///
-/// NodePorts listen at the InternalIPs of the Node as far as the host has them; when it has none of them in this
+/// NodePorts listen at the internal addresses of the Node as far as the host has them; when it has none of them in this
 /// family, at the addresses of uplinks.
 pub fn addresses<F: Family>(host: &HostState, node: Option<&Node>) -> BTreeMap<F::Addr, NodeAddress> {
     let own = || host.addresses.iter().filter(|address| is_ours::<F>(address.ip));

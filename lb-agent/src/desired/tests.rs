@@ -65,7 +65,7 @@ fn half(service: &Service, slices: &[EndpointSlice]) -> Half<V4> {
         ipv4: true,
         ipv6: true,
     };
-    let [port] = &desired(service, slices.iter(), around)[..] else {
+    let [port] = &desired(service, &slices.iter(), around)[..] else {
         panic!("one port")
     };
     assert!(

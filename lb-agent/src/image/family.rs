@@ -71,7 +71,7 @@ impl<F: FamilyMaps> FamilyImage<F> {
     }
 
     /// The largest generation that any row speaks of.
-    pub(super) fn last_generation(&self, rows: &Rows) -> u32 {
+    pub(super) fn last_generation(rows: &Rows) -> u32 {
         let slots = rows.iter::<F::Slots>().map(|(_, slot)| slot.generation);
         let services = rows.iter::<F::Services>().map(|(_, service)| service.generation);
         slots.chain(services).max().unwrap_or(0)
@@ -298,29 +298,28 @@ impl<F: FamilyMaps> FamilyImage<F> {
         if let Some((region, _)) = found.slots.iter().find(|(_, other)| *other == indices) {
             return Ok(*region);
         }
-        let region = match port
-            .regions
-            .iter()
-            .find(|region| region.holds::<F>(id, &indices, rows))
-        {
-            Some(region) => *region,
-            None => {
-                let full = NoRoom::Slots {
-                    map: F::Slots::NAME,
-                    count: indices.len(),
-                };
-                let count = u32::try_from(indices.len()).map_err(|_| full)?;
-                let base = self.slots.take(count).ok_or(full)?;
-                let region = Region {
-                    base,
-                    count,
-                    generation: generations.next(),
-                };
-                port.regions.push(region);
-                region
-            }
+        let mut held = port.regions.iter().copied();
+        let region = match held.find(|region| region.holds::<F>(id, &indices, rows)) {
+            Some(region) => region,
+            None => self.new_region(id, indices.len(), generations)?,
         };
         found.slots.push((region, indices));
+        Ok(region)
+    }
+
+    fn new_region(&mut self, id: u32, count: usize, generations: &mut Generations) -> Result<Region, NoRoom> {
+        let full = NoRoom::Slots {
+            map: F::Slots::NAME,
+            count,
+        };
+        let count = u32::try_from(count).map_err(|_| full)?;
+        let base = self.slots.take(count).ok_or(full)?;
+        let region = Region {
+            base,
+            count,
+            generation: generations.next(),
+        };
+        self.ports.entry(id).or_default().regions.push(region);
         Ok(region)
     }
 

@@ -81,7 +81,7 @@ impl Image {
         let capacity = u32::try_from(store.capacity::<Names>()?).unwrap_or(u32::MAX);
         let v4 = FamilyImage::adopt(store, rows)?;
         let v6 = FamilyImage::adopt(store, rows)?;
-        let last = v4.last_generation(rows).max(v6.last_generation(rows));
+        let last = FamilyImage::<V4>::last_generation(rows).max(FamilyImage::<V6>::last_generation(rows));
         let (names, ids) = (BTreeMap::new(), IndexPool::new(1, capacity));
         let mut image = Self {
             names,

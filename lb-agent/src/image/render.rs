@@ -24,7 +24,7 @@ pub fn render(rows: &Rows) -> String {
     render_family::<V4>(rows, &mut lines);
     render_family::<V6>(rows, &mut lines);
     for (ifindex, row) in rows.iter::<Devices>() {
-        lines.insert(device_line(*ifindex, row));
+        lines.insert(device_line(*ifindex, *row));
     }
     for (_, row) in rows.iter::<SettingsTable>() {
         let (low, high) = (row.node_port_min, row.node_port_max);
@@ -98,13 +98,13 @@ fn backend_line<A: Address>(rows: &Rows, index: u32, row: &Backend<A>) -> String
     }
 }
 
-fn device_line(ifindex: u32, row: &Device) -> String {
+fn device_line(ifindex: u32, row: Device) -> String {
     let Device {
         route_ifindex,
         role,
         flags,
         pad: _,
-    } = *row;
+    } = row;
     let role = DeviceRole::from_number(role).map_or("?", DeviceRole::as_str);
     format!("DEVICE {ifindex} {role} route={route_ifindex} flags={flags}")
 }

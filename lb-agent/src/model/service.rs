@@ -25,7 +25,7 @@ pub struct Service {
     pub internal_policy: TrafficPolicy,
     /// Which endpoints NodePorts, load-balancer addresses and external IPs lead to.
     pub external_policy: TrafficPolicy,
-    /// Seconds for which a client stays with its endpoint (session affinity ClientIP).
+    /// Seconds for which a client stays with its endpoint (session affinity `ClientIP`).
     pub affinity_seconds: Option<u32>,
 }
 

@@ -245,7 +245,7 @@ impl Pipe {
             ipv6: *ipv6,
         };
         let slices = self.world.slices(service).map(|slice| &slice.object);
-        desired::desired(&known.object, slices, around)
+        desired::desired(&known.object, &slices, around)
     }
 
     /// Draws the conclusions from what was written: what is in use no more, what failed, what to tell.

@@ -151,32 +151,29 @@ fn value(document: &str) -> Result<Value, String> {
 /// Adds the object, or those of a List.
 fn collect(document: usize, mut value: Value, found: &mut Vec<Entry>) {
     let kind = text(&value, "/kind").to_owned();
-    match kind.strip_suffix("List") {
-        Some("" | "Service" | "EndpointSlice" | "Node") => {
-            let items = value.get_mut("items").map(Value::take);
-            for mut item in items
-                .as_ref()
-                .and_then(Value::as_array)
-                .cloned()
-                .unwrap_or_default()
-            {
-                // Items of a typed list need not say their kind.
-                if let (Some(fields), Some(kind)) = (item.as_object_mut(), kind.strip_suffix("List"))
-                    && !kind.is_empty()
-                {
-                    fields.entry("kind").or_insert_with(|| kind.into());
-                }
-                collect(document, item, found);
-            }
+    let Some(item_kind @ ("" | "Service" | "EndpointSlice" | "Node")) = kind.strip_suffix("List") else {
+        let (object, content) = interpret(&kind, value);
+        found.push(Entry {
+            document,
+            object,
+            content,
+        });
+        return;
+    };
+    let items = value.get_mut("items").map(Value::take);
+    for mut item in items.and_then(array).unwrap_or_default() {
+        // Items of a typed list need not say their kind.
+        if let Some(fields) = item.as_object_mut().filter(|_| !item_kind.is_empty()) {
+            fields.entry("kind").or_insert_with(|| item_kind.into());
         }
-        _ => {
-            let (object, content) = interpret(&kind, value);
-            found.push(Entry {
-                document,
-                object,
-                content,
-            });
-        }
+        collect(document, item, found);
+    }
+}
+
+fn array(value: Value) -> Option<Vec<Value>> {
+    match value {
+        Value::Array(items) => Some(items),
+        _ => None,
     }
 }
 

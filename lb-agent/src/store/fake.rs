@@ -39,7 +39,7 @@ impl FakeStore {
 
     fn has_room<T: Table>(&self, key: &T::Key) -> bool {
         match T::KIND {
-            Kind::Hash => self.rows.len::<T>() < self.size::<T>() || self.rows.get::<T>(key).is_some(),
+            Kind::Hash => self.rows.count::<T>() < self.size::<T>() || self.rows.get::<T>(key).is_some(),
             Kind::Array => {
                 let index = (key as &dyn Any).downcast_ref::<u32>();
                 index.is_some_and(|index| (*index as usize) < self.size::<T>())

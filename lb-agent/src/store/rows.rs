@@ -27,7 +27,7 @@ impl Rows {
     }
 
     /// How many rows a table has.
-    pub fn len<T: Table>(&self) -> usize {
+    pub fn count<T: Table>(&self) -> usize {
         self.table::<T>().map_or(0, BTreeMap::len)
     }
 

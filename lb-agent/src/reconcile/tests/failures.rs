@@ -56,7 +56,9 @@ fn check_full<T: Table>(rows: usize, warnings: &[&str]) {
     let mut agent = pipe(&store, first());
     assert_eq!(agent.sync(&mut store).problems, []);
     let before = front_ends(&store);
-    second().into_iter().for_each(|event| agent.apply(event));
+    for event in second() {
+        agent.apply(event);
+    }
     let report = agent.sync(&mut store);
     let told: Vec<_> = report.problems.iter().map(ToString::to_string).collect();
     assert_eq!(told, warnings);
@@ -147,7 +149,9 @@ fn rows_whose_name_is_gone_are_cleared_up() {
     let mut store = CheckedStore::default();
     pipe(&store, first()).sync(&mut store);
     let ids: Vec<_> = store.rows::<Names>().unwrap().into_keys().collect();
-    ids.iter().for_each(|id| store.inner.delete::<Names>(id).unwrap());
+    for id in ids {
+        store.inner.delete::<Names>(&id).unwrap();
+    }
 
     let mut agent = pipe(&store, second());
     // The stray front ends have no name until they are gone: that is not this agent's doing.

@@ -62,7 +62,7 @@ fn check(seed: u64, trouble: Trouble) {
     agent.sync(&mut store);
     agent.sync(&mut store);
     assert_eq!(front_ends(&store), Vec::<String>::new());
-    assert_eq!(store.inner.contents().len::<Names>(), 0);
+    assert_eq!(store.inner.contents().count::<Names>(), 0);
     all_free::<V4>(&store.inner);
     all_free::<V6>(&store.inner);
 }

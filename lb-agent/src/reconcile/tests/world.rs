@@ -59,7 +59,7 @@ impl SmallWorld {
     }
 
     fn service(&mut self, number: u32) -> Object {
-        let vip = self.below(6) as u8;
+        let vip = self.byte(6);
         let mut service = service(&format!("s{number}"), &[Ipv4Addr::new(10, 96, 0, vip).into()]);
         if self.below(2) == 0 {
             service
@@ -68,7 +68,8 @@ impl SmallWorld {
         }
         service.ports.truncate(1 + self.below(2) as usize);
         for port in &mut service.ports {
-            port.node_port = (self.random.below(2) == 0).then_some(30_000 + self.random.below(2) as u16);
+            port.node_port =
+                (self.random.below(2) == 0).then_some(30_000 + u16::from(self.random.below(2) == 0));
         }
         service.internal_policy = self.policy();
         service.external_policy = self.policy();
@@ -84,7 +85,7 @@ impl SmallWorld {
         let mut slice = slice(&format!("s{number}"), &format!("s{number}-{part}"), &[]);
         slice.family = family;
         for _ in 0..self.below(6) {
-            let host = self.below(8) as u8;
+            let host = self.byte(8);
             let address = match family {
                 IpFamily::V4 => IpAddr::from(Ipv4Addr::new(10, 244, 0, host)),
                 IpFamily::V6 => Ipv6Addr::new(0xfd00, 0x244, 0, 0, 0, 0, 0, host.into()).into(),
@@ -102,6 +103,10 @@ impl SmallWorld {
             });
         }
         Object::EndpointSlice(slice)
+    }
+
+    fn byte(&mut self, end: u8) -> u8 {
+        u8::try_from(self.below(end.into())).unwrap_or_default()
     }
 
     fn policy(&mut self) -> TrafficPolicy {

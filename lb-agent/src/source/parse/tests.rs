@@ -13,7 +13,8 @@ fn parsed(kind: &str, value: Value) -> Result<Parsed, String> {
 }
 
 /// A Service with this spec beside a ClusterIP and one port; its fields win.
-fn with_spec(spec: Value) -> Value {
+fn with_spec(spec: impl Into<Value>) -> Value {
+    let spec = spec.into();
     let mut object = json!({
         "metadata": {"name": "web"},
         "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
@@ -24,7 +25,8 @@ fn with_spec(spec: Value) -> Value {
     object
 }
 
-fn with_endpoints(endpoints: Value) -> Value {
+fn with_endpoints(endpoints: impl Into<Value>) -> Value {
+    let endpoints = endpoints.into();
     json!({
         "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
         "addressType": "IPv4",

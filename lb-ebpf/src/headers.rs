@@ -1,0 +1,102 @@
+//! A packet's headers, as far as the core needs them.
+
+use lb_common::{Counter, FlowKey, Port, Stage, protocol};
+
+use crate::ctx::{Ctx, Packet};
+use crate::verdict::Stop;
+use crate::wire::{Transport, Wire};
+
+/// TCP flags (RFC 9293, section 3.1), as they stand in byte 13 of the header.
+pub mod tcp_flag {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Opens a connection.
+    pub const SYN: u8 = 0x02;
+    /// Resets a connection.
+    pub const RST: u8 = 0x04;
+    /// Acknowledges.
+    pub const ACK: u8 = 0x10;
+}
+
+/// The parsed packet: offsets and the tuple, which is at once the key of the flow table.
+#[derive(Clone, Copy, Debug)]
+pub struct Headers<F: Wire> {
+    /// The tuple, with the stage that looks it up.
+    pub key: FlowKey<F::Addr>,
+    /// Offset of the network header.
+    pub l3: u32,
+    /// Offset of the TCP or UDP header.
+    pub l4: u32,
+    /// TCP flags; 0 for UDP.
+    pub tcp_flags: u8,
+}
+
+impl<F: Wire> Headers<F> {
+    /// Reads the headers of the packet whose network header begins at `l3`. [`Stop::Pass`] for whatever is not TCP or
+    /// UDP, is cut short, or is a fragment.
+    #[inline(always)]
+    pub fn parse<C: Ctx<F>>(cx: &mut C, l3: u32, stage: Stage) -> Result<Self, Stop> {
+        let mut transport = Transport::default();
+        F::transport(cx, l3, &mut transport)?;
+        let (transport, l3) = transport.forgotten(cx, l3);
+        let tcp = transport.protocol == protocol::TCP;
+        if !tcp && transport.protocol != protocol::UDP {
+            return Err(Stop::Pass);
+        }
+        if transport.fragment {
+            cx.count(Counter::Fragment);
+            return Err(Stop::Pass);
+        }
+        let l4 = transport.at;
+        let src = F::read(cx, l3 + F::SOURCE)?;
+        let dst = F::read(cx, l3 + F::DESTINATION)?;
+        let [a, b, c, d] = cx.read_u32(l4)?.to_ne_bytes();
+        let (src_port, dst_port) = (Port { octets: [a, b] }, Port { octets: [c, d] });
+        let key = FlowKey {
+            src,
+            dst,
+            src_port,
+            dst_port,
+            protocol: transport.protocol,
+            stage: stage as u8,
+            pad: [0; 2],
+        };
+        Ok(Self {
+            key,
+            l3,
+            l4,
+            tcp_flags: if tcp { tcp_flags(cx, l4)? } else { 0 },
+        })
+    }
+
+    /// TCP, not UDP.
+    #[inline(always)]
+    pub fn is_tcp(&self) -> bool {
+        self.key.protocol == protocol::TCP
+    }
+
+    /// The first packet of a TCP handshake.
+    #[inline(always)]
+    pub fn is_syn(&self) -> bool {
+        self.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
+    }
+
+    /// The second packet of a TCP handshake.
+    #[inline(always)]
+    pub fn is_syn_ack(&self) -> bool {
+        self.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN | tcp_flag::ACK
+    }
+
+    /// A TCP packet that changes what is known of the connection.
+    #[inline(always)]
+    pub fn changes_state(&self) -> bool {
+        self.tcp_flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) != 0
+    }
+}
+
+/// The flags stand in a byte; two are read, for the verifier learns nothing from a check on one.
+#[inline(always)]
+fn tcp_flags<P: Packet>(packet: &P, l4: u32) -> Result<u8, Stop> {
+    let [_, flags] = packet.read_u16(l4 + 12)?.to_ne_bytes();
+    Ok(flags)
+}

@@ -1,0 +1,47 @@
+//! The link layer: Ethernet, with up to two VLAN tags (IEEE 802.1Q, 802.1ad).
+
+use crate::ctx::Packet;
+use crate::verdict::Stop;
+
+/// Which network header follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// `EtherType` values, as they stand in memory.
+const IPV4: u16 = 0x0800u16.to_be();
+const IPV6: u16 = 0x86ddu16.to_be();
+const VLAN: u16 = 0x8100u16.to_be();
+const SERVICE_VLAN: u16 = 0x88a8u16.to_be();
+
+const ETHERNET_LENGTH: u32 = 14;
+const TAG_LENGTH: u32 = 4;
+
+/// Finds the network header: its kind and where it begins.
+#[inline(always)]
+pub fn ethernet<P: Packet>(packet: &P) -> Result<(Network, u32), Stop> {
+    let mut at = ETHERNET_LENGTH;
+    let mut kind = packet.read_u16(at - 2)?;
+    for _tag in 0..2 {
+        if kind != VLAN && kind != SERVICE_VLAN {
+            break;
+        }
+        at += TAG_LENGTH;
+        kind = packet.read_u16(at - 2)?;
+    }
+    Ok((network(kind)?, at))
+}
+
+/// The network header that an `EtherType`, as it stands in memory, announces.
+#[inline(always)]
+pub fn network(kind: u16) -> Result<Network, Stop> {
+    match kind {
+        IPV4 => Ok(Network::V4),
+        IPV6 => Ok(Network::V6),
+        _ => Err(Stop::Pass),
+    }
+}

@@ -1,0 +1,104 @@
+//! A new flow to a service: may this packet open it, which backend gets it, what is remembered.
+
+use lb_common::{Counter, DeviceRole, DropReason, Flow, ServiceFlags, ServiceValue};
+
+use crate::choose;
+use crate::ctx::{Ctx, Insert, ServiceEvent};
+use crate::headers::Headers;
+use crate::known;
+use crate::reverse;
+use crate::verdict::Stop;
+use crate::wire::Wire;
+
+/// A new flow to a service: leaves its entry in `flow`, to be remembered.
+///
+/// A real call, so that its branches are not multiplied with those of the rest.
+#[inline(never)]
+pub fn service<F: Wire, C: Ctx<F>>(
+    cx: &mut C,
+    packet: &Headers<F>,
+    front_end: &ServiceValue,
+    flow: &mut Flow<F::Addr>,
+) -> Result<(), Stop> {
+    check_state(cx, packet, front_end)?;
+    let chosen = check_source(cx, packet).and_then(|()| choose::backend(cx, packet, front_end));
+    match chosen {
+        Ok(choice) => {
+            *flow = new_entry(cx, packet, &choice);
+            cx.count_service(front_end.service, ServiceEvent::Connection);
+            Ok(())
+        }
+        Err(stop) => {
+            cx.count_service(front_end.service, ServiceEvent::Dropped);
+            Err(stop)
+        }
+    }
+}
+
+/// On an address that is the node's own, a packet without state may as well belong to a connection of the node that
+/// happens to use a port of the NodePort range: only what surely opens a connection is taken. On any other address a
+/// packet in mid-connection is taken, too: its flow moved here from another node, and the hash finds its backend.
+#[inline(always)]
+fn check_state<F: Wire, C: Ctx<F>>(
+    cx: &mut C,
+    packet: &Headers<F>,
+    front_end: &ServiceValue,
+) -> Result<(), Stop> {
+    let key = &packet.key;
+    if front_end.flags & ServiceFlags::NODE_PORT == 0 && cx.node_address(key.dst).is_none() {
+        return Ok(());
+    }
+    let opens = if packet.is_tcp() {
+        packet.is_syn()
+    } else {
+        !cx.connected_socket(key)
+    };
+    if opens {
+        return Ok(());
+    }
+    cx.count(Counter::NotOpening);
+    Err(Stop::Pass)
+}
+
+/// A pod with a forged source must not create entries.
+#[inline(always)]
+fn check_source<F: Wire, C: Ctx<F>>(cx: &C, packet: &Headers<F>) -> Result<(), Stop> {
+    match cx.device() {
+        Some(device)
+            if device.role == DeviceRole::Pod as u8
+                && !cx.routed_by(packet.key.src, device.route_ifindex) =>
+        {
+            Err(Stop::Drop(DropReason::SpoofedSource))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[inline(always)]
+fn new_entry<F: Wire, C: Ctx<F>>(cx: &C, packet: &Headers<F>, choice: &choose::Choice<F>) -> Flow<F::Addr> {
+    Flow {
+        addr: choice.backend.addr,
+        port: choice.backend.port,
+        peer_port: packet.key.src_port,
+        service: choice.backend.service,
+        backend: choice.index,
+        last_seen: cx.now(),
+        epoch: choice.backend.epoch,
+        tcp: known::next_state(0, packet),
+        flags: 0,
+    }
+}
+
+/// Writes both entries of a new flow, the reverse one first: it decides about the client's port.
+#[inline(always)]
+pub fn remember<F: Wire, C: Ctx<F>>(
+    cx: &mut C,
+    packet: &Headers<F>,
+    flow: &mut Flow<F::Addr>,
+) -> Result<(), Stop> {
+    reverse::insert(cx, packet, flow)?;
+    cx.insert_flow(&packet.key, flow, Insert::Replace)
+        .map_err(|_| Stop::Drop(DropReason::FlowTableFull))?;
+    cx.count(Counter::FlowOpened);
+    Ok(())
+}

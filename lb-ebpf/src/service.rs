@@ -1,0 +1,28 @@
+//! Is the destination a service?
+
+use lb_common::{FlowKey, ServiceKey, ServiceValue};
+
+use crate::ctx::Ctx;
+use crate::wire::Wire;
+
+/// Finds the front end that a packet is sent to: by its exact address, or as a NodePort on an address of the node.
+#[inline(always)]
+pub fn find<F: Wire, C: Ctx<F>>(cx: &C, packet: &FlowKey<F::Addr>) -> Option<ServiceValue> {
+    let exact = ServiceKey::new(packet.dst, packet.dst_port, packet.protocol);
+    if let Some(front_end) = cx.service(&exact) {
+        return Some(front_end);
+    }
+    let settings = cx.settings();
+    let port = packet.dst_port.number();
+    if port < settings.node_port_min || port > settings.node_port_max {
+        return None;
+    }
+    if cx.node_address(packet.dst)?.node_ports == 0 {
+        return None;
+    }
+    cx.service(&ServiceKey::new(
+        F::Addr::default(),
+        packet.dst_port,
+        packet.protocol,
+    ))
+}
