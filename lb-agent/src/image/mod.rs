@@ -82,7 +82,7 @@ impl Image {
         let v4 = FamilyImage::adopt(store, rows)?;
         let v6 = FamilyImage::adopt(store, rows)?;
         let last = FamilyImage::<V4>::last_generation(rows).max(FamilyImage::<V6>::last_generation(rows));
-        let (names, ids) = (BTreeMap::new(), IndexPool::new(1, capacity));
+        let (names, ids) = (BTreeMap::new(), IndexPool::new(1, capacity.saturating_add(1)));
         let mut image = Self {
             names,
             ids,

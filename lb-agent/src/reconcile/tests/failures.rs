@@ -99,7 +99,7 @@ fn no_id_is_left() {
     let text = "Service default/second: port a/tcp: every service id is in use; raise --max-services; its last good \
                 state stays";
     let other = text.replace("a/tcp", "b/udp");
-    check_full::<Names>(3, &[text, &other]);
+    check_full::<Names>(2, &[text, &other]);
 }
 
 #[test]
