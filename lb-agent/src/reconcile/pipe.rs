@@ -146,16 +146,6 @@ impl Pipe {
         self.finish(pass, outcome)
     }
 
-    /// Whether every source has told everything once.
-    pub fn is_synced(&self) -> bool {
-        self.synced
-    }
-
-    /// The rows that the maps hold.
-    pub fn rows(&self) -> &Rows {
-        &self.rows
-    }
-
     fn claim(&mut self, service: &ObjectName, wanted: BTreeSet<desired::Claim>) {
         for other in self.claims.update(service, wanted) {
             self.world.touch(other);
