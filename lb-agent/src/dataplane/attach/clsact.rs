@@ -87,7 +87,7 @@ pub(super) fn sync(
         return Ok(Outcome::Attached);
     };
     if !in_place(present.priority, hook, &foreign) {
-        // The new one first: for a moment both run, and the second finds nothing to do.
+        // The new one first: for a moment both run, which known flows do not feel; a gap would break them.
         attach(program, target, hook, wanted)?;
         remove(target, hook, filters)?;
         return Ok(Outcome::Moved);
