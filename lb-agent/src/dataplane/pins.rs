@@ -159,7 +159,9 @@ impl Pins {
             // Other versions of the layout may stand beside ours.
             let _ = fs::remove_dir(&self.root);
             let system = Path::new(SYSTEM_BPFFS);
-            if mounted && self.root.starts_with(system) && names(system).next().is_none() {
+            // The kernel's own files are in every bpffs.
+            let unused = names(system).all(|name| ["maps.debug", "progs.debug"].contains(&name.as_str()));
+            if mounted && self.root.starts_with(system) && unused {
                 removed.push(unmount(system)?);
             }
         }
