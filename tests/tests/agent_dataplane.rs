@@ -9,10 +9,14 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfLoader};
+use lb_agent::dataplane::{Access, KernelStore, Pins, Sizes, create_maps};
+use lb_agent::store::{Devices, MapStore as _, Names, Slots, StoreError};
+use lb_common::{Device, ServiceName, Slot, V4};
 use lb_tests::agent::Agent;
 use lb_tests::family::Pair;
 use lb_tests::need_root;
 use lb_tests::netns::{Netns, veth};
+use lb_tests::scratch::Folder;
 use lb_tests::topology::Host;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -275,5 +279,57 @@ fn maps_of_another_size_are_refused_with_the_flag_named() {
     assert!(
         text.contains("lb_flows4") && text.contains("--max-flows") && text.contains("cleanup"),
         "{text}"
+    );
+}
+
+#[test]
+fn rows_are_written_read_and_removed_in_the_kernel() {
+    need_root!();
+    let folder = Folder::new("store").unwrap();
+    let pins = Pins::new(folder.pins());
+    let sizes = Sizes {
+        services: 2,
+        slots: 5000,
+        backends: 8,
+        flows: 64,
+        ..Sizes::default()
+    };
+    create_maps(&pins, &sizes).unwrap();
+    let mut store = KernelStore::open(&pins, Access::ReadWrite).unwrap();
+    assert_eq!(store.capacity::<Slots<V4>>().unwrap(), 5000);
+    assert!(store.rows::<Slots<V4>>().unwrap().is_empty());
+
+    let slot = Slot {
+        service: 1,
+        generation: 2,
+        backend: 3,
+    };
+    store.set::<Slots<V4>>(&4999, &slot).unwrap();
+    let readers = [Access::ReadWrite, Access::Read].map(|access| KernelStore::open(&pins, access).unwrap());
+    for reader in &readers {
+        assert_eq!(reader.rows::<Slots<V4>>().unwrap(), [(4999, slot)].into());
+    }
+    store.delete::<Slots<V4>>(&4999).unwrap();
+    assert!(store.rows::<Slots<V4>>().unwrap().is_empty());
+
+    let device = Device {
+        route_ifindex: 7,
+        ..Device::default()
+    };
+    store.set::<Devices>(&7, &device).unwrap();
+    assert_eq!(store.rows::<Devices>().unwrap(), [(7, device)].into());
+    store.delete::<Devices>(&7).unwrap();
+    store.delete::<Devices>(&7).unwrap();
+    assert!(store.rows::<Devices>().unwrap().is_empty());
+
+    let name = ServiceName {
+        text: [0; ServiceName::LEN],
+    };
+    store.set::<Names>(&1, &name).unwrap();
+    store.set::<Names>(&2, &name).unwrap();
+    let error = (3..100).find_map(|id| store.set::<Names>(&id, &name).err());
+    assert!(
+        matches!(error, Some(StoreError::Full { capacity: 2, .. })),
+        "{error:?}"
     );
 }

@@ -114,7 +114,8 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// Logs to stderr: INFO, unless `RUST_LOG` says otherwise. netlink-proto warns of notifications that nobody waits for
 /// any more when the agent ends.
 fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,netlink_proto=error"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,netlink_proto=error"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
