@@ -12,6 +12,9 @@ pub struct Plan {
     pub run: u32,
     /// Client port of the first flow, in host order.
     pub first_port: u32,
+    /// 0: the sixteen lowest bits of the run's number choose the client's port, those above its address. 1: the twelve
+    /// lowest choose the address, those above the port.
+    pub clients_first: u32,
     /// 0: the client is the packet's source; 1: it is the destination.
     pub client_is_destination: u32,
 }

@@ -38,8 +38,8 @@ const BROKEN: i32 = 99;
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn bench_wrap4(skb: *mut __sk_buff) -> i32 {
-    const SOURCE: usize = 12;
-    const DESTINATION: usize = 16;
+    const SOURCE: usize = 12 + 2;
+    const DESTINATION: usize = 16 + 2;
     const PORTS: usize = 20;
     wrap::<10>(skb, PORTS, SOURCE, DESTINATION)
 }
@@ -48,8 +48,8 @@ extern "C" fn bench_wrap4(skb: *mut __sk_buff) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn bench_wrap6(skb: *mut __sk_buff) -> i32 {
-    const SOURCE: usize = 8 + 12;
-    const DESTINATION: usize = 24 + 12;
+    const SOURCE: usize = 8 + 14;
+    const DESTINATION: usize = 24 + 14;
     const PORTS: usize = 40;
     wrap::<15>(skb, PORTS, SOURCE, DESTINATION)
 }
@@ -61,7 +61,7 @@ extern "C" fn bench_empty(_skb: *mut __sk_buff) -> i32 {
     NEXT
 }
 
-/// `ports`, `source`, `destination`: offsets from the network header; the address's last word is varied.
+/// `ports`, and the last two bytes of `source` and `destination`: offsets from the network header.
 #[inline(always)]
 fn wrap<const WORDS: usize>(skb: *mut __sk_buff, ports: usize, source: usize, destination: usize) -> i32 {
     let Some(plan) = PLAN.get_ptr_mut(0) else {
@@ -70,7 +70,6 @@ fn wrap<const WORDS: usize>(skb: *mut __sk_buff, ports: usize, source: usize, de
     // SAFETY: the kernel gives a valid context; the pointers are compared before use; the row is the bench's alone.
     unsafe {
         let data = (*skb).data as usize + Plan::START;
-        // WORDS more: TCP flags end within them in either family, but the words of the header do not all.
         if data + WORDS * 4 > (*skb).data_end as usize {
             return BROKEN;
         }
@@ -81,16 +80,20 @@ fn wrap<const WORDS: usize>(skb: *mut __sk_buff, ports: usize, source: usize, de
         }
         let run = (*plan).run & (*plan).mask;
         (*plan).run = (*plan).run.wrapping_add(1);
-        let port = ((*plan).first_port + (run & 0xffff)) as u16;
+        let (client, port) = if (*plan).clients_first == 0 {
+            (run >> 16, run)
+        } else {
+            (run & 0xfff, run >> 12)
+        };
+        let port = ((*plan).first_port + (port & 0xffff)) as u16;
         let (port_at, addr_at) = if (*plan).client_is_destination == 0 {
             (ports, source)
         } else {
             (ports + 2, destination)
         };
         store16(data + port_at, port.to_be());
-        if run > 0xffff {
-            store16(data + addr_at, ((run >> 16) as u16).to_be());
-        }
+        // The first client's address ends with 1.
+        store16(data + addr_at, (client as u16).wrapping_add(1).to_be());
         bpf_tail_call(skb.cast(), (&raw const TARGET).cast_mut().cast(), 0);
     }
     BROKEN

@@ -1,5 +1,6 @@
 //! What Sluice costs, measured.
 
+pub mod packets;
 pub mod throughput;
 pub mod timings;
 
