@@ -1,5 +1,10 @@
 //! The agent's hold on a node: programs stay in their places, survive a restart, and leave nothing behind.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers, too"
+)]
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::thread;
@@ -36,8 +41,8 @@ impl Node {
         netns.ip("addr add 192.0.2.1/24 dev up0").unwrap();
         peer.ip("addr add 192.0.2.2/24 dev p0").unwrap();
         let addresses = Pair {
-            v4: Ipv4Addr::UNSPECIFIED.into(),
-            v6: Ipv6Addr::UNSPECIFIED.into(),
+            v4: Ipv4Addr::UNSPECIFIED,
+            v6: Ipv6Addr::UNSPECIFIED,
         };
         let host = Host {
             name: "node".to_owned(),
