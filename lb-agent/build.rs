@@ -31,5 +31,7 @@ fn bpf_dir() -> PathBuf {
 }
 
 fn nearest_existing(path: &Path) -> &Path {
-    path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path)
+    path.ancestors()
+        .find(|ancestor| ancestor.exists())
+        .unwrap_or(path)
 }

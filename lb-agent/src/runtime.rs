@@ -11,11 +11,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lb_common::layout::program;
 use lb_common::Settings;
-use tokio::signal::unix::{signal, Signal, SignalKind};
+use lb_common::layout::program;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep_until, timeout_at, Instant};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::dataplane::attach::{self, Attacher, Hook};
@@ -283,8 +283,11 @@ impl Runtime {
     }
 
     fn warn_of(&mut self, report: &attach::Report) {
-        let failed: BTreeMap<(String, Hook), String> =
-            report.failed.iter().map(|(place, error)| (place.clone(), error.to_string())).collect();
+        let failed: BTreeMap<(String, Hook), String> = report
+            .failed
+            .iter()
+            .map(|(place, error)| (place.clone(), error.to_string()))
+            .collect();
         for ((device, hook), error) in &failed {
             if self.warned.get(&(device.clone(), *hook)) != Some(error) {
                 warn!(device, %hook, "no program: {error}; trying again");
@@ -297,9 +300,14 @@ impl Runtime {
 /// Waits until the source has told everything once.
 async fn first_objects(pipe: &mut Pipe, source: &mut mpsc::Receiver<Vec<SourceEvent>>) -> anyhow::Result<()> {
     loop {
-        let events = source.recv().await.context("the source ended before it told what is there")?;
+        let events = source
+            .recv()
+            .await
+            .context("the source ended before it told what is there")?;
         let synced = events.contains(&SourceEvent::Synced);
-        events.into_iter().for_each(|event| pipe.apply(event));
+        for event in events {
+            pipe.apply(event);
+        }
         if synced {
             return Ok(());
         }
@@ -316,7 +324,9 @@ fn settings(options: &Options, jiffies_per_second: u32) -> Settings {
     let jiffies = |duration: Duration| {
         let jiffies = duration.as_millis() * u128::from(jiffies_per_second) / 1000;
         // The programs compare 32-bit clocks, whose difference is good up to half of that.
-        u32::try_from(jiffies).unwrap_or(u32::MAX).min(i32::MAX.cast_unsigned())
+        u32::try_from(jiffies)
+            .unwrap_or(u32::MAX)
+            .min(i32::MAX.cast_unsigned())
     };
     Settings {
         jiffies_per_second,
@@ -338,7 +348,10 @@ struct Signals {
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {
@@ -361,14 +374,17 @@ mod tests {
             pins: Pins::new("/nowhere"),
             sizes: Sizes::default(),
             devices: Patterns::default(),
-            tcp_idle: Duration::from_secs(86_400),
+            tcp_idle: Duration::from_hours(24),
             udp_idle: Duration::from_millis(1500),
             hash_seed: 7,
             detach_on_exit: false,
         };
         let row = settings(&options, 250);
         assert_eq!((row.tcp_idle, row.udp_idle, row.hash_seed), (21_600_000, 375, 7));
-        let forever = Options { tcp_idle: Duration::from_secs(u64::MAX / 2), ..options };
+        let forever = Options {
+            tcp_idle: Duration::from_secs(u64::MAX / 2),
+            ..options
+        };
         assert_eq!(settings(&forever, 1000).tcp_idle, i32::MAX.cast_unsigned());
     }
 }

@@ -3,8 +3,8 @@
 //! JSON: a list of objects with `service` (`namespace/name:port/protocol`), `family` (`ipv4`, `ipv6`), `address`,
 //! `port`, `state` (`active`, `no-new`, `removed`), `id`, `epoch`.
 
-use super::output::{json, print, table, Format};
-use super::view::{self, socket, BackendView};
+use super::output::{Format, json, print, table};
+use super::view::{self, BackendView, socket};
 use crate::dataplane::Pins;
 
 const HEADER: [&str; 5] = ["SERVICE", "ADDRESS", "STATE", "ID", "EPOCH"];
@@ -19,6 +19,20 @@ pub(super) fn show(pins: &Pins, format: Format) -> anyhow::Result<()> {
 }
 
 fn row(backend: &BackendView) -> Vec<String> {
-    let BackendView { service, family: _, address, port, state, id, epoch } = backend;
-    vec![service.clone(), socket(address, *port), (*state).to_owned(), id.to_string(), epoch.to_string()]
+    let BackendView {
+        service,
+        family: _,
+        address,
+        port,
+        state,
+        id,
+        epoch,
+    } = backend;
+    vec![
+        service.clone(),
+        socket(address, *port),
+        (*state).to_owned(),
+        id.to_string(),
+        epoch.to_string(),
+    ]
 }

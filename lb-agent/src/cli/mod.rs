@@ -10,11 +10,11 @@ mod view;
 
 use std::path::PathBuf;
 
-use anyhow::{bail, Context as _};
+use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use crate::dataplane::{privileges, Pins};
+use crate::dataplane::{Pins, privileges};
 
 pub use output::Format;
 
@@ -94,7 +94,10 @@ impl ShowArgs {
     fn pins(&self) -> anyhow::Result<Pins> {
         let pins = self.pin.pins()?;
         if !pins.has_maps() {
-            bail!("no data plane at {} (start one by `lb-agent run`, or name its --pin-root)", pins.root().display());
+            bail!(
+                "no data plane at {} (start one by `lb-agent run`, or name its --pin-root)",
+                pins.root().display()
+            );
         }
         Ok(pins)
     }
@@ -102,13 +105,20 @@ impl ShowArgs {
 
 /// One thread is enough: everything waits for the kernel, and one writer writes.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")
 }
 
-/// Logs to stderr: INFO, unless RUST_LOG says otherwise.
+/// Logs to stderr: INFO, unless `RUST_LOG` says otherwise. netlink-proto warns of notifications that nobody waits for
+/// any more when the agent ends.
 fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,netlink_proto=error"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use clap::ValueEnum;
-use comfy_table::{presets, CellAlignment, Table};
+use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 /// How to print.
@@ -29,7 +29,11 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
 }
 
 /// Columns without borders; those whose header is named in `numbers` stand to the right.
-pub(super) fn table(header: &[&str], numbers: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(super) fn table(
+    header: &[&str],
+    numbers: &[&str],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header.to_vec());
     for (column, title) in table.column_iter_mut().zip(header) {
@@ -39,5 +43,8 @@ pub(super) fn table(header: &[&str], numbers: &[&str], rows: impl IntoIterator<I
         }
     }
     table.add_rows(rows);
-    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned() + "\n")
+        .collect()
 }

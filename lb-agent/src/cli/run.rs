@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{log, runtime, LogFormat, PinArgs};
-use crate::dataplane::devices::Patterns;
+use super::{LogFormat, PinArgs, log, runtime};
 use crate::dataplane::Sizes;
-use crate::runtime::{run, Options};
+use crate::dataplane::devices::Patterns;
+use crate::runtime::{Options, run};
 
 /// Flags of `run`.
 #[derive(Debug, Args)]

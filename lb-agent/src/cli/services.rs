@@ -4,11 +4,19 @@
 //! `port`, `protocol`, `node_port`, `eligible`), `backends` (`active`, `no_new`, `removed`), `packets`, `bytes`,
 //! `reply_packets`, `reply_bytes`, `connections`, `dropped`.
 
-use super::output::{json, print, table, Format};
-use super::view::{self, socket, Frontend, Service};
+use super::output::{Format, json, print, table};
+use super::view::{self, Frontend, Service, socket};
 use crate::dataplane::Pins;
 
-const HEADER: [&str; 7] = ["SERVICE", "FRONTENDS", "BACKENDS", "PACKETS", "BYTES", "CONNECTIONS", "DROPPED"];
+const HEADER: [&str; 7] = [
+    "SERVICE",
+    "FRONTENDS",
+    "BACKENDS",
+    "PACKETS",
+    "BYTES",
+    "CONNECTIONS",
+    "DROPPED",
+];
 const NUMBERS: [&str; 4] = ["PACKETS", "BYTES", "CONNECTIONS", "DROPPED"];
 
 pub(super) fn show(pins: &Pins, format: Format) -> anyhow::Result<()> {
@@ -21,7 +29,13 @@ pub(super) fn show(pins: &Pins, format: Format) -> anyhow::Result<()> {
 }
 
 fn row(service: &Service) -> Vec<String> {
-    let Service { service: name, id: _, frontends, backends, traffic } = service;
+    let Service {
+        name,
+        id: _,
+        frontends,
+        backends,
+        traffic,
+    } = service;
     vec![
         name.clone(),
         frontends.iter().map(frontend).collect::<Vec<_>>().join(","),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lb_common::addr::Address as _;
 use lb_common::layout::map;
-use lb_common::{protocol, Backend, BackendState, Family, ServiceFlags, ServiceName, ServiceStats, V4, V6};
+use lb_common::{Backend, BackendState, Family, ServiceFlags, ServiceName, ServiceStats, V4, V6, protocol};
 use serde::Serialize;
 
 use crate::dataplane::{Access, KernelStore, PerCpu, Pins};
@@ -14,7 +14,8 @@ use crate::store::{FamilyMaps, MapStore as _, Names};
 #[derive(Debug, Serialize)]
 pub(super) struct Service {
     /// `namespace/name:port/protocol`.
-    pub(super) service: String,
+    #[serde(rename = "service")]
+    pub(super) name: String,
     pub(super) id: u32,
     pub(super) frontends: Vec<Frontend>,
     /// Backends by state.
@@ -75,30 +76,47 @@ pub(super) fn services(pins: &Pins) -> anyhow::Result<Vec<Service>> {
     let mut services: BTreeMap<u32, Service> = BTreeMap::new();
     for (id, name) in store.rows::<Names>()? {
         let traffic = Traffic::sum(&stats.get(id)?);
-        let service = text(&name);
-        services.insert(id, Service { service, id, frontends: Vec::new(), backends: BackendCounts::default(), traffic });
+        let name = text(&name);
+        services.insert(
+            id,
+            Service {
+                name,
+                id,
+                frontends: Vec::new(),
+                backends: BackendCounts::default(),
+                traffic,
+            },
+        );
     }
     add_family::<V4>(&store, &mut services)?;
     add_family::<V6>(&store, &mut services)?;
     let mut services: Vec<Service> = services.into_values().collect();
-    services.sort_by(|a, b| a.service.cmp(&b.service));
+    services.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(services)
 }
 
 /// Every backend that is in use, by service.
 pub(super) fn backends(pins: &Pins) -> anyhow::Result<Vec<BackendView>> {
     let store = KernelStore::open(pins, Access::Read)?;
-    let names: BTreeMap<u32, String> =
-        store.rows::<Names>()?.iter().map(|(id, name)| (*id, text(name))).collect();
+    let names: BTreeMap<u32, String> = store
+        .rows::<Names>()?
+        .iter()
+        .map(|(id, name)| (*id, text(name)))
+        .collect();
     let mut backends = family_backends::<V4>(&store, &names)?;
     backends.extend(family_backends::<V6>(&store, &names)?);
     backends.sort_by(|a, b| (&a.service, a.family, a.id).cmp(&(&b.service, b.family, b.id)));
     Ok(backends)
 }
 
-fn add_family<F: FamilyMaps>(store: &KernelStore, services: &mut BTreeMap<u32, Service>) -> anyhow::Result<()> {
+fn add_family<F: FamilyMaps>(
+    store: &KernelStore,
+    services: &mut BTreeMap<u32, Service>,
+) -> anyhow::Result<()> {
     for (key, value) in store.rows::<F::Services>()? {
-        let Some(service) = services.get_mut(&value.service) else { continue };
+        let Some(service) = services.get_mut(&value.service) else {
+            continue;
+        };
         service.frontends.push(Frontend {
             family: F::NAME,
             address: key.addr.ip().to_string(),
@@ -109,7 +127,9 @@ fn add_family<F: FamilyMaps>(store: &KernelStore, services: &mut BTreeMap<u32, S
         });
     }
     for backend in store.rows::<F::Backends>()?.values() {
-        let Some(service) = services.get_mut(&backend.service) else { continue };
+        let Some(service) = services.get_mut(&backend.service) else {
+            continue;
+        };
         match BackendState::from_number(backend.state) {
             Some(BackendState::Active) => service.backends.active += 1,
             Some(BackendState::NoNew) => service.backends.no_new += 1,
@@ -125,13 +145,19 @@ fn family_backends<F: FamilyMaps>(
     names: &BTreeMap<u32, String>,
 ) -> anyhow::Result<Vec<BackendView>> {
     let rows = store.rows::<F::Backends>()?;
-    Ok(rows.iter().filter_map(|(id, row)| backend::<F>(*id, row, names)).collect())
+    Ok(rows
+        .iter()
+        .filter_map(|(id, row)| backend::<F>(*id, row, names))
+        .collect())
 }
 
 fn backend<F: Family>(id: u32, row: &Backend<F::Addr>, names: &BTreeMap<u32, String>) -> Option<BackendView> {
     let state = BackendState::from_number(row.state)?;
     (state != BackendState::Free).then(|| BackendView {
-        service: names.get(&row.service).cloned().unwrap_or_else(|| format!("#{}", row.service)),
+        service: names
+            .get(&row.service)
+            .cloned()
+            .unwrap_or_else(|| format!("#{}", row.service)),
         family: F::NAME,
         address: row.addr.ip().to_string(),
         port: row.port.number(),
@@ -144,7 +170,14 @@ fn backend<F: Family>(id: u32, row: &Backend<F::Addr>, names: &BTreeMap<u32, Str
 impl Traffic {
     fn sum(per_cpu: &[ServiceStats]) -> Self {
         per_cpu.iter().fold(Self::default(), |sum, cpu| {
-            let ServiceStats { packets, bytes, reply_packets, reply_bytes, connections, dropped } = cpu;
+            let ServiceStats {
+                packets,
+                bytes,
+                reply_packets,
+                reply_bytes,
+                connections,
+                dropped,
+            } = cpu;
             Self {
                 packets: sum.packets + packets,
                 bytes: sum.bytes + bytes,
@@ -159,11 +192,19 @@ impl Traffic {
 
 /// `address:port`, as people write it.
 pub(super) fn socket(address: &str, port: u16) -> String {
-    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+    if address.contains(':') {
+        format!("[{address}]:{port}")
+    } else {
+        format!("{address}:{port}")
+    }
 }
 
 fn text(name: &ServiceName) -> String {
-    let end = name.text.iter().position(|byte| *byte == 0).unwrap_or(name.text.len());
+    let end = name
+        .text
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(name.text.len());
     String::from_utf8_lossy(&name.text[..end]).into_owned()
 }
 

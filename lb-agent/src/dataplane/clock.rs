@@ -22,7 +22,10 @@ pub struct FirstReading {
 impl FirstReading {
     /// Reads the clock by running [`program::JIFFIES`].
     pub fn take(clock: &SchedClassifier) -> Result<Self, DataplaneError> {
-        Ok(Self { jiffies: jiffies(clock)?, at: Instant::now() })
+        Ok(Self {
+            jiffies: jiffies(clock)?,
+            at: Instant::now(),
+        })
     }
 
     /// Reads the clock again, when it is time for that, and gives jiffies per second.
@@ -36,12 +39,17 @@ impl FirstReading {
 fn jiffies(clock: &SchedClassifier) -> Result<u32, DataplaneError> {
     // The kernel refuses to run a classifier on less than an Ethernet header.
     let packet = [0; 64];
-    let options = TestRunOptions { data_in: Some(&packet), ..TestRunOptions::new() };
-    let result = clock.test_run(options).map_err(|source| DataplaneError::Program {
-        program: program::JIFFIES.to_owned(),
-        action: "run",
-        source,
-    })?;
+    let options = TestRunOptions {
+        data_in: Some(&packet),
+        ..TestRunOptions::new()
+    };
+    let result = clock
+        .test_run(options)
+        .map_err(|source| DataplaneError::Program {
+            program: program::JIFFIES.to_owned(),
+            action: "run",
+            source,
+        })?;
     Ok(result.return_value)
 }
 
@@ -49,8 +57,15 @@ fn jiffies(clock: &SchedClassifier) -> Result<u32, DataplaneError> {
 fn nearest_rate(ticks: u32, elapsed: Duration) -> u32 {
     let measured = u128::from(ticks) * 1_000_000 / elapsed.as_micros().max(1);
     let measured = u32::try_from(measured).unwrap_or(u32::MAX).max(1);
-    let nearest = RATES.into_iter().min_by_key(|rate| rate.abs_diff(measured)).unwrap_or(measured);
-    if nearest.abs_diff(measured) <= nearest / 4 { nearest } else { measured }
+    let nearest = RATES
+        .into_iter()
+        .min_by_key(|rate| rate.abs_diff(measured))
+        .unwrap_or(measured);
+    if nearest.abs_diff(measured) <= nearest / 4 {
+        nearest
+    } else {
+        measured
+    }
 }
 
 #[cfg(test)]
@@ -59,9 +74,23 @@ mod tests {
 
     #[test]
     fn a_jiffy_more_or_less_makes_no_other_rate() {
-        let cases = [(5, 100), (6, 100), (7, 100), (14, 250), (15, 250), (16, 250), (17, 300), (18, 300), (19, 300)];
+        let cases = [
+            (5, 100),
+            (6, 100),
+            (7, 100),
+            (14, 250),
+            (15, 250),
+            (16, 250),
+            (17, 300),
+            (18, 300),
+            (19, 300),
+        ];
         for (ticks, rate) in cases {
-            assert_eq!(nearest_rate(ticks, Duration::from_millis(60)), rate, "{ticks} ticks");
+            assert_eq!(
+                nearest_rate(ticks, Duration::from_millis(60)),
+                rate,
+                "{ticks} ticks"
+            );
         }
         assert_eq!(nearest_rate(60, Duration::from_millis(60)), 1000);
     }

@@ -3,16 +3,18 @@
 use std::io;
 use std::path::PathBuf;
 
+use aya::EbpfError;
 use aya::maps::MapError;
 use aya::programs::ProgramError;
-use aya::EbpfError;
 use thiserror::Error;
 
 /// The data plane cannot be set up.
 #[derive(Debug, Error)]
 pub enum DataplaneError {
     /// Not root, and not given what it takes.
-    #[error("this needs root: {missing} missing. Run it as root, or grant that by capabilities (setcap, or the pod's securityContext)")]
+    #[error(
+        "this needs root: {missing} missing. Run it as root, or grant that by capabilities (setcap, or the pod's securityContext)"
+    )]
     Unprivileged {
         /// Names of the capabilities.
         missing: String,
@@ -33,7 +35,9 @@ pub enum DataplaneError {
     #[error("this lb-agent was built without its BPF programs. Run `cargo xtask build`, which builds both")]
     NoPrograms,
     /// The embedded object is not what this version expects.
-    #[error("the embedded BPF object has no {what}. Run `cargo xtask build` to build agent and programs from one source")]
+    #[error(
+        "the embedded BPF object has no {what}. Run `cargo xtask build` to build agent and programs from one source"
+    )]
     Incomplete {
         /// The map or program.
         what: String,
@@ -116,7 +120,9 @@ pub enum DataplaneError {
         source: MapError,
     },
     /// The verifier refused a program.
-    #[error("the kernel's verifier rejects program {program} ({cause}):\n{summary}\nThis is a bug; report it with the kernel's version and the whole log (RUST_LOG=debug)")]
+    #[error(
+        "the kernel's verifier rejects program {program} ({cause}):\n{summary}\nThis is a bug; report it with the kernel's version and the whole log (RUST_LOG=debug)"
+    )]
     Verifier {
         /// The program's name.
         program: String,

@@ -7,7 +7,7 @@ use lb_common::layout::{map, program};
 use tracing::debug;
 
 use super::sizes::Size;
-use super::{verifier, DataplaneError, Pins, Sizes};
+use super::{DataplaneError, Pins, Sizes, verifier};
 
 /// The object as `cargo xtask build` made it; empty when the agent was built without.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice.o"));
@@ -24,14 +24,23 @@ pub struct Programs {
 /// Creates the maps that are not pinned yet, checks those that are, and loads the programs over them.
 pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Programs, DataplaneError> {
     let mut ebpf = open(pins, sizes)?;
-    for name in [program::PRE, program::POST, program::PRE_L3, program::POST_L3, program::JIFFIES] {
-        classifier(&mut ebpf, name)?.load().map_err(|error| program_error(name, error))?;
+    for name in [
+        program::PRE,
+        program::POST,
+        program::PRE_L3,
+        program::POST_L3,
+        program::JIFFIES,
+    ] {
+        classifier(&mut ebpf, name)?
+            .load()
+            .map_err(|error| program_error(name, error))?;
     }
     Ok(Programs { ebpf })
 }
 
 /// Creates all maps, pinned, and loads and attaches nothing: for tests of what is written into them.
 pub fn create_maps(pins: &Pins, sizes: &Sizes) -> Result<(), DataplaneError> {
+    pins.prepare()?;
     open(pins, sizes).map(drop)
 }
 
@@ -52,7 +61,9 @@ fn open(pins: &Pins, sizes: &Sizes) -> Result<Ebpf, DataplaneError> {
     }
     let mut loader = EbpfLoader::new();
     for Wanted { size, .. } in &sizes {
-        loader.map_max_entries(size.map, size.rows).map_pin_path(size.map, pins.map(size.map));
+        loader
+            .map_max_entries(size.map, size.rows)
+            .map_pin_path(size.map, pins.map(size.map));
     }
     loader.load(OBJECT).map_err(|error| load_error(error, &sizes))
 }
@@ -77,17 +88,23 @@ fn wanted(object: &[u8], sizes: &Sizes) -> Result<Vec<Wanted>, DataplaneError> {
     map::ALL
         .into_iter()
         .map(|name| {
-            let definition = object
-                .maps
-                .get(name)
-                .ok_or_else(|| DataplaneError::Incomplete { what: format!("map {name}") })?;
-            let size = by_flag.iter().find(|size| size.map == name).copied().unwrap_or(Size {
-                map: name,
-                rows: definition.max_entries(),
-                flag: NO_FLAG,
-            });
-            let shape =
-                Shape { kind: definition.map_type(), key: definition.key_size(), value: definition.value_size() };
+            let definition = object.maps.get(name).ok_or_else(|| DataplaneError::Incomplete {
+                what: format!("map {name}"),
+            })?;
+            let size = by_flag
+                .iter()
+                .find(|size| size.map == name)
+                .copied()
+                .unwrap_or(Size {
+                    map: name,
+                    rows: definition.max_entries(),
+                    flag: NO_FLAG,
+                });
+            let shape = Shape {
+                kind: definition.map_type(),
+                key: definition.key_size(),
+                value: definition.value_size(),
+            };
             Ok(Wanted { size, shape })
         })
         .collect()
@@ -95,39 +112,76 @@ fn wanted(object: &[u8], sizes: &Sizes) -> Result<Vec<Wanted>, DataplaneError> {
 
 /// aya takes up whatever is pinned without a look at it, so we look.
 fn compare(pins: &Pins, wanted: &Wanted) -> Result<(), DataplaneError> {
-    let Wanted { size: Size { map, rows, flag }, shape } = wanted;
+    let Wanted {
+        size: Size { map, rows, flag },
+        shape,
+    } = wanted;
     let path = pins.map(map);
     if !path.exists() {
         return Ok(());
     }
-    let error = |source| DataplaneError::Map { map: path.display().to_string(), source };
+    let error = |source| DataplaneError::Map {
+        map: path.display().to_string(),
+        source,
+    };
     let info = MapInfo::from_pin(&path).map_err(error)?;
     let kind = info.map_type().map_err(error)? as u32;
-    let pinned = Shape { kind, key: info.key_size(), value: info.value_size() };
+    let pinned = Shape {
+        kind,
+        key: info.key_size(),
+        value: info.value_size(),
+    };
     if pinned != *shape {
-        return Err(DataplaneError::Reshaped { map, path, pinned: pinned.to_string(), wanted: shape.to_string() });
+        return Err(DataplaneError::Reshaped {
+            map,
+            path,
+            pinned: pinned.to_string(),
+            wanted: shape.to_string(),
+        });
     }
     if info.max_entries() != *rows {
-        return Err(DataplaneError::Resized { map, path, pinned: info.max_entries(), wanted: *rows, flag });
+        return Err(DataplaneError::Resized {
+            map,
+            path,
+            pinned: info.max_entries(),
+            wanted: *rows,
+            flag,
+        });
     }
     Ok(())
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, DataplaneError> {
-    let missing = || DataplaneError::Incomplete { what: format!("program {name}") };
-    ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_: ProgramError| missing())
+    let missing = || DataplaneError::Incomplete {
+        what: format!("program {name}"),
+    };
+    ebpf.program_mut(name)
+        .ok_or_else(missing)?
+        .try_into()
+        .map_err(|_: ProgramError| missing())
 }
 
 fn load_error(error: EbpfError, sizes: &[Wanted]) -> DataplaneError {
     match error {
         EbpfError::MapError(MapError::CreateError { name, io_error }) => {
-            let size = sizes.iter().map(|wanted| wanted.size).find(|size| size.map == name);
+            let size = sizes
+                .iter()
+                .map(|wanted| wanted.size)
+                .find(|size| size.map == name);
             let (rows, flag) = size.map_or((0, NO_FLAG), |size| (size.rows, size.flag));
-            DataplaneError::CreateMap { map: name, rows, flag, source: io_error }
+            DataplaneError::CreateMap {
+                map: name,
+                rows,
+                flag,
+                source: io_error,
+            }
         }
         EbpfError::MapError(MapError::PinError { name, error }) => {
             let map = name.unwrap_or_default();
-            DataplaneError::Map { source: MapError::PinError { name: None, error }, map }
+            DataplaneError::Map {
+                source: MapError::PinError { name: None, error },
+                map,
+            }
         }
         error => DataplaneError::Object(error),
     }
@@ -135,7 +189,10 @@ fn load_error(error: EbpfError, sizes: &[Wanted]) -> DataplaneError {
 
 fn program_error(name: &'static str, error: ProgramError) -> DataplaneError {
     match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
             let log = verifier_log.to_string();
             debug!(program = name, "verifier log:\n{log}");
             DataplaneError::Verifier {
@@ -144,7 +201,11 @@ fn program_error(name: &'static str, error: ProgramError) -> DataplaneError {
                 cause: io_error,
             }
         }
-        source => DataplaneError::Program { program: name.to_owned(), action: "loaded", source },
+        source => DataplaneError::Program {
+            program: name.to_owned(),
+            action: "loaded",
+            source,
+        },
     }
 }
 

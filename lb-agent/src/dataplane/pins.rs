@@ -10,11 +10,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use lb_common::layout::VERSION;
-use nix::mount::{mount, umount, MsFlags};
-use nix::sys::statfs::{statfs, BPF_FS_MAGIC};
+use nix::mount::{MsFlags, mount, umount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use super::attach::Hook;
 use super::DataplaneError;
+use super::attach::Hook;
 
 /// Where distributions mount bpffs.
 const SYSTEM_BPFFS: &str = "/sys/fs/bpf";
@@ -84,7 +84,9 @@ impl Pins {
 
     /// The devices whose clsact qdisc was made by us.
     pub fn marked_qdiscs(&self) -> Vec<u32> {
-        names(&self.qdiscs()).filter_map(|name| name.parse().ok()).collect()
+        names(&self.qdiscs())
+            .filter_map(|name| name.parse().ok())
+            .collect()
     }
 
     /// Makes the folders, and mounts a bpffs for them if there is none.
@@ -101,11 +103,26 @@ impl Pins {
         if is_bpffs(&self.root) || self.root.parent().is_some_and(is_bpffs) {
             return Ok(false);
         }
-        let place = if self.root.starts_with(SYSTEM_BPFFS) { Path::new(SYSTEM_BPFFS) } else { &self.root };
+        let place = if self.root.starts_with(SYSTEM_BPFFS) {
+            Path::new(SYSTEM_BPFFS)
+        } else {
+            &self.root
+        };
         if !is_bpffs(place) {
             fs::create_dir_all(place)
-                .and_then(|()| Ok(mount(Some("bpf"), place, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?))
-                .map_err(|source| DataplaneError::Bpffs { path: place.into(), source })?;
+                .and_then(|()| {
+                    Ok(mount(
+                        Some("bpf"),
+                        place,
+                        Some("bpf"),
+                        MsFlags::empty(),
+                        Some("mode=0700"),
+                    )?)
+                })
+                .map_err(|source| DataplaneError::Bpffs {
+                    path: place.into(),
+                    source,
+                })?;
             return Ok(true);
         }
         Ok(false)
@@ -125,7 +142,13 @@ impl Pins {
             self.unmark_qdisc(ifindex);
         }
         let mounted = self.mounted().exists();
-        for folder in [self.links(), self.maps(), self.qdiscs(), self.mounted(), self.version.clone()] {
+        for folder in [
+            self.links(),
+            self.maps(),
+            self.qdiscs(),
+            self.mounted(),
+            self.version.clone(),
+        ] {
             remove_folder(&folder)?;
         }
         if is_mount_point(&self.root) {
@@ -136,7 +159,9 @@ impl Pins {
             // Other versions of the layout may stand beside ours.
             let _ = fs::remove_dir(&self.root);
             let system = Path::new(SYSTEM_BPFFS);
-            if mounted && self.root.starts_with(system) && names(system).next().is_none() {
+            // The kernel's own files are in every bpffs.
+            let unused = names(system).all(|name| ["maps.debug", "progs.debug"].contains(&name.as_str()));
+            if mounted && self.root.starts_with(system) && unused {
                 removed.push(unmount(system)?);
             }
         }
@@ -166,7 +191,8 @@ fn is_bpffs(path: &Path) -> bool {
 
 fn is_mount_point(path: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
-    path.parent().is_some_and(|parent| is_bpffs(path) && device(path) != device(parent))
+    path.parent()
+        .is_some_and(|parent| is_bpffs(path) && device(path) != device(parent))
 }
 
 fn unmount(path: &Path) -> Result<String, DataplaneError> {
@@ -197,9 +223,11 @@ fn remove_folder(folder: &Path) -> Result<(), DataplaneError> {
 
 fn absent_is_fine(result: io::Result<()>, action: &'static str, path: &Path) -> Result<(), DataplaneError> {
     match result {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(DataplaneError::Pin { action, path: path.into(), source })
-        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(DataplaneError::Pin {
+            action,
+            path: path.into(),
+            source,
+        }),
         _ => Ok(()),
     }
 }

@@ -19,7 +19,9 @@ pub fn preflight() -> Result<(), DataplaneError> {
     privileges()?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     if version(&release).is_some_and(|version| version < FLOOR) {
-        return Err(DataplaneError::KernelTooOld { release: release.trim().to_owned() });
+        return Err(DataplaneError::KernelTooOld {
+            release: release.trim().to_owned(),
+        });
     }
     if !Path::new(BTF).exists() {
         return Err(DataplaneError::NoBtf { path: BTF.into() });
@@ -31,7 +33,13 @@ pub fn preflight() -> Result<(), DataplaneError> {
 pub fn privileges() -> Result<(), DataplaneError> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let missing = missing_capabilities(&status);
-    if missing.is_empty() { Ok(()) } else { Err(DataplaneError::Unprivileged { missing: missing.join(", ") }) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(DataplaneError::Unprivileged {
+            missing: missing.join(", "),
+        })
+    }
 }
 
 fn missing_capabilities(status: &str) -> Vec<&'static str> {
@@ -40,7 +48,11 @@ fn missing_capabilities(status: &str) -> Vec<&'static str> {
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .unwrap_or_default();
-    [NET_ADMIN, SYS_ADMIN].into_iter().filter(|(bit, _)| effective & (1 << bit) == 0).map(|(_, name)| name).collect()
+    [NET_ADMIN, SYS_ADMIN]
+        .into_iter()
+        .filter(|(bit, _)| effective & (1 << bit) == 0)
+        .map(|(_, name)| name)
+        .collect()
 }
 
 /// Major and minor version of a release such as `6.1.0-18-amd64`.
@@ -64,8 +76,17 @@ mod tests {
 
     #[test]
     fn missing_capabilities_are_named() {
-        assert_eq!(missing_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n"), Vec::<&str>::new());
-        assert_eq!(missing_capabilities("CapEff:\t0000000000000000\n"), ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
-        assert_eq!(missing_capabilities("CapEff:\t0000000000200000\n"), ["CAP_NET_ADMIN"]);
+        assert_eq!(
+            missing_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n"),
+            Vec::<&str>::new()
+        );
+        assert_eq!(
+            missing_capabilities("CapEff:\t0000000000000000\n"),
+            ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]
+        );
+        assert_eq!(
+            missing_capabilities("CapEff:\t0000000000200000\n"),
+            ["CAP_NET_ADMIN"]
+        );
     }
 }

@@ -24,7 +24,14 @@ const FRONT_ENDS_PER_SERVICE: u32 = 4;
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { services: 16_384, slots: 524_288, backends: 262_144, flows: 524_288, ipv4: true, ipv6: true }
+        Self {
+            services: 16_384,
+            slots: 524_288,
+            backends: 262_144,
+            flows: 524_288,
+            ipv4: true,
+            ipv6: true,
+        }
     }
 }
 
@@ -43,13 +50,29 @@ impl Sizes {
         let front_ends = self.services.saturating_mul(FRONT_ENDS_PER_SERVICE);
         let ids = self.services.saturating_add(1);
         let mut sizes = vec![
-            Size { map: map::NAMES, rows: self.services, flag: "--max-services" },
+            Size {
+                map: map::NAMES,
+                rows: self.services,
+                flag: "--max-services",
+            },
             // Indexed by service id, and 0 is nobody's.
-            Size { map: map::STATS, rows: ids, flag: "--max-services" },
+            Size {
+                map: map::STATS,
+                rows: ids,
+                flag: "--max-services",
+            },
         ];
         let families = [
-            (self.ipv4, "--ipv4", [map::SERVICES4, map::SLOTS4, map::BACKENDS4, map::FLOWS4]),
-            (self.ipv6, "--ipv6", [map::SERVICES6, map::SLOTS6, map::BACKENDS6, map::FLOWS6]),
+            (
+                self.ipv4,
+                "--ipv4",
+                [map::SERVICES4, map::SLOTS4, map::BACKENDS4, map::FLOWS4],
+            ),
+            (
+                self.ipv6,
+                "--ipv6",
+                [map::SERVICES6, map::SLOTS6, map::BACKENDS6, map::FLOWS6],
+            ),
         ];
         for (on, switch, [services, slots, backends, flows]) in families {
             let rows = [
@@ -59,7 +82,15 @@ impl Sizes {
                 (flows, self.flows, "--max-flows"),
             ];
             sizes.extend(rows.map(|(map, rows, flag)| {
-                if on { Size { map, rows, flag } } else { Size { map, rows: 1, flag: switch } }
+                if on {
+                    Size { map, rows, flag }
+                } else {
+                    Size {
+                        map,
+                        rows: 1,
+                        flag: switch,
+                    }
+                }
             }));
         }
         sizes
@@ -72,8 +103,17 @@ mod tests {
 
     #[test]
     fn a_family_that_is_off_costs_nothing() {
-        let sizes = Sizes { ipv6: false, ..Sizes::default() }.by_map();
-        let rows = |name| sizes.iter().find(|size| size.map == name).map(|size| (size.rows, size.flag));
+        let sizes = Sizes {
+            ipv6: false,
+            ..Sizes::default()
+        }
+        .by_map();
+        let rows = |name| {
+            sizes
+                .iter()
+                .find(|size| size.map == name)
+                .map(|size| (size.rows, size.flag))
+        };
         assert_eq!(rows(map::FLOWS4), Some((524_288, "--max-flows")));
         assert_eq!(rows(map::FLOWS6), Some((1, "--ipv6")));
         assert_eq!(rows(map::SERVICES4), Some((65_536, "--max-services")));

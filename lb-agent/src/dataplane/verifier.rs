@@ -7,9 +7,16 @@ const KEPT: usize = 15;
 
 /// The last relevant lines of a verifier log, and how many were left out.
 pub(super) fn summary(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&str> = log
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty())
+        .collect();
     // Statistics follow the verdict.
-    let end = lines.iter().rposition(|line| !is_statistics(line)).map_or(0, |last| last + 1);
+    let end = lines
+        .iter()
+        .rposition(|line| !is_statistics(line))
+        .map_or(0, |last| last + 1);
     let start = end.saturating_sub(KEPT);
     let mut summary = String::new();
     if start > 0 {
@@ -19,11 +26,17 @@ pub(super) fn summary(log: &str) -> String {
         let _ = writeln!(summary, "  {line}");
     }
     summary.truncate(summary.trim_end().len());
-    if summary.is_empty() { "  (the verifier said nothing)".to_owned() } else { summary }
+    if summary.is_empty() {
+        "  (the verifier said nothing)".to_owned()
+    } else {
+        summary
+    }
 }
 
 fn is_statistics(line: &str) -> bool {
-    ["processed ", "verification time ", "stack depth "].iter().any(|start| line.starts_with(start))
+    ["processed ", "verification time ", "stack depth "]
+        .iter()
+        .any(|start| line.starts_with(start))
 }
 
 #[cfg(test)]
@@ -44,7 +57,10 @@ mod tests {
 
     #[test]
     fn a_short_log_is_kept_whole() {
-        assert_eq!(summary("unreachable insn 3\nprocessed 0 insns\n"), "  unreachable insn 3");
+        assert_eq!(
+            summary("unreachable insn 3\nprocessed 0 insns\n"),
+            "  unreachable insn 3"
+        );
         assert_eq!(summary(""), "  (the verifier said nothing)");
     }
 }

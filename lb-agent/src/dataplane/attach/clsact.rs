@@ -2,14 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use aya::programs::tc::{
-    qdisc_add_clsact, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle,
-};
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
 use aya::programs::{SchedClassifier, TcError};
 use futures::TryStreamExt as _;
 use lb_common::layout::program;
-use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 use rtnetlink::Handle;
+use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 
 use super::{AttachError, Hook, Outcome, Target};
 use crate::dataplane::Pins;
@@ -50,7 +48,11 @@ pub(super) async fn devices(netlink: &Handle) -> Result<BTreeSet<u32>, rtnetlink
 }
 
 /// The filters at a hook, in the order in which they run.
-pub(super) async fn filters(netlink: &Handle, ifindex: u32, hook: Hook) -> Result<Vec<Filter>, rtnetlink::Error> {
+pub(super) async fn filters(
+    netlink: &Handle,
+    ifindex: u32,
+    hook: Hook,
+) -> Result<Vec<Filter>, rtnetlink::Error> {
     let request = netlink.traffic_filter(ifindex.cast_signed()).get();
     let request = match hook {
         Hook::Ingress => request.ingress(),
@@ -85,7 +87,7 @@ pub(super) fn sync(
         return Ok(Outcome::Attached);
     };
     if !in_place(present.priority, hook, &foreign) {
-        // The new one first: for a moment both run, and the second finds nothing to do.
+        // The new one first: for a moment both run, which known flows do not feel; a gap would break them.
         attach(program, target, hook, wanted)?;
         remove(target, hook, filters)?;
         return Ok(Outcome::Moved);
@@ -104,7 +106,9 @@ pub(super) fn inspect(hook: Hook, filters: &[Filter]) -> Result<(), AttachError>
     match ours.first() {
         None => Err(AttachError::Other("no program of ours".to_owned())),
         Some(present) if in_place(present.priority, hook, &foreign) => Ok(()),
-        Some(_) => Err(AttachError::Other(format!("another filter took its place at {hook}"))),
+        Some(_) => Err(AttachError::Other(format!(
+            "another filter took its place at {hook}"
+        ))),
     }
 }
 
@@ -155,9 +159,21 @@ async fn is_unused(netlink: &Handle, ifindex: u32) -> Result<bool, AttachError> 
         && filters(netlink, ifindex, Hook::Egress).await?.is_empty())
 }
 
-fn attach(program: &mut SchedClassifier, target: &Target, hook: Hook, priority: u16) -> Result<(), AttachError> {
-    let options = NlOptions { priority, ..NlOptions::default() };
-    let id = program.attach_with_options(&target.name, hook.attach_type(), TcAttachOptions::Netlink(options))?;
+fn attach(
+    program: &mut SchedClassifier,
+    target: &Target,
+    hook: Hook,
+    priority: u16,
+) -> Result<(), AttachError> {
+    let options = NlOptions {
+        priority,
+        ..NlOptions::default()
+    };
+    let id = program.attach_with_options(
+        &target.name,
+        hook.attach_type(),
+        TcAttachOptions::Netlink(options),
+    )?;
     // Dropped, the link would take the filter away; the filter is to outlive us.
     std::mem::forget(program.take_link(id)?);
     Ok(())
@@ -197,7 +213,13 @@ fn filter(message: &TcMessage) -> Option<Filter> {
     }
     // Priority and protocol share a word.
     let priority = u16::try_from(message.header.info >> 16).ok()?;
-    let mut filter = Filter { priority, handle, ours: false, program: None, name: String::new() };
+    let mut filter = Filter {
+        priority,
+        handle,
+        ours: false,
+        program: None,
+        name: String::new(),
+    };
     for attribute in &message.attributes {
         match attribute {
             TcAttribute::Kind(kind) if filter.name.is_empty() => filter.name.clone_from(kind),
@@ -222,7 +244,13 @@ mod tests {
     use super::*;
 
     fn foreign(priority: u16) -> Filter {
-        Filter { priority, handle: 1, ours: false, program: Some(1), name: "cni".to_owned() }
+        Filter {
+            priority,
+            handle: 1,
+            ours: false,
+            program: Some(1),
+            name: "cni".to_owned(),
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use thiserror::Error;
 use super::load::Programs;
 use super::{DataplaneError, Pins};
 
-pub use clsact::{remove_all as remove_filters, Filter};
+pub use clsact::{Filter, remove_all as remove_filters};
 
 /// Where in a packet's way a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,7 +112,12 @@ pub struct Attacher {
 impl Attacher {
     /// For these programs; asks the kernel whether it has TCX.
     pub fn new(programs: Programs, pins: Pins, netlink: Handle) -> Self {
-        Self { programs, pins, netlink, tcx: tcx::supported() }
+        Self {
+            programs,
+            pins,
+            netlink,
+            tcx: tcx::supported(),
+        }
     }
 
     /// Brings both hooks of every target into order, and removes programs from devices that are no targets.
@@ -121,13 +126,18 @@ impl Attacher {
         let qdiscs = match clsact::devices(&self.netlink).await {
             Ok(qdiscs) => qdiscs,
             Err(error) => {
-                report.failed.insert(("*".to_owned(), Hook::Ingress), error.into());
+                report
+                    .failed
+                    .insert(("*".to_owned(), Hook::Ingress), error.into());
                 return report;
             }
         };
         for target in targets {
             for hook in [Hook::Ingress, Hook::Egress] {
-                match self.sync_hook(target, hook, qdiscs.contains(&target.ifindex)).await {
+                match self
+                    .sync_hook(target, hook, qdiscs.contains(&target.ifindex))
+                    .await
+                {
                     Ok((way, outcome)) => {
                         report.ways.insert((target.ifindex, hook), way);
                         report.count(outcome);
@@ -150,8 +160,11 @@ impl Attacher {
         hook: Hook,
         has_qdisc: bool,
     ) -> Result<(Way, Outcome), AttachError> {
-        let filters =
-            if has_qdisc { clsact::filters(&self.netlink, target.ifindex, hook).await? } else { Vec::new() };
+        let filters = if has_qdisc {
+            clsact::filters(&self.netlink, target.ifindex, hook).await?
+        } else {
+            Vec::new()
+        };
         let foreign_ingress = hook == Hook::Ingress && filters.iter().any(|filter| !filter.ours);
         let program = self.programs.get(hook.program(target.l3))?;
         if self.tcx && !foreign_ingress {
@@ -178,7 +191,9 @@ impl Attacher {
             }
         }
         for ifindex in qdiscs.difference(&wanted) {
-            removed += clsact::remove_from(&self.netlink, *ifindex).await.unwrap_or_default();
+            removed += clsact::remove_from(&self.netlink, *ifindex)
+                .await
+                .unwrap_or_default();
         }
         for ifindex in self.pins.marked_qdiscs() {
             if !qdiscs.contains(&ifindex) && !wanted.contains(&ifindex) {
@@ -199,8 +214,11 @@ impl Report {
     pub fn summary(&self) -> String {
         let count = |way| self.ways.values().filter(|used| **used == way).count();
         let counts = [Way::Tcx, Way::Clsact].map(|way| (count(way), way.as_str()));
-        let texts: Vec<String> =
-            counts.iter().filter(|(count, _)| *count > 0).map(|(count, way)| format!("{count} {way}")).collect();
+        let texts: Vec<String> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, way)| format!("{count} {way}"))
+            .collect();
         texts.join(", ")
     }
 
@@ -233,7 +251,11 @@ impl Target {
     fn of(ifindex: u32) -> Result<Self, AttachError> {
         let name = nix::net::if_::if_indextoname(ifindex)
             .map_err(|error| AttachError::Other(format!("no device of index {ifindex}: {error}")))?;
-        Ok(Self { ifindex, name: name.to_string_lossy().into_owned(), l3: false })
+        Ok(Self {
+            ifindex,
+            name: name.to_string_lossy().into_owned(),
+            l3: false,
+        })
     }
 }
 
@@ -274,7 +296,10 @@ impl FromStr for Hook {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Ingress, Self::Egress].into_iter().find(|hook| hook.as_str() == text).ok_or(())
+        [Self::Ingress, Self::Egress]
+            .into_iter()
+            .find(|hook| hook.as_str() == text)
+            .ok_or(())
     }
 }
 

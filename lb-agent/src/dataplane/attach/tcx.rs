@@ -50,10 +50,14 @@ pub(super) fn sync(
 
 /// Whether a link of ours is there; an error when it is, but not in its place.
 pub(super) fn inspect(pins: &Pins, target: &Target, hook: Hook) -> Result<bool, AttachError> {
-    let Some(link) = pinned(pins, target, hook)? else { return Ok(false) };
+    let Some(link) = pinned(pins, target, hook)? else {
+        return Ok(false);
+    };
     match place(&chain(target, hook)?, link.info()?.program_id(), hook) {
         Place::Right => Ok(true),
-        Place::Wrong => Err(AttachError::Other(format!("another program took its place at {hook}"))),
+        Place::Wrong => Err(AttachError::Other(format!(
+            "another program took its place at {hook}"
+        ))),
         Place::Nowhere => Err(AttachError::Other("its link is detached".to_owned())),
     }
 }
@@ -108,12 +112,15 @@ fn attach(
         Hook::Ingress => LinkOrder::last(),
         Hook::Egress => LinkOrder::first(),
     };
-    let id = program.attach_with_options(&target.name, hook.attach_type(), TcAttachOptions::TcxOrder(order))?;
+    let id =
+        program.attach_with_options(&target.name, hook.attach_type(), TcAttachOptions::TcxOrder(order))?;
     let link: FdLink = program.take_link(id)?.try_into()?;
     link.pin(pins.link(target.ifindex, hook))?;
     match place(&chain(target, hook)?, program.info()?.id(), hook) {
         Place::Right => Ok(()),
-        _ => Err(AttachError::Other(format!("another program keeps its place at {hook} before ours"))),
+        _ => Err(AttachError::Other(format!(
+            "another program keeps its place at {hook} before ours"
+        ))),
     }
 }
 

@@ -80,8 +80,8 @@ impl LinkKind {
             // A tap carries Ethernet and leads to one machine.
             Some("tun") if hardware == ETHERNET => Self::Veth,
             Some(
-                "tun" | "vxlan" | "geneve" | "ipip" | "ip6tnl" | "sit" | "gre" | "gretap" | "ip6gre" | "ip6gretap"
-                | "wireguard" | "vti" | "vti6" | "xfrm" | "bareudp",
+                "tun" | "vxlan" | "geneve" | "ipip" | "ip6tnl" | "sit" | "gre" | "gretap" | "ip6gre"
+                | "ip6gretap" | "wireguard" | "vti" | "vti6" | "xfrm" | "bareudp",
             ) => Self::Tunnel,
             Some(_) => Self::Other,
         }
@@ -90,8 +90,16 @@ impl LinkKind {
 
 /// The devices that programs belong at, by index. `default_routes` are the devices that carry a default route.
 pub fn classify(links: &[Link], default_routes: &BTreeSet<u32>, patterns: &Patterns) -> Vec<Device> {
-    let node = Node { links: links.iter().map(|link| (link.ifindex, link)).collect(), default_routes, patterns };
-    node.links.values().filter(|link| node.is_selected(link)).map(|link| node.device(link)).collect()
+    let node = Node {
+        links: links.iter().map(|link| (link.ifindex, link)).collect(),
+        default_routes,
+        patterns,
+    };
+    node.links
+        .values()
+        .filter(|link| node.is_selected(link))
+        .map(|link| node.device(link))
+        .collect()
 }
 
 struct Node<'a> {
@@ -106,18 +114,26 @@ impl Node<'_> {
         let wanted = || {
             let known = !matches!(link.kind, LinkKind::Other);
             // A bond's packets are met at the bond.
-            self.patterns.decide(&link.name).unwrap_or(known && self.master(link) != Some(LinkKind::Bond))
+            self.patterns
+                .decide(&link.name)
+                .unwrap_or(known && self.master(link) != Some(LinkKind::Bond))
         };
         readable && link.kind != LinkKind::Loopback && wanted()
     }
 
     fn device(&self, link: &Link) -> Device {
-        let bridge = link.master.filter(|_| self.master(link) == Some(LinkKind::Bridge));
+        let bridge = link
+            .master
+            .filter(|_| self.master(link) == Some(LinkKind::Bridge));
         Device {
             ifindex: link.ifindex,
             name: link.name.clone(),
             role: self.role(link),
-            flags: if self.is_stacked(link) { DeviceFlags::STACKED } else { 0 },
+            flags: if self.is_stacked(link) {
+                DeviceFlags::STACKED
+            } else {
+                0
+            },
             route_ifindex: bridge.unwrap_or(link.ifindex),
             l3: link.hardware != ETHERNET,
         }
@@ -145,15 +161,19 @@ impl Node<'_> {
             LinkKind::Bridge => {
                 self.ports(link).next().is_some() && self.ports(link).all(|port| self.is_selected(port))
             }
-            LinkKind::Vlan => {
-                link.parent.and_then(|parent| self.links.get(&parent)).is_some_and(|parent| self.is_selected(parent))
-            }
+            LinkKind::Vlan => link
+                .parent
+                .and_then(|parent| self.links.get(&parent))
+                .is_some_and(|parent| self.is_selected(parent)),
             _ => false,
         }
     }
 
     fn ports<'a>(&'a self, bridge: &'a Link) -> impl Iterator<Item = &'a Link> {
-        self.links.values().copied().filter(|link| link.master == Some(bridge.ifindex))
+        self.links
+            .values()
+            .copied()
+            .filter(|link| link.master == Some(bridge.ifindex))
     }
 
     fn master(&self, link: &Link) -> Option<LinkKind> {
@@ -170,7 +190,6 @@ mod tests {
             "lo" => 772,
             "ipip" => 768,
             "wireguard" | "tun" => 0xfffe,
-            "tap" => ETHERNET,
             "infiniband" => 32,
             _ => ETHERNET,
         };
@@ -180,15 +199,28 @@ mod tests {
             kind => Some(kind),
         };
         let kind = LinkKind::new(netlink_kind, hardware, kind == "lo");
-        Link { ifindex, name: name.to_owned(), kind, hardware, master: None, parent: None }
+        Link {
+            ifindex,
+            name: name.to_owned(),
+            kind,
+            hardware,
+            master: None,
+            parent: None,
+        }
     }
 
     fn under(master: u32, link: Link) -> Link {
-        Link { master: Some(master), ..link }
+        Link {
+            master: Some(master),
+            ..link
+        }
     }
 
     fn over(parent: u32, link: Link) -> Link {
-        Link { parent: Some(parent), ..link }
+        Link {
+            parent: Some(parent),
+            ..link
+        }
     }
 
     fn patterns(include: &[&str], exclude: &[&str], uplinks: &[&str]) -> Patterns {
@@ -204,7 +236,7 @@ mod tests {
             .map(|device| {
                 let mut text = format!("{} {}", device.name, device.role.as_str());
                 if device.route_ifindex != device.ifindex {
-                    text.push_str(&format!(" route={}", device.route_ifindex));
+                    text = format!("{text} route={}", device.route_ifindex);
                 }
                 if device.flags & DeviceFlags::STACKED != 0 {
                     text.push_str(" stacked");
@@ -251,27 +283,53 @@ mod tests {
 
     #[test]
     fn a_bridge_of_pods_is_a_pod_and_its_ports_route_by_it() {
-        let links = [link(2, "cni0", "bridge"), under(2, link(3, "veth1", "veth")), under(2, link(4, "veth2", "veth"))];
-        check(&links, &[], &Patterns::default(), &["cni0 pod stacked", "veth1 pod route=2", "veth2 pod route=2"]);
+        let links = [
+            link(2, "cni0", "bridge"),
+            under(2, link(3, "veth1", "veth")),
+            under(2, link(4, "veth2", "veth")),
+        ];
+        check(
+            &links,
+            &[],
+            &Patterns::default(),
+            &["cni0 pod stacked", "veth1 pod route=2", "veth2 pod route=2"],
+        );
     }
 
     #[test]
     fn a_bridge_with_a_card_or_a_default_route_is_an_uplink() {
-        let links =
-            [link(2, "br0", "bridge"), under(2, link(3, "eth0", "physical")), under(2, link(4, "vnet0", "tap"))];
+        let links = [
+            link(2, "br0", "bridge"),
+            under(2, link(3, "eth0", "physical")),
+            under(2, link(4, "vnet0", "tap")),
+        ];
         check(
             &links,
             &[],
             &Patterns::default(),
             &["br0 uplink stacked", "eth0 uplink route=2", "vnet0 pod route=2"],
         );
-        check(&[link(2, "br0", "bridge")], &[2], &Patterns::default(), &["br0 uplink"]);
+        check(
+            &[link(2, "br0", "bridge")],
+            &[2],
+            &Patterns::default(),
+            &["br0 uplink"],
+        );
     }
 
     #[test]
     fn a_bridge_with_a_port_left_out_is_not_stacked() {
-        let links = [link(2, "br0", "bridge"), under(2, link(3, "veth1", "veth")), under(2, link(4, "veth2", "veth"))];
-        check(&links, &[], &patterns(&[], &["veth2"], &[]), &["br0 pod", "veth1 pod route=2"]);
+        let links = [
+            link(2, "br0", "bridge"),
+            under(2, link(3, "veth1", "veth")),
+            under(2, link(4, "veth2", "veth")),
+        ];
+        check(
+            &links,
+            &[],
+            &patterns(&[], &["veth2"], &[]),
+            &["br0 pod", "veth1 pod route=2"],
+        );
     }
 
     #[test]
@@ -282,20 +340,48 @@ mod tests {
             link(4, "bond0", "bond"),
             over(4, link(5, "bond0.100", "vlan")),
         ];
-        check(&links, &[5], &Patterns::default(), &["bond0 uplink", "bond0.100 uplink stacked"]);
-        check(&links, &[5], &patterns(&["*.100"], &[], &[]), &["bond0.100 uplink"]);
+        check(
+            &links,
+            &[5],
+            &Patterns::default(),
+            &["bond0 uplink", "bond0.100 uplink stacked"],
+        );
+        check(
+            &links,
+            &[5],
+            &patterns(&["*.100"], &[], &[]),
+            &["bond0.100 uplink"],
+        );
     }
 
     #[test]
     fn patterns_choose_devices_of_any_kind_but_never_loopback() {
-        let links = [link(1, "lo", "lo"), link(2, "eth0", "physical"), link(3, "shim0", "macvlan")];
+        let links = [
+            link(1, "lo", "lo"),
+            link(2, "eth0", "physical"),
+            link(3, "shim0", "macvlan"),
+        ];
         check(&links, &[], &patterns(&["*"], &["eth*"], &[]), &["shim0 pod"]);
-        check(&links, &[], &patterns(&["shim*"], &[], &["shim0"]), &["shim0 uplink"]);
+        check(
+            &links,
+            &[],
+            &patterns(&["shim*"], &[], &["shim0"]),
+            &["shim0 uplink"],
+        );
     }
 
     #[test]
     fn a_veth_with_the_default_route_is_an_uplink() {
-        let links = [link(2, "up0", "veth"), link(3, "pod0", "veth"), link(4, "wg0", "wireguard")];
-        check(&links, &[2, 4], &Patterns::default(), &["up0 uplink", "pod0 pod", "wg0 uplink l3"]);
+        let links = [
+            link(2, "up0", "veth"),
+            link(3, "pod0", "veth"),
+            link(4, "wg0", "wireguard"),
+        ];
+        check(
+            &links,
+            &[2, 4],
+            &Patterns::default(),
+            &["up0 uplink", "pod0 pod", "wg0 uplink l3"],
+        );
     }
 }

@@ -8,7 +8,7 @@ use crate::model::{HostAddress, HostDevice, HostState};
 
 use super::attach::Target;
 
-pub use classify::{classify, Device, Link, LinkKind};
+pub use classify::{Device, Link, LinkKind, classify};
 pub use netlink::{Changes, Devices};
 pub use patterns::{PatternError, Patterns};
 
@@ -31,13 +31,19 @@ impl Host {
             flags: device.flags,
             route_ifindex: device.route_ifindex,
         });
-        HostState { devices: devices.collect(), addresses: self.addresses.clone() }
+        HostState {
+            devices: devices.collect(),
+            addresses: self.addresses.clone(),
+        }
     }
 
     /// For attaching.
     pub fn targets(&self) -> Vec<Target> {
-        let target =
-            |device: &Device| Target { ifindex: device.ifindex, name: device.name.clone(), l3: device.l3 };
+        let target = |device: &Device| Target {
+            ifindex: device.ifindex,
+            name: device.name.clone(),
+            l3: device.l3,
+        };
         self.devices.iter().map(target).collect()
     }
 }

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
-use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::AsyncSocket as _;
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::{classify, Host, Link, LinkKind, Patterns};
+use super::{Host, Link, LinkKind, Patterns, classify};
 use crate::dataplane::DataplaneError;
 use crate::model::HostAddress;
 
@@ -59,7 +59,12 @@ impl Devices {
     pub fn connect(patterns: Patterns) -> Result<Self, DataplaneError> {
         let (connection, netlink, _) = rtnetlink::new_connection().map_err(failed("opening a socket"))?;
         tokio::spawn(connection);
-        Ok(Self { netlink, patterns, default_routes: BTreeSet::new(), routes_seen: None })
+        Ok(Self {
+            netlink,
+            patterns,
+            default_routes: BTreeSet::new(),
+            routes_seen: None,
+        })
     }
 
     /// The connection, for requests of others.
@@ -78,21 +83,45 @@ impl Devices {
     /// Lists what is there now; routes only when `changes` says that a default route changed since.
     pub async fn look(&mut self, changes: Changes) -> Result<Host, DataplaneError> {
         if self.routes_seen != Some(changes.routes) {
-            self.default_routes = self.list_default_routes().await.map_err(failed("listing routes"))?;
+            self.default_routes = self
+                .list_default_routes()
+                .await
+                .map_err(failed("listing routes"))?;
             self.routes_seen = Some(changes.routes);
         }
-        let messages: Vec<LinkMessage> =
-            self.netlink.link().get().execute().try_collect().await.map_err(failed("listing devices"))?;
+        let messages: Vec<LinkMessage> = self
+            .netlink
+            .link()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(failed("listing devices"))?;
         let links: Vec<Link> = messages.iter().filter_map(link).collect();
-        let loopback: BTreeSet<u32> =
-            links.iter().filter(|link| link.kind == LinkKind::Loopback).map(|link| link.ifindex).collect();
+        let loopback: BTreeSet<u32> = links
+            .iter()
+            .filter(|link| link.kind == LinkKind::Loopback)
+            .map(|link| link.ifindex)
+            .collect();
 
-        let messages: Vec<AddressMessage> =
-            self.netlink.address().get().execute().try_collect().await.map_err(failed("listing addresses"))?;
-        let mut addresses: Vec<HostAddress> =
-            messages.iter().filter_map(address).filter(|address| !loopback.contains(&address.ifindex)).collect();
+        let messages: Vec<AddressMessage> = self
+            .netlink
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(failed("listing addresses"))?;
+        let mut addresses: Vec<HostAddress> = messages
+            .iter()
+            .filter_map(address)
+            .filter(|address| !loopback.contains(&address.ifindex))
+            .collect();
         addresses.sort_by_key(|address| (address.ip, address.ifindex));
-        Ok(Host { devices: classify(&links, &self.default_routes, &self.patterns), addresses })
+        Ok(Host {
+            devices: classify(&links, &self.default_routes, &self.patterns),
+            addresses,
+        })
     }
 
     async fn list_default_routes(&self) -> Result<BTreeSet<u32>, rtnetlink::Error> {
@@ -113,44 +142,50 @@ impl Devices {
     }
 }
 
-type Notifications =
-    futures::channel::mpsc::UnboundedReceiver<(rtnetlink::packet_core::NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>;
+type Notifications = futures::channel::mpsc::UnboundedReceiver<(
+    rtnetlink::packet_core::NetlinkMessage<RouteNetlinkMessage>,
+    rtnetlink::sys::SocketAddr,
+)>;
 
 fn notifications() -> std::io::Result<Notifications> {
     let (mut connection, _, messages) = rtnetlink::new_multicast_connection(&GROUPS)?;
-    connection.socket_mut().socket_mut().set_rx_buf_sz(RECEIVE_BUFFER)?;
+    connection
+        .socket_mut()
+        .socket_mut()
+        .set_rx_buf_sz(RECEIVE_BUFFER)?;
     tokio::spawn(connection);
     Ok(messages)
 }
 
 async fn follow(mut notifications: Notifications, changes: watch::Sender<Changes>) {
-    while !changes.is_closed() {
-        tokio::select! {
-            message = notifications.next() => match message {
-                Some((message, _)) => changes.send_if_modified(|changes| note(&message.payload, changes)),
-                None => {
-                    // The kernel drops what does not fit the buffer and says so once; anything may have changed.
-                    debug!("netlink notifications ended; asking for them again");
-                    tokio::time::sleep(RECONNECT).await;
-                    match self::notifications() {
-                        Ok(anew) => notifications = anew,
-                        Err(error) => warn!(%error, "devices are not followed; trying again"),
-                    }
-                    changes.send_if_modified(|changes| {
-                        changes.links += 1;
-                        changes.routes += 1;
-                        true
-                    })
-                }
-            },
-            () = changes.closed() => true,
+    loop {
+        let message = tokio::select! {
+            message = notifications.next() => message,
+            () = changes.closed() => return,
         };
+        if let Some((message, _)) = message {
+            changes.send_if_modified(|changes| note(&message.payload, changes));
+            continue;
+        }
+        // The kernel drops what does not fit the buffer and says so once; anything may have changed.
+        debug!("netlink notifications ended; asking for them again");
+        tokio::time::sleep(RECONNECT).await;
+        match self::notifications() {
+            Ok(anew) => notifications = anew,
+            Err(error) => warn!(%error, "devices are not followed; trying again"),
+        }
+        changes.send_modify(|changes| {
+            changes.links += 1;
+            changes.routes += 1;
+        });
     }
 }
 
 fn note(payload: &NetlinkPayload<RouteNetlinkMessage>, changes: &mut Changes) -> bool {
     match payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route)) => {
+        NetlinkPayload::InnerMessage(
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
+        ) => {
             let relevant = is_default(route);
             changes.routes += u64::from(relevant);
             relevant
@@ -184,7 +219,8 @@ fn devices_of(route: &RouteMessage) -> Vec<u32> {
 }
 
 fn link(message: &LinkMessage) -> Option<Link> {
-    let (mut name, mut kind, mut master, mut parent, mut parent_is_elsewhere) = (None, None, None, None, false);
+    let (mut name, mut kind, mut master, mut parent, mut parent_is_elsewhere) =
+        (None, None, None, None, false);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(value) => name = Some(value.clone()),
@@ -229,9 +265,17 @@ fn address(message: &AddressMessage) -> Option<HostAddress> {
         })
     };
     // On a point-to-point device the other attribute is the peer's.
-    Some(HostAddress { ip: local.or_else(address)?, ifindex: header.index })
+    Some(HostAddress {
+        ip: local.or_else(address)?,
+        ifindex: header.index,
+    })
 }
 
-fn failed<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> DataplaneError {
-    move |source| DataplaneError::Netlink { what, source: Box::new(source) }
+fn failed<E: std::error::Error + Send + Sync + 'static>(
+    what: &'static str,
+) -> impl FnOnce(E) -> DataplaneError {
+    move |source| DataplaneError::Netlink {
+        what,
+        source: Box::new(source),
+    }
 }

@@ -49,7 +49,11 @@ impl Patterns {
 
 fn parse(flag: &'static str, patterns: &[String]) -> Result<Vec<Pattern>, PatternError> {
     let pattern = |pattern: &String| {
-        Pattern::new(pattern).map_err(|source| PatternError { flag, pattern: pattern.clone(), source })
+        Pattern::new(pattern).map_err(|source| PatternError {
+            flag,
+            pattern: pattern.clone(),
+            source,
+        })
     };
     patterns.iter().map(pattern).collect()
 }

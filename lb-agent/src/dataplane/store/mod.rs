@@ -65,18 +65,29 @@ impl KernelStore {
     /// Opens every map that is pinned.
     pub fn open(pins: &Pins, access: Access) -> Result<Self, DataplaneError> {
         let open = |name| Ok((name, PinnedMap::open(pins, name, access)?));
-        Ok(Self { maps: map::ALL.into_iter().map(open).collect::<Result<_, DataplaneError>>()? })
+        Ok(Self {
+            maps: map::ALL
+                .into_iter()
+                .map(open)
+                .collect::<Result<_, DataplaneError>>()?,
+        })
     }
 
     /// The map of a table, if its rows are what the table says.
     fn map<T: Table>(&self) -> Result<&PinnedMap, StoreError> {
         let unusable = |why: String| StoreError::Unusable { map: T::NAME, why };
-        let map = self.maps.get(T::NAME).ok_or_else(|| unusable("it is not pinned".to_owned()))?;
+        let map = self
+            .maps
+            .get(T::NAME)
+            .ok_or_else(|| unusable("it is not pinned".to_owned()))?;
         let (key, value) = (size_of::<T::Key>(), size_of::<T::Value>());
         if (map.key, map.value) == (key, value) {
             Ok(map)
         } else {
-            Err(unusable(format!("its rows are of {} and {} bytes, not {key} and {value}", map.key, map.value)))
+            Err(unusable(format!(
+                "its rows are of {} and {} bytes, not {key} and {value}",
+                map.key, map.value
+            )))
         }
     }
 }
@@ -90,8 +101,13 @@ impl PinnedMap {
             path: path.clone(),
             source,
         })?;
-        let error = |source: MapError| DataplaneError::Map { map: path.display().to_string(), source };
-        let copy = fd.try_clone().map_err(|source| error(MapError::IoError(source)))?;
+        let error = |source: MapError| DataplaneError::Map {
+            map: path.display().to_string(),
+            source,
+        };
+        let copy = fd
+            .try_clone()
+            .map_err(|source| error(MapError::IoError(source)))?;
         let info = MapData::from_fd(copy).and_then(|map| map.info()).map_err(error)?;
         Ok(Self {
             fd,
@@ -124,9 +140,9 @@ impl PinnedMap {
                     take(key, value);
                 }
             }),
-            Shape::MappableArray => {
-                sys::for_each_used_row(map, self.rows, self.value, |index, value| take(&index.to_ne_bytes(), value))
-            }
+            Shape::MappableArray => sys::for_each_used_row(map, self.rows, self.value, |index, value| {
+                take(&index.to_ne_bytes(), value);
+            }),
         }
     }
 }
@@ -139,8 +155,11 @@ impl MapStore for KernelStore {
             let row: Option<(T::Key, T::Value)> = sys::from_bytes(key).zip(sys::from_bytes(value));
             rows.extend(row);
         };
-        map.for_each_row(take)
-            .map_err(|source| StoreError::Kernel { call: "BPF_MAP_LOOKUP_BATCH", map: T::NAME, source })?;
+        map.for_each_row(take).map_err(|source| StoreError::Kernel {
+            call: "BPF_MAP_LOOKUP_BATCH",
+            map: T::NAME,
+            source,
+        })?;
         Ok(rows)
     }
 
@@ -149,21 +168,36 @@ impl MapStore for KernelStore {
         sys::update(map.fd.as_fd(), sys::bytes_of(key), sys::bytes_of(value)).map_err(|source| {
             // E2BIG: a hash map's rows are used up; ENOMEM: so is the memory.
             if source.raw_os_error() == Some(libc::E2BIG) {
-                StoreError::Full { map: T::NAME, capacity: map.rows as usize }
+                StoreError::Full {
+                    map: T::NAME,
+                    capacity: map.rows as usize,
+                }
             } else {
-                StoreError::Kernel { call: "BPF_MAP_UPDATE_ELEM", map: T::NAME, source }
+                StoreError::Kernel {
+                    call: "BPF_MAP_UPDATE_ELEM",
+                    map: T::NAME,
+                    source,
+                }
             }
         })
     }
 
     fn delete<T: Table>(&mut self, key: &T::Key) -> Result<(), StoreError> {
         let map = self.map::<T>()?;
-        let failed = |call| move |source| StoreError::Kernel { call, map: T::NAME, source };
+        let failed = |call| {
+            move |source| StoreError::Kernel {
+                call,
+                map: T::NAME,
+                source,
+            }
+        };
         match T::KIND {
             Kind::Array => sys::update(map.fd.as_fd(), sys::bytes_of(key), &vec![0; map.value])
                 .map_err(failed("BPF_MAP_UPDATE_ELEM")),
             Kind::Hash => match sys::delete(map.fd.as_fd(), sys::bytes_of(key)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("BPF_MAP_DELETE_ELEM")(error)),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(failed("BPF_MAP_DELETE_ELEM")(error))
+                }
                 _ => Ok(()),
             },
         }

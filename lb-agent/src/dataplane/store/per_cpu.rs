@@ -1,7 +1,7 @@
 //! Per-CPU counters, read by the CLI.
 
-use aya::maps::{Map, MapData, MapError, PerCpuArray};
 use aya::Pod;
+use aya::maps::{Map, MapData, MapError, PerCpuArray};
 
 use super::super::{DataplaneError, Pins};
 use super::{Access, PinnedMap};
@@ -34,5 +34,8 @@ impl<T: Pod> PerCpu<T> {
 }
 
 fn unusable(name: &str, source: MapError) -> DataplaneError {
-    DataplaneError::Map { map: name.to_owned(), source }
+    DataplaneError::Map {
+        map: name.to_owned(),
+        source,
+    }
 }

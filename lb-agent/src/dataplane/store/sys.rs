@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use aya::Pod;
-use aya_obj::generated::{bpf_attr, bpf_cmd, BPF_F_RDONLY};
+use aya_obj::generated::{BPF_F_RDONLY, bpf_attr, bpf_cmd};
 
 /// Rows that one system call reads.
 const BATCH: u32 = 4096;
@@ -67,7 +67,9 @@ pub(super) fn for_each_row(
         // SAFETY: writing a field of a union of plain integers, all of whose bytes are set.
         let batch = unsafe { &mut attr.batch };
         batch.map_fd = map.as_raw_fd().cast_unsigned();
-        batch.in_batch = cursor.as_ref().map_or(0, |cursor: &[u8; CURSOR]| cursor.as_ptr() as u64);
+        batch.in_batch = cursor
+            .as_ref()
+            .map_or(0, |cursor: &[u8; CURSOR]| cursor.as_ptr() as u64);
         batch.out_batch = next.as_mut_ptr() as u64;
         batch.keys = keys.as_mut_ptr() as u64;
         batch.values = values.as_mut_ptr() as u64;
@@ -109,7 +111,14 @@ pub(super) fn for_each_used_row(
     let length = stride * rows as usize;
     // SAFETY: a new mapping at a place of the kernel's choice touches nothing of ours.
     let memory = unsafe {
-        libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_SHARED, map.as_raw_fd(), 0)
+        libc::mmap(
+            std::ptr::null_mut(),
+            length,
+            libc::PROT_READ,
+            libc::MAP_SHARED,
+            map.as_raw_fd(),
+            0,
+        )
     };
     if memory == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
@@ -163,7 +172,16 @@ fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
     // SAFETY: `attr` is of the size that is told, and what its fields point to lives in the caller and is as large as
     // the command and the map want.
     let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command as libc::c_long, std::ptr::from_mut(attr), size_of::<bpf_attr>())
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_long,
+            std::ptr::from_mut(attr),
+            size_of::<bpf_attr>(),
+        )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(i32::try_from(result).unwrap_or(i32::MAX)) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(i32::try_from(result).unwrap_or(i32::MAX))
+    }
 }
