@@ -65,6 +65,8 @@ fn a_service_that_is_deleted_ends_and_comes_back() {
     });
     world.agent.manifests().remove(FILE).unwrap();
     wait_until_gone(&world);
+    // The rows of its backends go after its front ends.
+    thread::sleep(Duration::from_millis(50));
     for resolver in &mut resolvers {
         assert!(resolver.ask().is_err(), "a UDP flow outlives its service");
     }

@@ -78,6 +78,8 @@ fn tcp_connections_from_one_port_live_side_by_side() {
             Ok(())
         });
     }
+    // All but the first of each family.
+    assert_eq!(world.agent.maps().counter(Counter::PortReplaced).unwrap(), 8);
 }
 
 #[test]
