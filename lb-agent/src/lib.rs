@@ -13,3 +13,5 @@ pub mod store;
 pub mod dataplane;
 pub mod runtime;
 pub mod cli;
+#[cfg(test)]
+mod testkit;

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod dns;
 pub mod echo;
 pub mod family;
+pub mod golden;
 pub mod http;
 pub mod load;
 pub mod manifests;
