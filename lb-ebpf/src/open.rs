@@ -10,29 +10,39 @@ use crate::reverse;
 use crate::verdict::Stop;
 use crate::wire::Wire;
 
-/// A new flow to a service: leaves its entry in `flow`, to be remembered.
+/// A new flow to a service: may this packet open it?
 ///
-/// A real call, so that its branches are not multiplied with those of the rest.
+/// A real call, as [`entry`]: their branches are not multiplied, and their stacks do not add up.
 #[inline(never)]
-pub fn service<F: Wire, C: Ctx<F>>(
+pub fn admit<F: Wire, C: Ctx<F>>(
+    cx: &mut C,
+    packet: &Headers<F>,
+    front_end: &ServiceValue,
+) -> Result<(), Stop> {
+    check_state(cx, packet, front_end)?;
+    check_source(cx, packet).inspect_err(|_| cx.count_service(front_end.service, ServiceEvent::Dropped))
+}
+
+/// Chooses the backend of a new flow and leaves the flow's entry in `flow`, to be remembered.
+#[inline(never)]
+pub fn entry<F: Wire, C: Ctx<F>>(
     cx: &mut C,
     packet: &Headers<F>,
     front_end: &ServiceValue,
     flow: &mut Flow<F::Addr>,
 ) -> Result<(), Stop> {
-    check_state(cx, packet, front_end)?;
-    let chosen = check_source(cx, packet).and_then(|()| choose::backend(cx, packet, front_end));
-    match chosen {
+    let counted = match choose::backend(cx, packet, front_end) {
         Ok(choice) => {
             *flow = new_entry(cx, packet, &choice);
-            cx.count_service(front_end.service, ServiceEvent::Connection);
-            Ok(())
+            Ok(ServiceEvent::Connection)
         }
-        Err(stop) => {
-            cx.count_service(front_end.service, ServiceEvent::Dropped);
-            Err(stop)
-        }
-    }
+        Err(stop) => Err(stop),
+    };
+    cx.count_service(
+        front_end.service,
+        *counted.as_ref().unwrap_or(&ServiceEvent::Dropped),
+    );
+    counted.map(|_| ())
 }
 
 /// On an address that is the node's own, a packet without state may as well belong to a connection of the node that

@@ -29,7 +29,11 @@ pub struct Claims {
 impl Claim {
     /// The front end of a row.
     pub fn of<A: Address>(key: &ServiceKey<A>) -> Self {
-        Self { ip: key.addr.ip(), port: key.port.number(), protocol: key.protocol }
+        Self {
+            ip: key.addr.ip(),
+            port: key.port.number(),
+            protocol: key.protocol,
+        }
     }
 }
 
@@ -68,19 +72,35 @@ impl Claims {
     /// The front ends that `service` claims and another has, with that other.
     pub fn lost_by(&self, service: &ObjectName) -> impl Iterator<Item = (&Claim, &ObjectName)> {
         let claims = self.by_service.get(service).into_iter().flatten();
-        claims.filter_map(|claim| Some((claim, self.holder(claim)?))).filter(move |(_, holder)| *holder != service)
+        claims
+            .filter_map(|claim| Some((claim, self.holder(claim)?)))
+            .filter(move |(_, holder)| *holder != service)
     }
 
     /// The lowest and the highest NodePort that is claimed.
     pub fn node_ports(&self) -> Option<(u16, u16)> {
-        let unspecified = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let unspecified = [
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        ];
         let ranges = unspecified.map(|ip| {
-            let all = Claim { ip, port: 0, protocol: 0 }..=Claim { ip, port: u16::MAX, protocol: u8::MAX };
+            let all = Claim {
+                ip,
+                port: 0,
+                protocol: 0,
+            }..=Claim {
+                ip,
+                port: u16::MAX,
+                protocol: u8::MAX,
+            };
             let mut claims = self.by_claim.range(all).map(|(claim, _)| claim.port);
             let first = claims.next()?;
             Some((first, claims.next_back().unwrap_or(first)))
         });
-        ranges.into_iter().flatten().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+        ranges
+            .into_iter()
+            .flatten()
+            .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
     }
 
     fn holder(&self, claim: &Claim) -> Option<&ObjectName> {
@@ -90,11 +110,70 @@ impl Claims {
 
 impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = if self.protocol == protocol::UDP { "udp" } else { "tcp" };
+        let protocol = if self.protocol == protocol::UDP {
+            "udp"
+        } else {
+            "tcp"
+        };
         match self.ip {
             ip if ip.is_unspecified() => write!(f, "NodePort {}/{protocol}", self.port),
             IpAddr::V4(ip) => write!(f, "{ip}:{}/{protocol}", self.port),
             IpAddr::V6(ip) => write!(f, "[{ip}]:{}/{protocol}", self.port),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(ip: [u8; 4], port: u16) -> Claim {
+        Claim {
+            ip: ip.into(),
+            port,
+            protocol: protocol::TCP,
+        }
+    }
+
+    /// Makes a Service claim ports of one VIP; compares whose front ends change by that, and who has the first port.
+    #[track_caller]
+    fn check(claims: &mut Claims, service: &str, ports: &[u16], touched: &[&str], holder: Option<&str>) {
+        let wanted = ports.iter().map(|port| claim([10, 96, 0, 1], *port)).collect();
+        let others = claims.update(&ObjectName::new("default", service), wanted);
+        assert_eq!(others.iter().map(|name| &*name.name).collect::<Vec<_>>(), touched);
+        assert_eq!(
+            claims.holder(&claim([10, 96, 0, 1], 1)).map(|name| &*name.name),
+            holder
+        );
+    }
+
+    #[test]
+    fn the_first_by_name_has_it() {
+        let mut claims = Claims::default();
+        check(&mut claims, "b", &[1, 2], &[], Some("b"));
+        check(&mut claims, "c", &[1], &[], Some("b"));
+        check(&mut claims, "a", &[1], &["b"], Some("a"));
+        check(&mut claims, "b", &[2], &[], Some("a"));
+        check(&mut claims, "a", &[], &["c"], Some("c"));
+        check(&mut claims, "c", &[], &[], None);
+    }
+
+    #[test]
+    fn the_range_of_node_ports_spans_both_families() {
+        let mut claims = Claims::default();
+        assert_eq!(claims.node_ports(), None);
+        let six = Claim {
+            ip: Ipv6Addr::UNSPECIFIED.into(),
+            port: 30_002,
+            protocol: protocol::UDP,
+        };
+        let all = [
+            claim([0; 4], 30_000),
+            claim([0; 4], 30_001),
+            six,
+            claim([10, 96, 0, 1], 80),
+        ];
+        claims.update(&ObjectName::new("default", "a"), all.into());
+        assert_eq!(claims.node_ports(), Some((30_000, 30_002)));
     }
 }

@@ -20,7 +20,9 @@ fn eligible<A: Copy>(
     counts: impl Fn(&Candidate) -> bool,
 ) -> Vec<Target<A>> {
     let those = |fit: fn(&Candidate) -> bool| -> Vec<_> {
-        let found = endpoints.iter().filter(|(_, candidate)| counts(candidate) && fit(candidate));
+        let found = endpoints
+            .iter()
+            .filter(|(_, candidate)| counts(candidate) && fit(candidate));
         found.map(|(target, _)| *target).collect()
     };
     let ready = those(|candidate| candidate.conditions.ready);

@@ -29,8 +29,13 @@ pub(super) fn endpoints<'a, F: Family>(
         let ours = |other: &&_| same_port(port, other);
         for slice_port in slice.ports.iter().filter(ours) {
             for endpoint in &slice.endpoints {
-                let Some(addr) = F::Addr::from_ip(endpoint.address) else { continue };
-                let target = Target { addr, port: Port::new(slice_port.port) };
+                let Some(addr) = F::Addr::from_ip(endpoint.address) else {
+                    continue;
+                };
+                let target = Target {
+                    addr,
+                    port: Port::new(slice_port.port),
+                };
                 let candidate = Candidate {
                     conditions: endpoint.conditions,
                     local: endpoint.node.as_deref() == Some(node_name),

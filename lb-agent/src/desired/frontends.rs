@@ -21,16 +21,28 @@ pub(super) fn frontends<F: Family>(
         return found;
     }
     let key = |addr, number| ServiceKey::new(addr, Port::new(number), port.protocol.number());
-    let external = Frontend { flags: 0, policy: service.external_policy };
+    let external = Frontend {
+        flags: 0,
+        policy: service.external_policy,
+    };
     if let Some(node_port) = port.node_port {
-        let frontend = Frontend { flags: ServiceFlags::NODE_PORT, ..external };
+        let frontend = Frontend {
+            flags: ServiceFlags::NODE_PORT,
+            ..external
+        };
         found.insert(key(F::Addr::default(), node_port), frontend);
     }
     for addr in of_family::<F>(&service.external_ips).chain(of_family::<F>(&service.load_balancer_ips)) {
         found.insert(key(addr, port.port), external);
     }
     for addr in of_family::<F>(&service.cluster_ips) {
-        found.insert(key(addr, port.port), Frontend { flags: 0, policy: service.internal_policy });
+        found.insert(
+            key(addr, port.port),
+            Frontend {
+                flags: 0,
+                policy: service.internal_policy,
+            },
+        );
     }
     found
 }
@@ -40,8 +52,12 @@ pub fn claims_of(service: &Service) -> BTreeSet<Claim> {
     let ports = service.ports.iter();
     ports
         .flat_map(|port| {
-            let v4 = frontends::<V4>(service, port).into_keys().map(|key| Claim::of(&key));
-            let v6 = frontends::<V6>(service, port).into_keys().map(|key| Claim::of(&key));
+            let v4 = frontends::<V4>(service, port)
+                .into_keys()
+                .map(|key| Claim::of(&key));
+            let v6 = frontends::<V6>(service, port)
+                .into_keys()
+                .map(|key| Claim::of(&key));
             v4.chain(v6)
         })
         .collect()

@@ -76,13 +76,21 @@ pub struct Surroundings<'a> {
 /// What the maps should say about each port of `service`, whose slices are `slices`.
 pub fn desired<'a>(
     service: &Service,
-    slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
+    slices: &(impl Iterator<Item = &'a EndpointSlice> + Clone),
     around: Surroundings<'_>,
 ) -> Vec<DesiredPort> {
     let port = |port| DesiredPort {
         name: service.port_name(port),
-        v4: if around.ipv4 { desired_half(service, port, slices.clone(), around) } else { Half::default() },
-        v6: if around.ipv6 { desired_half(service, port, slices.clone(), around) } else { Half::default() },
+        v4: if around.ipv4 {
+            desired_half(service, port, slices.clone(), around)
+        } else {
+            Half::default()
+        },
+        v6: if around.ipv6 {
+            desired_half(service, port, slices.clone(), around)
+        } else {
+            Half::default()
+        },
     };
     service.ports.iter().map(port).collect()
 }
@@ -102,16 +110,34 @@ fn desired_half<'a, F: Family>(
     }
     let endpoints = endpoints::endpoints::<F>(port, slices, around.node_name);
     let uses = |policy| frontends.values().any(|frontend| frontend.policy == policy);
-    let cluster = if uses(TrafficPolicy::Cluster) { eligible::cluster(&endpoints) } else { Vec::new() };
-    let local = if uses(TrafficPolicy::Local) { eligible::local(&endpoints) } else { Vec::new() };
+    let cluster = if uses(TrafficPolicy::Cluster) {
+        eligible::cluster(&endpoints)
+    } else {
+        Vec::new()
+    };
+    let local = if uses(TrafficPolicy::Local) {
+        eligible::local(&endpoints)
+    } else {
+        Vec::new()
+    };
     let active = |target| cluster.binary_search(target).is_ok() || local.binary_search(target).is_ok();
     let backends = endpoints.keys().map(|target| (*target, active(target))).collect();
-    Half { frontends, backends, cluster, local }
+    Half {
+        frontends,
+        backends,
+        cluster,
+        local,
+    }
 }
 
 impl<F: Family> Default for Half<F> {
     fn default() -> Self {
-        Self { frontends: BTreeMap::new(), backends: BTreeMap::new(), cluster: Vec::new(), local: Vec::new() }
+        Self {
+            frontends: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            cluster: Vec::new(),
+            local: Vec::new(),
+        }
     }
 }
 
@@ -119,3 +145,6 @@ impl<F: Family> Default for Half<F> {
 fn ip_family<F: Family>() -> IpFamily {
     IpFamily::of(F::Addr::default().ip())
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,14 @@ impl IndexPool {
     /// Of the indices `start`..`end`, none of them used.
     pub fn new(start: u32, end: u32) -> Self {
         let (free, resting, since) = (VecDeque::new(), BTreeMap::new(), BTreeMap::new());
-        Self { next: start, end, free, resting, since, clock: 0 }
+        Self {
+            next: start,
+            end,
+            free,
+            resting,
+            since,
+            clock: 0,
+        }
     }
 
     /// Says that an index is in use, which no call of [`Self::take`] gave out; those below that were not named so
@@ -44,6 +51,11 @@ impl IndexPool {
             self.since.remove(&index);
             Some(index)
         })
+    }
+
+    /// How many times [`Self::take`] can be called.
+    pub fn available(&self) -> usize {
+        self.end.saturating_sub(self.next) as usize + self.free.len() + self.resting.len()
     }
 
     /// Gives an index back for good.

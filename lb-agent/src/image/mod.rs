@@ -81,9 +81,15 @@ impl Image {
         let capacity = u32::try_from(store.capacity::<Names>()?).unwrap_or(u32::MAX);
         let v4 = FamilyImage::adopt(store, rows)?;
         let v6 = FamilyImage::adopt(store, rows)?;
-        let last = v4.last_generation(rows).max(v6.last_generation(rows));
-        let (names, ids) = (BTreeMap::new(), IndexPool::new(1, capacity));
-        let mut image = Self { names, ids, generations: Generations { last }, v4, v6 };
+        let last = FamilyImage::<V4>::last_generation(rows).max(FamilyImage::<V6>::last_generation(rows));
+        let (names, ids) = (BTreeMap::new(), IndexPool::new(1, capacity.saturating_add(1)));
+        let mut image = Self {
+            names,
+            ids,
+            generations: Generations { last },
+            v4,
+            v6,
+        };
         for id in image.used_ids(rows) {
             image.ids.adopt(id);
         }
@@ -97,8 +103,14 @@ impl Image {
 
     /// The ports of a Service that have an id.
     pub fn ports_of(&self, service: &ObjectName) -> Vec<PortName> {
-        let names = self.names.range(PortName::first_of(service)..).map(|(name, _)| name);
-        names.take_while(|name| name.service == *service).cloned().collect()
+        let names = self
+            .names
+            .range(PortName::first_of(service)..)
+            .map(|(name, _)| name);
+        names
+            .take_while(|name| name.service == *service)
+            .cloned()
+            .collect()
     }
 
     /// Every Service that has ids.
@@ -131,12 +143,43 @@ impl Image {
     pub fn assign(&mut self, id: u32, port: &DesiredPort, rows: &Rows) -> Result<PortRows, NoRoom> {
         let v4 = self.v4.assign(id, &port.v4, rows, &mut self.generations)?;
         let v6 = self.v6.assign(id, &port.v6, rows, &mut self.generations)?;
-        Ok(PortRows { id, name: Some(service_name(&port.name)), v4, v6 })
+        Ok(PortRows {
+            id,
+            name: Some(service_name(&port.name)),
+            v4,
+            v6,
+        })
     }
 
     /// The rows that are left of a port that is gone.
-    pub fn retire(&self, id: u32, rows: &Rows) -> PortRows {
-        PortRows { id, name: None, v4: self.v4.retire(id, rows), v6: self.v6.retire(id, rows) }
+    pub fn retire(&mut self, id: u32, rows: &Rows) -> PortRows {
+        PortRows {
+            id,
+            name: None,
+            v4: self.v4.retire(id, rows),
+            v6: self.v6.retire(id, rows),
+        }
+    }
+
+    /// Rows of backends that are nobody's but do not say so yet: left over by an agent that was killed, or by a write
+    /// that failed. They are in no [`Self::settle`].
+    pub fn cast_off(&mut self, rows: &Rows) -> Vec<PortRows> {
+        let name = |id: u32| rows.get::<Names>(&id).copied();
+        let v4 = self.v4.cast_off(rows).into_iter();
+        let v4 = v4.map(|(id, v4)| PortRows {
+            id,
+            name: name(id),
+            v4,
+            v6: HalfRows::default(),
+        });
+        let v6 = self.v6.cast_off(rows).into_iter();
+        let v6 = v6.map(|(id, v6)| PortRows {
+            id,
+            name: name(id),
+            v4: HalfRows::default(),
+            v6,
+        });
+        v4.chain(v6).collect()
     }
 
     /// Gives back what, after the writes, the maps hold no more of a port; `name` is what it was called, if known.
@@ -153,7 +196,10 @@ impl Image {
     /// Every id that any row speaks of.
     fn used_ids(&self, rows: &Rows) -> BTreeSet<u32> {
         let named = rows.iter::<Names>().map(|(id, _)| *id);
-        named.chain(self.v4.services()).chain(self.v6.services()).collect()
+        named
+            .chain(self.v4.services())
+            .chain(self.v6.services())
+            .collect()
     }
 }
 

@@ -35,7 +35,13 @@ mod tests {
 
     #[test]
     fn text_of_another_shape_is_no_name() {
-        for text in ["", "web", "default/web", "default/web:http", "default/web:http/sctp"] {
+        for text in [
+            "",
+            "web",
+            "default/web",
+            "default/web:http",
+            "default/web:http/sctp",
+        ] {
             assert_eq!(PortName::parse(text), None, "{text}");
         }
     }

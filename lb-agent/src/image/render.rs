@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::addr::Address;
 use lb_common::{
-    Backend, BackendState, Device, DeviceRole, NodeAddress, Port, ServiceFlags, ServiceKey, ServiceValue, V4, V6,
-    protocol,
+    Backend, BackendState, Device, DeviceRole, NodeAddress, Port, ServiceFlags, ServiceKey, ServiceValue, V4,
+    V6, protocol,
 };
 
 use super::name_text;
@@ -24,11 +24,15 @@ pub fn render(rows: &Rows) -> String {
     render_family::<V4>(rows, &mut lines);
     render_family::<V6>(rows, &mut lines);
     for (ifindex, row) in rows.iter::<Devices>() {
-        lines.insert(device_line(*ifindex, row));
+        lines.insert(device_line(*ifindex, *row));
     }
     for (_, row) in rows.iter::<SettingsTable>() {
         let (low, high) = (row.node_port_min, row.node_port_max);
-        let range = if low > high { "none".to_owned() } else { format!("{low}-{high}") };
+        let range = if low > high {
+            "none".to_owned()
+        } else {
+            format!("{low}-{high}")
+        };
         lines.insert(format!("SETTINGS node-ports={range}"));
     }
     lines.into_iter().map(|line| line + "\n").collect()
@@ -47,7 +51,13 @@ fn render_family<F: FamilyMaps>(rows: &Rows, lines: &mut BTreeSet<String>) {
 }
 
 fn service_line<F: FamilyMaps>(rows: &Rows, key: &ServiceKey<F::Addr>, row: &ServiceValue) -> String {
-    let ServiceValue { service, generation, slot_base, slot_count, flags } = *row;
+    let ServiceValue {
+        service,
+        generation,
+        slot_base,
+        slot_count,
+        flags,
+    } = *row;
     let backends = (slot_base..slot_base.saturating_add(slot_count)).map(|index| {
         let slot = rows.get::<F::Slots>(&index);
         let ours = slot.filter(|slot| slot.service == service && slot.generation == generation);
@@ -57,7 +67,11 @@ fn service_line<F: FamilyMaps>(rows: &Rows, key: &ServiceKey<F::Addr>, row: &Ser
     let backends = backends.collect::<Vec<_>>().join(" ");
     let (name, protocol) = (name_of(rows, service), protocol_name(key.protocol));
     let front = if flags & ServiceFlags::NODE_PORT != 0 {
-        format!("{}:{}", if key.addr.ip().is_ipv4() { "NODE4" } else { "NODE6" }, key.port)
+        format!(
+            "{}:{}",
+            if key.addr.ip().is_ipv4() { "NODE4" } else { "NODE6" },
+            key.port
+        )
     } else {
         socket(key.addr, key.port).to_string()
     };
@@ -65,7 +79,14 @@ fn service_line<F: FamilyMaps>(rows: &Rows, key: &ServiceKey<F::Addr>, row: &Ser
 }
 
 fn backend_line<A: Address>(rows: &Rows, index: u32, row: &Backend<A>) -> String {
-    let Backend { addr, port, epoch, service, state, pad: _ } = *row;
+    let Backend {
+        addr,
+        port,
+        epoch,
+        service,
+        state,
+        pad: _,
+    } = *row;
     let family = if addr.ip().is_ipv4() { 4 } else { 6 };
     match BackendState::from_number(state) {
         Some(BackendState::Free) => format!("BACKEND - free index{family}={index} epoch={epoch}"),
@@ -77,14 +98,20 @@ fn backend_line<A: Address>(rows: &Rows, index: u32, row: &Backend<A>) -> String
     }
 }
 
-fn device_line(ifindex: u32, row: &Device) -> String {
-    let Device { route_ifindex, role, flags, pad: _ } = *row;
+fn device_line(ifindex: u32, row: Device) -> String {
+    let Device {
+        route_ifindex,
+        role,
+        flags,
+        pad: _,
+    } = row;
     let role = DeviceRole::from_number(role).map_or("?", DeviceRole::as_str);
     format!("DEVICE {ifindex} {role} route={route_ifindex} flags={flags}")
 }
 
 fn name_of(rows: &Rows, id: u32) -> String {
-    rows.get::<Names>(&id).map_or_else(|| format!("?{id}"), |name| name_text(name).to_owned())
+    rows.get::<Names>(&id)
+        .map_or_else(|| format!("?{id}"), |name| name_text(name).to_owned())
 }
 
 fn socket<A: Address>(addr: A, port: Port) -> impl fmt::Display {

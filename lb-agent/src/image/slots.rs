@@ -12,19 +12,30 @@ pub struct SlotRegions {
 impl SlotRegions {
     /// Of an array of `capacity` slots, all free.
     pub fn new(capacity: u32) -> Self {
-        Self { free: (capacity > 0).then_some((0, capacity)).into_iter().collect() }
+        Self {
+            free: (capacity > 0).then_some((0, capacity)).into_iter().collect(),
+        }
     }
 
     /// Takes `count` neighbouring slots; `None` when there are not so many in one piece.
     pub fn take(&mut self, count: u32) -> Option<u32> {
-        let (base, room) = self.free.iter().find(|(_, room)| **room >= count).map(|(base, room)| (*base, *room))?;
+        let (base, room) = self
+            .free
+            .iter()
+            .find(|(_, room)| **room >= count)
+            .map(|(base, room)| (*base, *room))?;
         self.carve(base, room, base, count);
         Some(base)
     }
 
     /// Takes exactly these slots; `false` when they are not all free.
     pub fn reserve(&mut self, base: u32, count: u32) -> bool {
-        let Some((start, room)) = self.free.range(..=base).next_back().map(|(start, room)| (*start, *room)) else {
+        let Some((start, room)) = self
+            .free
+            .range(..=base)
+            .next_back()
+            .map(|(start, room)| (*start, *room))
+        else {
             return false;
         };
         let fits = base.checked_add(count).is_some_and(|end| end <= start + room);
@@ -43,7 +54,11 @@ impl SlotRegions {
         if let Some(next) = self.free.remove(&(base + count)) {
             room += next;
         }
-        if let Some((before, length)) = self.free.range(..base).next_back().map(|(before, length)| (*before, *length))
+        if let Some((before, length)) = self
+            .free
+            .range(..base)
+            .next_back()
+            .map(|(before, length)| (*before, *length))
             && before + length == base
         {
             self.free.remove(&before);
@@ -110,14 +125,20 @@ mod tests {
             if random.below(2) == 0 {
                 if let Some(base) = slots.take(count) {
                     assert!(base + count <= CAPACITY);
-                    assert!(used.iter().all(|(other, length)| base + count <= *other || other + length <= base));
+                    assert!(
+                        used.iter()
+                            .all(|(other, length)| base + count <= *other || other + length <= base)
+                    );
                     used.push((base, count));
                 }
             } else if !used.is_empty() {
-                let (base, count) = used.swap_remove(random.below(used.len() as u32) as usize);
+                let (base, count) = used.swap_remove(random.below(100) as usize % used.len());
                 slots.release(base, count);
             }
-            assert_eq!(slots.free() + used.iter().map(|(_, count)| count).sum::<u32>(), CAPACITY);
+            assert_eq!(
+                slots.free() + used.iter().map(|(_, count)| count).sum::<u32>(),
+                CAPACITY
+            );
         }
         for (base, count) in used {
             slots.release(base, count);

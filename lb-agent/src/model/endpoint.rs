@@ -65,7 +65,11 @@ pub enum IpFamily {
 
 impl Default for Conditions {
     fn default() -> Self {
-        Self { ready: true, serving: true, terminating: false }
+        Self {
+            ready: true,
+            serving: true,
+            terminating: false,
+        }
     }
 }
 

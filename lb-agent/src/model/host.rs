@@ -9,7 +9,7 @@ use lb_common::DeviceRole;
 pub struct Node {
     /// Its name.
     pub name: String,
-    /// Its addresses of type InternalIP.
+    /// Its addresses of type `InternalIP`.
     pub internal_ips: Vec<IpAddr>,
 }
 

@@ -27,9 +27,18 @@ impl Object {
     /// What it is called.
     pub fn reference(&self) -> ObjectRef {
         match self {
-            Self::Service(service) => ObjectRef { kind: Kind::Service, name: service.name.clone() },
-            Self::EndpointSlice(slice) => ObjectRef { kind: Kind::EndpointSlice, name: slice.name.clone() },
-            Self::Node(node) => ObjectRef { kind: Kind::Node, name: ObjectName::new("", &node.name) },
+            Self::Service(service) => ObjectRef {
+                kind: Kind::Service,
+                name: service.name.clone(),
+            },
+            Self::EndpointSlice(slice) => ObjectRef {
+                kind: Kind::EndpointSlice,
+                name: slice.name.clone(),
+            },
+            Self::Node(node) => ObjectRef {
+                kind: Kind::Node,
+                name: ObjectName::new("", &node.name),
+            },
         }
     }
 }

@@ -50,7 +50,10 @@ pub struct Problem {
 impl ObjectName {
     /// From its two parts.
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Service {
     pub internal_policy: TrafficPolicy,
     /// Which endpoints NodePorts, load-balancer addresses and external IPs lead to.
     pub external_policy: TrafficPolicy,
-    /// Seconds for which a client stays with its endpoint (session affinity ClientIP).
+    /// Seconds for which a client stays with its endpoint (session affinity `ClientIP`).
     pub affinity_seconds: Option<u32>,
 }
 
@@ -80,8 +80,16 @@ impl Service {
 
     /// What `port` is called.
     pub fn port_name(&self, port: &ServicePort) -> PortName {
-        let text = if port.name.is_empty() { port.port.to_string().into() } else { Arc::clone(&port.name) };
-        PortName { service: self.name.clone(), port: text, protocol: port.protocol }
+        let text = if port.name.is_empty() {
+            port.port.to_string().into()
+        } else {
+            Arc::clone(&port.name)
+        };
+        PortName {
+            service: self.name.clone(),
+            port: text,
+            protocol: port.protocol,
+        }
     }
 }
 
@@ -106,7 +114,11 @@ impl Protocol {
 impl PortName {
     /// What goes before every port of `service` in order.
     pub fn first_of(service: &ObjectName) -> Self {
-        Self { service: service.clone(), port: "".into(), protocol: Protocol::Tcp }
+        Self {
+            service: service.clone(),
+            port: "".into(),
+            protocol: Protocol::Tcp,
+        }
     }
 
     /// From the text of a row; `None` for text that no version wrote.
@@ -119,7 +131,11 @@ impl PortName {
             "udp" => Protocol::Udp,
             _ => return None,
         };
-        Some(Self { service: ObjectName::new(namespace, name), port: port.into(), protocol })
+        Some(Self {
+            service: ObjectName::new(namespace, name),
+            port: port.into(),
+            protocol,
+        })
     }
 }
 

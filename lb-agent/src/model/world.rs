@@ -68,7 +68,11 @@ impl World {
 
     /// The slices of the Service of this name, which itself need not be there.
     pub fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &Known<EndpointSlice>> + Clone {
-        self.slices.get(service).map(BTreeMap::values).into_iter().flatten()
+        self.slices
+            .get(service)
+            .map(BTreeMap::values)
+            .into_iter()
+            .flatten()
     }
 
     /// The Node of this name.
@@ -88,7 +92,11 @@ impl World {
 
     fn apply_slice(&mut self, known: Known<EndpointSlice>) {
         let (name, service) = (known.object.name.clone(), known.object.service.clone());
-        if self.service_of.get(&name).is_some_and(|before| *before != service) {
+        if self
+            .service_of
+            .get(&name)
+            .is_some_and(|before| *before != service)
+        {
             self.delete_slice(&name);
         }
         let slices = self.slices.entry(service.clone()).or_default();
@@ -100,7 +108,9 @@ impl World {
     }
 
     fn delete_slice(&mut self, name: &ObjectName) {
-        let Some(service) = self.service_of.remove(name) else { return };
+        let Some(service) = self.service_of.remove(name) else {
+            return;
+        };
         if let Some(slices) = self.slices.get_mut(&service) {
             slices.remove(name);
             if slices.is_empty() {
@@ -130,7 +140,11 @@ mod tests {
     #[track_caller]
     fn check(world: &mut World, object: Object, changed: &[&str]) {
         world.apply(object, Origin::default());
-        let names: Vec<_> = world.take_changed().into_iter().map(|name| name.name.to_string()).collect();
+        let names: Vec<_> = world
+            .take_changed()
+            .into_iter()
+            .map(|name| name.name.to_string())
+            .collect();
         assert_eq!(names, changed);
     }
 

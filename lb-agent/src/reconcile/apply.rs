@@ -27,10 +27,16 @@ pub(super) fn apply(plan: Plan, store: &mut impl MapStore, rows: &mut Rows) -> O
         if outcome.failed.contains_key(&owner) || outcome.held_up.contains(&owner) {
             continue;
         }
-        let mut target = Target { store, rows, outcome: &mut outcome };
+        let mut target = Target {
+            store,
+            rows,
+            outcome: &mut outcome,
+        };
         if let Err(error) = target.write(owner, &write) {
             // Who was to lose this front end still has it, and must keep what it leads to.
-            outcome.held_up.extend(holder(&write, rows).filter(|holder| *holder != owner));
+            outcome
+                .held_up
+                .extend(holder(&write, rows).filter(|holder| *holder != owner));
             outcome.failed.insert(owner, error);
         }
     }
@@ -40,7 +46,9 @@ pub(super) fn apply(plan: Plan, store: &mut impl MapStore, rows: &mut Rows) -> O
 /// The port that the front end of a write belongs to so far.
 fn holder(write: &Write, rows: &Rows) -> Option<u32> {
     fn of_family<F: FamilyMaps>(write: &FamilyWrite<F>, rows: &Rows) -> Option<u32> {
-        let FamilyWrite::Service(key, _) = write else { return None };
+        let FamilyWrite::Service(key, _) = write else {
+            return None;
+        };
         rows.get::<F::Services>(key).map(|row| row.service)
     }
     match write {
@@ -73,15 +81,26 @@ impl<S: MapStore> Target<'_, S> {
             FamilyWrite::Backend(index, row) => self.put::<F::Backends>(*index, Some(row)),
             FamilyWrite::Slots(region, backends) => {
                 (region.base..).zip(backends).try_for_each(|(slot, backend)| {
-                    let row = Slot { service: owner, generation: region.generation, backend: *backend };
+                    let row = Slot {
+                        service: owner,
+                        generation: region.generation,
+                        backend: *backend,
+                    };
                     self.put::<F::Slots>(slot, Some(&row))
                 })
             }
             FamilyWrite::Service(key, Some(row)) => self.put::<F::Services>(*key, Some(row)),
             FamilyWrite::Service(key, None) => {
                 // Another port may have taken the front end over, in this plan or before.
-                let own = self.rows.get::<F::Services>(key).is_some_and(|row| row.service == owner);
-                if own { self.put::<F::Services>(*key, None) } else { Ok(()) }
+                let own = self
+                    .rows
+                    .get::<F::Services>(key)
+                    .is_some_and(|row| row.service == owner);
+                if own {
+                    self.put::<F::Services>(*key, None)
+                } else {
+                    Ok(())
+                }
             }
         }
     }
@@ -92,7 +111,11 @@ impl<S: MapStore> Target<'_, S> {
             None => self.store.delete::<T>(&key)?,
         }
         self.rows.put::<T>(&key, row);
-        let count = if row.is_some() { &mut self.outcome.written } else { &mut self.outcome.deleted };
+        let count = if row.is_some() {
+            &mut self.outcome.written
+        } else {
+            &mut self.outcome.deleted
+        };
         *count += 1;
         Ok(())
     }

@@ -12,7 +12,11 @@ use crate::store::{Devices, FamilyMaps, Names, Rows, SettingsTable};
 pub(super) fn diff_port(wanted: &PortRows, rows: &Rows, plan: &mut Plan) {
     let PortRows { id, name, v4, v6 } = wanted;
     if rows.get::<Names>(id) != name.as_ref() {
-        let phase = if name.is_some() { Phase::Names } else { Phase::Unname };
+        let phase = if name.is_some() {
+            Phase::Names
+        } else {
+            Phase::Unname
+        };
         plan.add(phase, *id, Write::Name(*id, *name));
     }
     diff_half(*id, v4, rows, plan);
@@ -33,7 +37,10 @@ pub(super) fn diff_devices(wanted: &BTreeMap<u32, Device>, rows: &Rows, plan: &m
             plan.add(Phase::Node, NODE, Write::Device(*ifindex, Some(*row)));
         }
     }
-    for (ifindex, _) in rows.iter::<Devices>().filter(|(ifindex, _)| !wanted.contains_key(ifindex)) {
+    for (ifindex, _) in rows
+        .iter::<Devices>()
+        .filter(|(ifindex, _)| !wanted.contains_key(ifindex))
+    {
         plan.add(Phase::Node, NODE, Write::Device(*ifindex, None));
     }
 }
@@ -46,25 +53,45 @@ pub(super) fn diff_addresses<F: FamilyMaps + FamilyWrites>(
 ) {
     for (addr, row) in wanted {
         if rows.get::<F::NodeAddresses>(addr) != Some(row) {
-            plan.add(Phase::Node, NODE, F::write(FamilyWrite::NodeAddress(*addr, Some(*row))));
+            plan.add(
+                Phase::Node,
+                NODE,
+                F::write(FamilyWrite::NodeAddress(*addr, Some(*row))),
+            );
         }
     }
-    for (addr, _) in rows.iter::<F::NodeAddresses>().filter(|(addr, _)| !wanted.contains_key(addr)) {
+    for (addr, _) in rows
+        .iter::<F::NodeAddresses>()
+        .filter(|(addr, _)| !wanted.contains_key(addr))
+    {
         plan.add(Phase::Node, NODE, F::write(FamilyWrite::NodeAddress(*addr, None)));
     }
 }
 
 fn diff_half<F: FamilyMaps + FamilyWrites>(id: u32, wanted: &HalfRows<F>, rows: &Rows, plan: &mut Plan) {
-    let HalfRows { services, gone, slots, backends } = wanted;
+    let HalfRows {
+        services,
+        gone,
+        slots,
+        backends,
+    } = wanted;
     for (index, row) in backends {
         let before = rows.get::<F::Backends>(index);
         if before != Some(row) {
-            plan.add(backend_phase(before, row), id, F::write(FamilyWrite::Backend(*index, *row)));
+            plan.add(
+                backend_phase(before, row),
+                id,
+                F::write(FamilyWrite::Backend(*index, *row)),
+            );
         }
     }
     for (region, indices) in slots {
         if !region.holds::<F>(id, indices, rows) {
-            plan.add(Phase::Slots, id, F::write(FamilyWrite::Slots(*region, indices.clone())));
+            plan.add(
+                Phase::Slots,
+                id,
+                F::write(FamilyWrite::Slots(*region, indices.clone())),
+            );
         }
     }
     for (key, row) in services {
@@ -82,5 +109,9 @@ fn backend_phase<A>(before: Option<&Backend<A>>, row: &Backend<A>) -> Phase {
     let active = BackendState::Active as u8;
     let was_active = before.is_some_and(|before| before.state == active);
     let leaves = [BackendState::Removed as u8, BackendState::Free as u8].contains(&row.state);
-    if leaves || (was_active && row.state != active) { Phase::Retire } else { Phase::Backends }
+    if leaves || (was_active && row.state != active) {
+        Phase::Retire
+    } else {
+        Phase::Backends
+    }
 }

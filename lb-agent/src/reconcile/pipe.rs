@@ -7,7 +7,7 @@ use lb_common::{Settings, V4, V6};
 
 use super::apply::{Outcome, apply};
 use super::diff::{diff_addresses, diff_devices, diff_port, diff_settings};
-use super::plan::Plan;
+use super::plan::{NODE, Plan};
 use super::problems::{self, Problems};
 use crate::desired::{self, Claims, DesiredPort, Surroundings};
 use crate::image::{Image, NoRoom};
@@ -146,16 +146,6 @@ impl Pipe {
         self.finish(pass, outcome)
     }
 
-    /// Whether every source has told everything once.
-    pub fn is_synced(&self) -> bool {
-        self.synced
-    }
-
-    /// The rows that the maps hold.
-    pub fn rows(&self) -> &Rows {
-        &self.rows
-    }
-
     fn claim(&mut self, service: &ObjectName, wanted: BTreeSet<desired::Claim>) {
         for other in self.claims.update(service, wanted) {
             self.world.touch(other);
@@ -170,7 +160,15 @@ impl Pipe {
             return;
         }
         let (node_port_min, node_port_max) = self.claims.node_ports().unwrap_or((1, 0));
-        diff_settings(Settings { node_port_min, node_port_max, ..self.config.settings }, &self.rows, plan);
+        diff_settings(
+            Settings {
+                node_port_min,
+                node_port_max,
+                ..self.config.settings
+            },
+            &self.rows,
+            plan,
+        );
         let Some(host) = &self.host else { return };
         let node = self.world.node(&self.config.node_name);
         if self.config.ipv4 {
@@ -181,7 +179,11 @@ impl Pipe {
         }
     }
 
+    /// Clears up what no object leads to.
     fn plan_strays(&mut self, pass: &mut Pass) {
+        for rows in self.image.cast_off(&self.rows) {
+            diff_port(&rows, &self.rows, &mut pass.plan);
+        }
         for id in std::mem::take(&mut self.strays) {
             diff_port(&self.image.retire(id, &self.rows), &self.rows, &mut pass.plan);
             pass.ports.insert(id, None);
@@ -217,11 +219,23 @@ impl Pipe {
     }
 
     fn desired(&self, service: &ObjectName) -> Vec<DesiredPort> {
-        let Some(known) = self.world.service(service) else { return Vec::new() };
-        let Config { node_name, settings: _, ipv4, ipv6 } = &self.config;
-        let around = Surroundings { node_name, claims: &self.claims, ipv4: *ipv4, ipv6: *ipv6 };
+        let Some(known) = self.world.service(service) else {
+            return Vec::new();
+        };
+        let Config {
+            node_name,
+            settings: _,
+            ipv4,
+            ipv6,
+        } = &self.config;
+        let around = Surroundings {
+            node_name,
+            claims: &self.claims,
+            ipv4: *ipv4,
+            ipv6: *ipv6,
+        };
         let slices = self.world.slices(service).map(|slice| &slice.object);
-        desired::desired(&known.object, slices, around)
+        desired::desired(&known.object, &slices, around)
     }
 
     /// Draws the conclusions from what was written: what is in use no more, what failed, what to tell.
@@ -229,19 +243,32 @@ impl Pipe {
         for (id, name) in &pass.ports {
             self.image.settle(*id, name.as_ref(), &self.rows);
         }
-        let Outcome { written, deleted, failed, held_up } = outcome;
+        let Outcome {
+            written,
+            deleted,
+            failed,
+            held_up,
+        } = outcome;
         let mut node = BTreeSet::new();
         for (id, error) in &failed {
             match pass.ports.get(id) {
                 Some(Some(name)) => {
                     let problem = self.failure(name, error);
-                    pass.problems.entry(name.service.clone()).or_default().insert(problem);
+                    pass.problems
+                        .entry(name.service.clone())
+                        .or_default()
+                        .insert(problem);
                 }
                 Some(None) => self.strays.push(*id),
-                None => _ = node.insert(node_failure(error)),
+                None if *id == NODE => _ = node.insert(node_failure(error)),
+                // Nobody's row: it is tried again in every pass.
+                None => {}
             }
         }
-        let unfinished = failed.keys().chain(&held_up).filter_map(|id| pass.ports.get(id)?.as_ref());
+        let unfinished = failed
+            .keys()
+            .chain(&held_up)
+            .filter_map(|id| pass.ports.get(id)?.as_ref());
         pass.failing.extend(unfinished.map(|name| name.service.clone()));
         let node_failed = !node.is_empty();
         self.problems.update(&ObjectName::new("", ""), node);
@@ -251,7 +278,12 @@ impl Pipe {
         }
         self.failing.extend(pass.failing);
         let retry_after = self.retry_after(node_failed);
-        Report { written, deleted, problems: self.problems.take(), retry_after }
+        Report {
+            written,
+            deleted,
+            problems: self.problems.take(),
+            retry_after,
+        }
     }
 
     fn retry_after(&mut self, node_failed: bool) -> Option<Duration> {
@@ -264,17 +296,32 @@ impl Pipe {
     }
 
     fn failure(&self, port: &PortName, error: &dyn std::error::Error) -> Problem {
-        let origin = self.world.service(&port.service).map(|known| known.origin.clone());
-        let text =
-            format!("port {}/{}: {}; its last good state stays", port.port, port.protocol.as_str(), chain(error));
-        Problem { object: Some(problems::reference(&port.service)), origin: origin.unwrap_or_default(), text }
+        let origin = self
+            .world
+            .service(&port.service)
+            .map(|known| known.origin.clone());
+        let text = format!(
+            "port {}/{}: {}; its last good state stays",
+            port.port,
+            port.protocol.as_str(),
+            chain(error)
+        );
+        Problem {
+            object: Some(problems::reference(&port.service)),
+            origin: origin.unwrap_or_default(),
+            text,
+        }
     }
 }
 
 /// What belongs to no object stands under the empty name.
 fn node_failure(error: &StoreError) -> Problem {
     let text = format!("The node's own rows: {}; tried again soon", chain(error));
-    Problem { object: None, origin: Origin::default(), text }
+    Problem {
+        object: None,
+        origin: Origin::default(),
+        text,
+    }
 }
 
 /// An error with its causes.

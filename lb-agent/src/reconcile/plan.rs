@@ -1,6 +1,8 @@
 //! What is to be written, in the one order in which no packet sees half an update.
 
-use lb_common::{Backend, Device, Family, NodeAddress, ServiceKey, ServiceName, ServiceValue, Settings, V4, V6};
+use lb_common::{
+    Backend, Device, Family, NodeAddress, ServiceKey, ServiceName, ServiceValue, Settings, V4, V6,
+};
 
 use crate::image::Region;
 

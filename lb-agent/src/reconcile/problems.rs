@@ -44,28 +44,55 @@ pub(super) fn of_objects(service: &ObjectName, world: &World, claims: &Claims) -
             "{claim} is also a front end of Service {holder}, which comes first by name and keeps it; \
              remove it from one of them"
         );
-        Problem { object: Some(reference(service)), origin: known.origin.clone(), text }
+        Problem {
+            object: Some(reference(service)),
+            origin: known.origin.clone(),
+            text,
+        }
     });
     let has_ports = !known.object.ports.is_empty();
-    let foreign = world.slices(service).filter(|slice| has_ports && !known.object.has_family(slice.object.family));
+    let foreign = world
+        .slices(service)
+        .filter(|slice| has_ports && !known.object.has_family(slice.object.family));
     let foreign = foreign.map(|slice| {
         let family = slice.object.family;
-        let text = format!("left out: Service {service} has no {family} ClusterIP, so {family} endpoints are not used");
-        let object = ObjectRef { kind: Kind::EndpointSlice, name: slice.object.name.clone() };
-        Problem { object: Some(object), origin: slice.origin.clone(), text }
+        let text = format!(
+            "left out: Service {service} has no {family} ClusterIP, so {family} endpoints are not used"
+        );
+        let object = ObjectRef {
+            kind: Kind::EndpointSlice,
+            name: slice.object.name.clone(),
+        };
+        Problem {
+            object: Some(object),
+            origin: slice.origin.clone(),
+            text,
+        }
     });
     lost.chain(foreign).collect()
 }
 
 /// How a Service is referred to.
 pub(super) fn reference(service: &ObjectName) -> ObjectRef {
-    ObjectRef { kind: Kind::Service, name: service.clone() }
+    ObjectRef {
+        kind: Kind::Service,
+        name: service.clone(),
+    }
 }
 
 fn slices_without(service: &ObjectName, world: &World) -> impl Iterator<Item = Problem> {
     world.slices(service).map(move |slice| {
-        let text = format!("left out: there is no Service {service}; add it, or mend the label kubernetes.io/service-name");
-        let object = ObjectRef { kind: Kind::EndpointSlice, name: slice.object.name.clone() };
-        Problem { object: Some(object), origin: slice.origin.clone(), text }
+        let text = format!(
+            "left out: there is no Service {service}; add it, or mend the label kubernetes.io/service-name"
+        );
+        let object = ObjectRef {
+            kind: Kind::EndpointSlice,
+            name: slice.object.name.clone(),
+        };
+        Problem {
+            object: Some(object),
+            origin: slice.origin.clone(),
+            text,
+        }
     })
 }

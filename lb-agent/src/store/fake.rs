@@ -39,7 +39,7 @@ impl FakeStore {
 
     fn has_room<T: Table>(&self, key: &T::Key) -> bool {
         match T::KIND {
-            Kind::Hash => self.rows.len::<T>() < self.size::<T>() || self.rows.get::<T>(key).is_some(),
+            Kind::Hash => self.rows.count::<T>() < self.size::<T>() || self.rows.get::<T>(key).is_some(),
             Kind::Array => {
                 let index = (key as &dyn Any).downcast_ref::<u32>();
                 index.is_some_and(|index| (*index as usize) < self.size::<T>())
@@ -55,7 +55,10 @@ impl MapStore for FakeStore {
 
     fn set<T: Table>(&mut self, key: &T::Key, value: &T::Value) -> Result<(), StoreError> {
         if !self.has_room::<T>(key) {
-            return Err(StoreError::Full { map: T::NAME, capacity: self.size::<T>() });
+            return Err(StoreError::Full {
+                map: T::NAME,
+                capacity: self.size::<T>(),
+            });
         }
         self.rows.put::<T>(key, Some(value));
         Ok(())
@@ -82,8 +85,19 @@ mod tests {
     fn a_full_hash_map_still_takes_rows_that_it_has() {
         let mut store = FakeStore::default().with_capacity::<Devices>(1);
         store.set::<Devices>(&7, &Device::default()).unwrap();
-        store.set::<Devices>(&7, &Device { role: 1, ..Device::default() }).unwrap();
-        assert!(matches!(store.set::<Devices>(&8, &Device::default()), Err(StoreError::Full { capacity: 1, .. })));
+        store
+            .set::<Devices>(
+                &7,
+                &Device {
+                    role: 1,
+                    ..Device::default()
+                },
+            )
+            .unwrap();
+        assert!(matches!(
+            store.set::<Devices>(&8, &Device::default()),
+            Err(StoreError::Full { capacity: 1, .. })
+        ));
         store.delete::<Devices>(&7).unwrap();
         store.set::<Devices>(&8, &Device::default()).unwrap();
     }
@@ -91,7 +105,11 @@ mod tests {
     #[test]
     fn an_array_ends_at_its_size() {
         let mut store = FakeStore::default().with_capacity::<Slots<V4>>(2);
-        let slot = Slot { service: 1, generation: 1, backend: 0 };
+        let slot = Slot {
+            service: 1,
+            generation: 1,
+            backend: 0,
+        };
         store.set::<Slots<V4>>(&1, &slot).unwrap();
         assert!(store.set::<Slots<V4>>(&2, &slot).is_err());
     }

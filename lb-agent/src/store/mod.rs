@@ -10,7 +10,8 @@ use std::marker::PhantomData;
 use aya::Pod;
 use lb_common::layout::map;
 use lb_common::{
-    Backend, Device, Family, Flow, FlowKey, NodeAddress, ServiceKey, ServiceName, ServiceValue, Settings, Slot, V4, V6,
+    Backend, Device, Family, Flow, FlowKey, NodeAddress, ServiceKey, ServiceName, ServiceValue, Settings,
+    Slot, V4, V6,
 };
 
 mod error;

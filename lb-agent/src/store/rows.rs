@@ -27,13 +27,16 @@ impl Rows {
     }
 
     /// How many rows a table has.
-    pub fn len<T: Table>(&self) -> usize {
+    pub fn count<T: Table>(&self) -> usize {
         self.table::<T>().map_or(0, BTreeMap::len)
     }
 
     /// Puts a row in its place, or takes it out.
     pub fn put<T: Table>(&mut self, key: &T::Key, value: Option<&T::Value>) {
-        let table = self.tables.entry(T::NAME).or_insert_with(|| Box::new(BTreeMap::<T::Key, T::Value>::new()));
+        let table = self
+            .tables
+            .entry(T::NAME)
+            .or_insert_with(|| Box::new(BTreeMap::<T::Key, T::Value>::new()));
         if let Some(table) = table.downcast_mut::<BTreeMap<T::Key, T::Value>>() {
             match value {
                 Some(value) => table.insert(*key, *value),
@@ -73,6 +76,8 @@ impl Rows {
 
 impl fmt::Debug for Rows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rows").field("tables", &self.tables.keys()).finish()
+        f.debug_struct("Rows")
+            .field("tables", &self.tables.keys())
+            .finish()
     }
 }

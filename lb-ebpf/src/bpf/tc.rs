@@ -113,8 +113,8 @@ impl Packet for Tc {
     }
 
     #[inline(always)]
-    fn read_u32(&self, at: u32) -> Result<u32, Stop> {
-        access::read_u32(self, at)
+    fn read<const WORDS: usize>(&self, at: u32) -> Result<[u32; WORDS], Stop> {
+        access::read(self, at)
     }
 
     #[inline(always)]

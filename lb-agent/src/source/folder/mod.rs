@@ -66,9 +66,17 @@ impl Folder {
     pub fn unreadable(&mut self, name: &str, why: &str) -> Vec<SourceEvent> {
         let file = self.files.entry(name.to_owned()).or_default();
         let text = format!("the file cannot be read: {why}; what it said last stays");
-        let problem = Problem { object: None, origin: Origin::new(name), text };
+        let problem = Problem {
+            object: None,
+            origin: Origin::new(name),
+            text,
+        };
         let before = mem::replace(&mut file.problems, BTreeSet::from([problem.clone()]));
-        if before.contains(&problem) { Vec::new() } else { vec![SourceEvent::Problem(problem)] }
+        if before.contains(&problem) {
+            Vec::new()
+        } else {
+            vec![SourceEvent::Problem(problem)]
+        }
     }
 
     /// The names of the files that it knows.
@@ -78,10 +86,18 @@ impl Folder {
 
     /// Takes one entry into `file`. Returns whether it is broken so that its object cannot be told.
     fn take(&mut self, name: &str, entry: Entry, before: &File, file: &mut File) -> bool {
-        let Entry { document, object, content } = entry;
+        let Entry {
+            document,
+            object,
+            content,
+        } = entry;
         let origin = Origin::new(&format!("{name}, document {document}"));
         let mut problem = |text: String| {
-            file.problems.insert(Problem { object: object.clone(), origin: origin.clone(), text });
+            file.problems.insert(Problem {
+                object: object.clone(),
+                origin: origin.clone(),
+                text,
+            });
         };
         match content {
             Content::Object(found, notices) => {
@@ -91,17 +107,27 @@ impl Folder {
                     return false;
                 }
                 notices.into_iter().for_each(&mut problem);
-                file.objects.insert(reference, Told { object: found, origin });
+                file.objects.insert(
+                    reference,
+                    Told {
+                        object: found,
+                        origin,
+                    },
+                );
             }
             Content::LeftAlone => {}
             Content::OtherKind(kind) => {
                 if self.other_kinds.insert(kind.clone()) {
-                    tracing::info!("{name}, document {document}: objects of kind {kind} are not used; left out");
+                    tracing::info!(
+                        "{name}, document {document}: objects of kind {kind} are not used; left out"
+                    );
                 }
             }
             Content::Unknown(text) => problem(text),
             Content::Broken(why) => {
-                let last = object.as_ref().and_then(|object| Some((object, before.objects.get(object)?)));
+                let last = object
+                    .as_ref()
+                    .and_then(|object| Some((object, before.objects.get(object)?)));
                 let kept = match (&object, last) {
                     (Some(_), Some(_)) => "its last good state stays until it is mended or removed",
                     (Some(_), None) => "it is left out until it is mended",
@@ -120,7 +146,10 @@ impl Folder {
     /// Puts `after` in the place of `before` and tells what that changes.
     fn replace(&mut self, name: &str, mut before: File, after: Option<File>) -> Vec<SourceEvent> {
         let found = after.as_ref();
-        let objects = before.objects.keys().chain(found.into_iter().flat_map(|file| file.objects.keys()));
+        let objects = before
+            .objects
+            .keys()
+            .chain(found.into_iter().flat_map(|file| file.objects.keys()));
         let touched: BTreeSet<ObjectRef> = objects.cloned().collect();
         let mut events = Vec::new();
         if let Some(file) = found {
@@ -149,7 +178,9 @@ impl Folder {
     /// Tells of an object what has changed.
     fn tell(&mut self, object: ObjectRef) -> Option<SourceEvent> {
         let holder = self.holders.get(&object).and_then(BTreeSet::first);
-        let now = holder.and_then(|name| self.files.get(name)?.objects.get(&object)).cloned();
+        let now = holder
+            .and_then(|name| self.files.get(name)?.objects.get(&object))
+            .cloned();
         let Some(now) = now else {
             self.holders.remove(&object);
             return self.told.remove(&object).map(|_| SourceEvent::Delete(object));
@@ -158,7 +189,10 @@ impl Folder {
             return None;
         }
         self.told.insert(object, now.clone());
-        Some(SourceEvent::Apply { object: now.object, origin: now.origin })
+        Some(SourceEvent::Apply {
+            object: now.object,
+            origin: now.origin,
+        })
     }
 
     /// Tells of files whose object another file has, too. `changed` is the file that has just been read.
@@ -171,14 +205,25 @@ impl Folder {
         }
         let Some(first) = holders.first() else { return };
         for name in &holders {
-            let Some(file) = self.files.get_mut(name) else { continue };
+            let Some(file) = self.files.get_mut(name) else {
+                continue;
+            };
             if name == first {
                 file.conflicts.remove(object);
                 continue;
             }
-            let origin = file.objects.get(object).map(|told| told.origin.clone()).unwrap_or_default();
-            let text = format!("is in {first}, too, which comes first by name and counts: remove one of them");
-            let problem = Problem { object: Some(object.clone()), origin, text };
+            let origin = file
+                .objects
+                .get(object)
+                .map(|told| told.origin.clone())
+                .unwrap_or_default();
+            let text =
+                format!("is in {first}, too, which comes first by name and counts: remove one of them");
+            let problem = Problem {
+                object: Some(object.clone()),
+                origin,
+                text,
+            };
             if file.conflicts.insert(object.clone(), problem.clone()).as_ref() != Some(&problem) {
                 events.push(SourceEvent::Problem(problem));
             }

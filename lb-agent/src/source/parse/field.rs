@@ -20,9 +20,18 @@ pub(super) enum Transport {
 
 /// The name of an object; objects without namespace are in `default`, as for kubectl.
 pub(super) fn object_name(metadata: &ObjectMeta) -> Result<ObjectName, ParseError> {
-    let missing = || ParseError::Missing { field: "metadata.name".into() };
-    let name = metadata.name.as_deref().filter(|name| !name.is_empty()).ok_or_else(missing)?;
-    Ok(ObjectName::new(metadata.namespace.as_deref().unwrap_or("default"), name))
+    let missing = || ParseError::Missing {
+        field: "metadata.name".into(),
+    };
+    let name = metadata
+        .name
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        .ok_or_else(missing)?;
+    Ok(ObjectName::new(
+        metadata.namespace.as_deref().unwrap_or("default"),
+        name,
+    ))
 }
 
 /// Refuses what cannot be a name, or would not fit the map of names.
@@ -32,11 +41,17 @@ pub(super) fn check_label(field: &str, value: &str) -> Result<(), ParseError> {
 
 /// Like [`check_label`], for another length.
 pub(super) fn check_name(field: &str, value: &str, length: usize) -> Result<(), ParseError> {
-    let letters = value.bytes().all(|letter| letter.is_ascii_alphanumeric() || letter == b'-' || letter == b'.');
+    let letters = value
+        .bytes()
+        .all(|letter| letter.is_ascii_alphanumeric() || letter == b'-' || letter == b'.');
     if letters && value.len() <= length {
         return Ok(());
     }
-    Err(ParseError::Name { field: field.into(), value: value.into(), length })
+    Err(ParseError::Name {
+        field: field.into(),
+        value: value.into(),
+        length,
+    })
 }
 
 /// A label of an object.
@@ -47,7 +62,10 @@ pub(super) fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str>
 /// A port number.
 pub(super) fn port(field: impl FnOnce() -> String, value: i32) -> Result<u16, ParseError> {
     let number = u16::try_from(value).ok().filter(|number| *number != 0);
-    number.ok_or_else(|| ParseError::Port { field: field(), value })
+    number.ok_or_else(|| ParseError::Port {
+        field: field(),
+        value,
+    })
 }
 
 /// A protocol; TCP when there is none.
@@ -56,7 +74,11 @@ pub(super) fn protocol(field: impl FnOnce() -> String, value: Option<&str>) -> R
         "TCP" => Ok(Transport::Known(Protocol::Tcp)),
         "UDP" => Ok(Transport::Known(Protocol::Udp)),
         "SCTP" => Ok(Transport::Sctp),
-        other => Err(ParseError::Unknown { field: field(), value: other.into(), known: "TCP or UDP" }),
+        other => Err(ParseError::Unknown {
+            field: field(),
+            value: other.into(),
+            known: "TCP or UDP",
+        }),
     }
 }
 
@@ -64,7 +86,10 @@ pub(super) fn protocol(field: impl FnOnce() -> String, value: Option<&str>) -> R
 pub(super) fn address(field: impl FnOnce() -> String, value: &str) -> Result<IpAddr, ParseError> {
     let value = value.trim();
     let parsed = value.parse().ok().or_else(|| decimal_ipv4(value).map(IpAddr::V4));
-    parsed.ok_or_else(|| ParseError::Address { field: field(), value: value.into() })
+    parsed.ok_or_else(|| ParseError::Address {
+        field: field(),
+        value: value.into(),
+    })
 }
 
 fn decimal_ipv4(value: &str) -> Option<Ipv4Addr> {
@@ -73,5 +98,9 @@ fn decimal_ipv4(value: &str) -> Option<Ipv4Addr> {
 }
 
 fn decimal(digits: &str) -> Option<u8> {
-    digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+    digits
+        .bytes()
+        .all(|digit| digit.is_ascii_digit())
+        .then(|| digits.parse().ok())
+        .flatten()
 }

@@ -89,7 +89,10 @@ pub enum ParseError {
 
 impl Parsed {
     fn left_alone() -> Self {
-        Self { object: None, notices: Vec::new() }
+        Self {
+            object: None,
+            notices: Vec::new(),
+        }
     }
 }
 

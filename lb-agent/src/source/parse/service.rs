@@ -30,8 +30,14 @@ pub fn service(object: &api::Service) -> Result<Parsed, ParseError> {
         external_ips: Vec::new(),
         load_balancer_ips: Vec::new(),
         ports: Vec::new(),
-        internal_policy: policy("spec.internalTrafficPolicy", spec.internal_traffic_policy.as_deref())?,
-        external_policy: policy("spec.externalTrafficPolicy", spec.external_traffic_policy.as_deref())?,
+        internal_policy: policy(
+            "spec.internalTrafficPolicy",
+            spec.internal_traffic_policy.as_deref(),
+        )?,
+        external_policy: policy(
+            "spec.externalTrafficPolicy",
+            spec.external_traffic_policy.as_deref(),
+        )?,
         affinity_seconds: affinity(spec)?,
     };
     if is_ours(object, spec, &mut notices) {
@@ -40,7 +46,10 @@ pub fn service(object: &api::Service) -> Result<Parsed, ParseError> {
         service.load_balancer_ips = load_balancer_ips(object, spec, &service, &mut notices)?;
         service.ports = ports(spec, &mut notices)?;
     }
-    Ok(Parsed { object: Some(Object::Service(service)), notices })
+    Ok(Parsed {
+        object: Some(Object::Service(service)),
+        notices,
+    })
 }
 
 fn is_ours(object: &api::Service, spec: &api::ServiceSpec, notices: &mut Vec<String>) -> bool {
@@ -48,10 +57,17 @@ fn is_ours(object: &api::Service, spec: &api::ServiceSpec, notices: &mut Vec<Str
     if foreign || spec.type_.as_deref() == Some("ExternalName") {
         return false;
     }
-    match spec.cluster_ip.as_deref().or_else(|| spec.cluster_ips.as_ref()?.first().map(String::as_str)) {
+    match spec
+        .cluster_ip
+        .as_deref()
+        .or_else(|| spec.cluster_ips.as_ref()?.first().map(String::as_str))
+    {
         Some("None") => false,
         None | Some("") => {
-            notices.push("spec.clusterIP is missing, so it has no front ends: nothing but an API server assigns one".into());
+            notices.push(
+                "spec.clusterIP is missing, so it has no front ends: nothing but an API server assigns one"
+                    .into(),
+            );
             false
         }
         Some(_) => true,
@@ -68,7 +84,10 @@ fn cluster_ips(spec: &api::ServiceSpec) -> Result<Vec<IpAddr>, ParseError> {
         let field = || format!("{field}[{place}]");
         let ip = field::address(field, text)?;
         if ips.iter().any(|other| IpFamily::of(*other) == IpFamily::of(ip)) {
-            return Err(ParseError::Duplicate { field: field(), value: format!("family {}", IpFamily::of(ip)) });
+            return Err(ParseError::Duplicate {
+                field: field(),
+                value: format!("family {}", IpFamily::of(ip)),
+            });
         }
         ips.push(ip);
     }
@@ -94,10 +113,18 @@ fn load_balancer_ips(
     if spec.type_.as_deref() != Some("LoadBalancer") {
         return Ok(Vec::new());
     }
-    let status = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    let ingress = status.and_then(|status| status.ingress.as_ref()).into_iter().flatten();
+    let status = object
+        .status
+        .as_ref()
+        .and_then(|status| status.load_balancer.as_ref());
+    let ingress = status
+        .and_then(|status| status.ingress.as_ref())
+        .into_iter()
+        .flatten();
     let vips = ingress.filter(|ingress| ingress.ip_mode.as_deref().is_none_or(|mode| mode == "VIP"));
-    let texts = vips.filter_map(|ingress| ingress.ip.as_deref()).filter(|ip| !ip.is_empty());
+    let texts = vips
+        .filter_map(|ingress| ingress.ip.as_deref())
+        .filter(|ip| !ip.is_empty());
     extra_ips("status.loadBalancer.ingress", texts, service, notices)
 }
 
@@ -114,7 +141,9 @@ fn extra_ips<'a>(
         if service.has_family(family) {
             ips.push(ip);
         } else {
-            notices.push(format!("{field}: {ip} is left out, because the Service has no {family} ClusterIP"));
+            notices.push(format!(
+                "{field}: {ip} is left out, because the Service has no {family} ClusterIP"
+            ));
         }
     }
     Ok(ips)
@@ -129,27 +158,46 @@ fn ports(spec: &api::ServiceSpec, notices: &mut Vec<String>) -> Result<Vec<Servi
         let name = port.name.as_deref().unwrap_or_default();
         field::check_name(&path("name"), name, PORT_NAME)?;
         if !names.insert(name) {
-            return Err(ParseError::Duplicate { field: path("name"), value: format!("\"{name}\"") });
+            return Err(ParseError::Duplicate {
+                field: path("name"),
+                value: format!("\"{name}\""),
+            });
         }
         let number = field::port(|| path("port"), port.port)?;
         let protocol = match field::protocol(|| path("protocol"), port.protocol.as_deref())? {
             Transport::Known(protocol) => protocol,
             Transport::Sctp => {
-                notices.push(format!("{}: SCTP is not supported yet; this port is left out", path("protocol")));
+                notices.push(format!(
+                    "{}: SCTP is not supported yet; this port is left out",
+                    path("protocol")
+                ));
                 continue;
             }
         };
         if !numbers.insert((number, protocol)) {
             let value = format!("{number}/{}", protocol.as_str());
-            return Err(ParseError::Duplicate { field: path("port"), value });
+            return Err(ParseError::Duplicate {
+                field: path("port"),
+                value,
+            });
         }
         let node_port = port.node_port.filter(|number| *number != 0);
-        let node_port = node_port.map(|number| field::port(|| path("nodePort"), number)).transpose()?;
+        let node_port = node_port
+            .map(|number| field::port(|| path("nodePort"), number))
+            .transpose()?;
         if node_port.is_some_and(|number| !node_ports.insert((number, protocol))) {
             let value = node_port.unwrap_or_default().to_string();
-            return Err(ParseError::Duplicate { field: path("nodePort"), value });
+            return Err(ParseError::Duplicate {
+                field: path("nodePort"),
+                value,
+            });
         }
-        found.push(ServicePort { name: name.into(), port: number, node_port, protocol });
+        found.push(ServicePort {
+            name: name.into(),
+            port: number,
+            node_port,
+            protocol,
+        });
     }
     Ok(found)
 }
@@ -158,9 +206,11 @@ fn policy(field: &str, value: Option<&str>) -> Result<TrafficPolicy, ParseError>
     match value {
         None | Some("Cluster" | "") => Ok(TrafficPolicy::Cluster),
         Some("Local") => Ok(TrafficPolicy::Local),
-        Some(other) => {
-            Err(ParseError::Unknown { field: field.into(), value: other.into(), known: "Cluster or Local" })
-        }
+        Some(other) => Err(ParseError::Unknown {
+            field: field.into(),
+            value: other.into(),
+            known: "Cluster or Local",
+        }),
     }
 }
 
@@ -168,8 +218,13 @@ fn affinity(spec: &api::ServiceSpec) -> Result<Option<u32>, ParseError> {
     match spec.session_affinity.as_deref() {
         None | Some("None" | "") => Ok(None),
         Some("ClientIP") => {
-            let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
-            let seconds = config.and_then(|client_ip| client_ip.timeout_seconds).unwrap_or(AFFINITY_SECONDS);
+            let config = spec
+                .session_affinity_config
+                .as_ref()
+                .and_then(|config| config.client_ip.as_ref());
+            let seconds = config
+                .and_then(|client_ip| client_ip.timeout_seconds)
+                .unwrap_or(AFFINITY_SECONDS);
             Ok(Some(u32::try_from(seconds).unwrap_or(0)))
         }
         Some(other) => Err(ParseError::Unknown {

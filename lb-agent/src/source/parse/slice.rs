@@ -20,14 +20,20 @@ pub fn endpoint_slice(object: &api::EndpointSlice) -> Result<Parsed, ParseError>
         "FQDN" => return Ok(Parsed::left_alone()),
         other => {
             let (field, value) = ("addressType".into(), other.into());
-            return Err(ParseError::Unknown { field, value, known: "IPv4 or IPv6" });
+            return Err(ParseError::Unknown {
+                field,
+                value,
+                known: "IPv4 or IPv6",
+            });
         }
     };
     if field::label(&object.metadata, HEADLESS).is_some() {
         return Ok(Parsed::left_alone());
     }
     let service = field::label(&object.metadata, SERVICE_NAME).filter(|name| !name.is_empty());
-    let missing = || ParseError::Missing { field: format!("metadata.labels[{SERVICE_NAME}]") };
+    let missing = || ParseError::Missing {
+        field: format!("metadata.labels[{SERVICE_NAME}]"),
+    };
     let service = ObjectName::new(&name.namespace, service.ok_or_else(missing)?);
     let (mut ports, mut notices) = (Vec::new(), Vec::new());
     for (place, port) in object.ports.iter().flatten().enumerate() {
@@ -36,8 +42,17 @@ pub fn endpoint_slice(object: &api::EndpointSlice) -> Result<Parsed, ParseError>
     let endpoints = object.endpoints.iter().enumerate();
     let endpoints = endpoints.map(|(place, endpoint)| self::endpoint(place, endpoint, family));
     let endpoints = endpoints.collect::<Result<_, _>>()?;
-    let slice = EndpointSlice { name, service, family, ports, endpoints };
-    Ok(Parsed { object: Some(Object::EndpointSlice(slice)), notices })
+    let slice = EndpointSlice {
+        name,
+        service,
+        family,
+        ports,
+        endpoints,
+    };
+    Ok(Parsed {
+        object: Some(Object::EndpointSlice(slice)),
+        notices,
+    })
 }
 
 /// A port; none for one without number, which means every port and so none in particular.
@@ -52,10 +67,17 @@ fn slice_port(
     match field::protocol(|| path("protocol"), port.protocol.as_deref())? {
         Transport::Known(protocol) => {
             let name = port.name.as_deref().unwrap_or_default().into();
-            Ok(Some(SlicePort { name, port: number, protocol }))
+            Ok(Some(SlicePort {
+                name,
+                port: number,
+                protocol,
+            }))
         }
         Transport::Sctp => {
-            notices.push(format!("{}: SCTP is not supported yet; this port is left out", path("protocol")));
+            notices.push(format!(
+                "{}: SCTP is not supported yet; this port is left out",
+                path("protocol")
+            ));
             Ok(None)
         }
     }
@@ -63,13 +85,24 @@ fn slice_port(
 
 fn endpoint(place: usize, endpoint: &api::Endpoint, family: IpFamily) -> Result<Endpoint, ParseError> {
     let field = || format!("endpoints[{place}].addresses[0]");
-    let text = endpoint.addresses.first().ok_or_else(|| ParseError::Missing { field: field() })?;
+    let text = endpoint
+        .addresses
+        .first()
+        .ok_or_else(|| ParseError::Missing { field: field() })?;
     let address = field::address(field, text)?;
     if IpFamily::of(address) != family {
-        return Err(ParseError::Family { field: field(), value: text.clone(), family });
+        return Err(ParseError::Family {
+            field: field(),
+            value: text.clone(),
+            family,
+        });
     }
     let node = endpoint.node_name.as_deref().map(Into::into);
-    Ok(Endpoint { address, conditions: conditions(endpoint.conditions.as_ref()), node })
+    Ok(Endpoint {
+        address,
+        conditions: conditions(endpoint.conditions.as_ref()),
+        node,
+    })
 }
 
 fn conditions(conditions: Option<&api::EndpointConditions>) -> Conditions {

@@ -99,18 +99,27 @@ impl ManifestSource {
     /// Reads `folder` and watches it from a thread of its own, until the value is dropped or `events` is closed.
     pub fn watch(folder: &Path, events: mpsc::Sender<Vec<SourceEvent>>) -> Result<Self, SourceError> {
         let name = folder.display().to_string();
-        fs::read_dir(folder).map_err(|source| SourceError::Folder { folder: name.clone(), source })?;
+        fs::read_dir(folder).map_err(|source| SourceError::Folder {
+            folder: name.clone(),
+            source,
+        })?;
         let (stop, wakes) = channel();
         let wake = stop.clone();
         // The thread may be gone; then nobody wants to know.
         let handler = move |event| drop(wake.send(Wake::Changed(event)));
-        let watch_error = |source| SourceError::Watch { folder: name.clone(), source };
+        let watch_error = |source| SourceError::Watch {
+            folder: name.clone(),
+            source,
+        };
         let watcher = notify::recommended_watcher(handler).map_err(watch_error)?;
         let mut reader = Reader::new(folder.to_owned(), watcher);
         reader.watch().map_err(watch_error)?;
         let thread = thread::Builder::new().name("manifests".into());
         let run = move || reader.run(&wakes, &events);
-        thread.spawn(run).map_err(|source| SourceError::Thread { folder: name.clone(), source })?;
+        thread.spawn(run).map_err(|source| SourceError::Thread {
+            folder: name.clone(),
+            source,
+        })?;
         Ok(Self { stop })
     }
 }
@@ -125,7 +134,15 @@ impl Drop for ManifestSource {
 impl Reader {
     fn new(path: PathBuf, watcher: RecommendedWatcher) -> Self {
         let (folder, stamps, writing) = Default::default();
-        Self { path, watcher, watched: None, folder, stamps, writing, folder_problem: None }
+        Self {
+            path,
+            watcher,
+            watched: None,
+            folder,
+            stamps,
+            writing,
+            folder_problem: None,
+        }
     }
 
     fn run(mut self, wakes: &Receiver<Wake>, events: &mpsc::Sender<Vec<SourceEvent>>) {
@@ -173,7 +190,8 @@ impl Reader {
             }
             EventKind::Access(_) => return false,
             EventKind::Modify(ModifyKind::Data(_)) => {
-                self.writing.extend(names.map(|name| (name.to_owned(), Instant::now())));
+                self.writing
+                    .extend(names.map(|name| (name.to_owned(), Instant::now())));
             }
             EventKind::Modify(ModifyKind::Name(_)) => names.for_each(|name| _ = self.writing.remove(name)),
             _ => {}
@@ -190,7 +208,11 @@ impl Reader {
         };
         self.folder_problem = None;
         let mut events = Vec::new();
-        let gone = self.folder.files().filter(|name| !files.contains_key(*name)).cloned();
+        let gone = self
+            .folder
+            .files()
+            .filter(|name| !files.contains_key(*name))
+            .cloned();
         for name in gone.collect::<BTreeSet<_>>() {
             self.stamps.remove(&name);
             events.extend(self.folder.remove(&name));
@@ -217,12 +239,18 @@ impl Reader {
     /// The manifest files that are there; links are followed.
     fn list(&mut self) -> io::Result<BTreeMap<String, Stamp>> {
         if self.watched != Some(fs::metadata(&self.path)?.ino()) {
-            self.watch().map_err(|error| io::Error::other(error.to_string()))?;
+            self.watch()
+                .map_err(|error| io::Error::other(error.to_string()))?;
         }
         let mut files = BTreeMap::new();
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            let Some(name) = entry.file_name().to_str().filter(|name| is_manifest(name)).map(str::to_owned) else {
+            let Some(name) = entry
+                .file_name()
+                .to_str()
+                .filter(|name| is_manifest(name))
+                .map(str::to_owned)
+            else {
                 continue;
             };
             if let Ok(metadata) = fs::metadata(entry.path())
@@ -247,20 +275,31 @@ impl Reader {
         }
         self.folder_problem = Some(text.clone());
         let origin = Origin::new(&self.path.display().to_string());
-        vec![SourceEvent::Problem(Problem { object: None, origin, text })]
+        vec![SourceEvent::Problem(Problem {
+            object: None,
+            origin,
+            text,
+        })]
     }
 }
 
 impl Stamp {
     fn of(metadata: &fs::Metadata) -> Self {
         let modified = (metadata.mtime(), metadata.mtime_nsec());
-        Self { device: metadata.dev(), inode: metadata.ino(), size: metadata.size(), modified }
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified,
+        }
     }
 }
 
 /// Whether a file is to be read: editors' and copiers' own files are not.
 fn is_manifest(name: &str) -> bool {
-    let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
+    let extension = Path::new(name)
+        .extension()
+        .and_then(|extension| extension.to_str());
     !name.starts_with('.') && matches!(extension, Some("yaml" | "yml" | "json"))
 }
 
