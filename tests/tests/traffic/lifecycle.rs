@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lb_common::DropReason;
+use anyhow::Result;
+use lb_common::{Counter, DropReason};
 use lb_tests::dns::{self, Resolver};
 use lb_tests::echo::Echo;
 use lb_tests::family::Family;
@@ -128,6 +129,34 @@ fn a_pod_that_comes_later_reaches_services_at_once() {
             assert_eq!(answer.client.ip(), pod.addresses.of(family));
         }
     }
+}
+
+#[test]
+fn connections_survive_a_flood_of_other_flows() {
+    need_root!();
+    let mut world = World::new(&[0, 1, 2]).unwrap();
+    world.agent.stop().unwrap();
+    world.agent.command(&world.topology.node1, &["cleanup"]).unwrap();
+    world
+        .agent
+        .start(&world.topology.node1, &["--max-flows", "2048"])
+        .unwrap();
+    for family in Family::BOTH {
+        on(&world.topology.client, || {
+            let open = || Echo::open(vip(family, ECHO_TCP), None);
+            let mut connections: Vec<_> = (0..50).map(|_| open()).collect::<Result<_>>()?;
+            for _ in 0..3000 {
+                dns::ask(vip(family, DNS))?;
+            }
+            // Halves of flows are made whole when they are a second old.
+            thread::sleep(Duration::from_millis(1100));
+            connections
+                .iter_mut()
+                .try_for_each(|connection| connection.say("still here"))
+        });
+    }
+    let opened = world.agent.maps().counter(Counter::FlowOpened).unwrap();
+    assert!(opened > 6100, "no entry was evicted: {opened} flows were opened");
 }
 
 #[test]
