@@ -13,6 +13,7 @@ use lb_tests::http;
 use lb_tests::manifests::{Condition, DNS, ECHO_TCP, HTTP};
 use lb_tests::maps::Protocol;
 use lb_tests::need_root;
+use lb_tests::topology::CLIENT;
 use lb_tests::world::{World, web};
 
 use super::{Loads, on, vip};
@@ -145,8 +146,9 @@ fn connections_survive_a_flood_of_other_flows() {
         on(&world.topology.client, || {
             let open = || Echo::open(vip(family, ECHO_TCP), None);
             let mut connections: Vec<_> = (0..50).map(|_| open()).collect::<Result<_>>()?;
-            for _ in 0..3000 {
-                dns::ask(vip(family, DNS))?;
+            for port in 10_000..13_000 {
+                let own = SocketAddr::new(CLIENT.of(family), port);
+                Resolver::open(vip(family, DNS), Some(own))?.ask()?;
             }
             // Halves of flows are made whole when they are a second old.
             thread::sleep(Duration::from_millis(1100));
