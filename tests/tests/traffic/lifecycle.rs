@@ -122,7 +122,11 @@ fn a_pod_that_comes_later_reaches_services_at_once() {
     need_root!();
     let world = World::new(&[0, 2]).unwrap();
     for number in 0..3 {
-        let pod = world.topology.add_pod("late", 200 + number).unwrap();
+        // A name of its own: the kernel takes its time to remove the devices of the pod before.
+        let pod = world
+            .topology
+            .add_pod(&format!("late-{number}"), 200 + number)
+            .unwrap();
         // As long as a pod takes to start its first process.
         thread::sleep(Duration::from_millis(100));
         for family in Family::BOTH {
