@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use lb_common::{Counter, Device, DropReason, Flow, FlowKey, ServiceStats, Settings, V4, V6};
 
-pub use self::tables::{FamilyTables, Kept};
+pub use self::tables::{Endpoint, FamilyTables, Kept};
 use crate::link::{self, Network};
 use crate::stage;
 use crate::verdict::Stop;

@@ -8,6 +8,9 @@ use lb_common::{Backend, Family, FlowKey, NodeAddress, Port, ServiceKey, Service
 use super::{Flows, Host};
 use crate::wire::Wire;
 
+/// An address with a port.
+pub type Endpoint<A> = (A, Port);
+
 /// Tables of one family.
 #[derive(Debug)]
 pub struct FamilyTables<F: Family> {
@@ -26,7 +29,7 @@ pub struct FamilyTables<F: Family> {
     /// Addresses, with the device that the route to each leads out of.
     pub routes: BTreeSet<(F::Addr, u32)>,
     /// Connected UDP sockets: local endpoint and peer.
-    pub sockets: BTreeSet<((F::Addr, Port), (F::Addr, Port))>,
+    pub sockets: BTreeSet<(Endpoint<F::Addr>, Endpoint<F::Addr>)>,
     /// Replaces a front end right after it was looked up: an update in the middle of a packet.
     pub flip: RefCell<Option<(ServiceKey<F::Addr>, ServiceValue)>>,
     /// Front ends that [`FamilyTables::flip`] has replaced.
