@@ -8,6 +8,8 @@
 
 pub mod addr;
 pub mod backend;
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod counter;
 pub mod device;
 pub mod drop;

@@ -20,3 +20,7 @@ pod! {
     FlowKey<Ip4>, FlowKey<Ip6>, Flow<Ip4>, Flow<Ip6>,
     Device, NodeAddress, Settings,
 }
+
+#[cfg(feature = "bench")]
+// SAFETY: as above: integers and an array of them, no padding.
+unsafe impl aya::Pod for crate::bench::Plan {}

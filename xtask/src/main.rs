@@ -1,2 +1,87 @@
-//! xtask
-fn main() {}
+//! Sluice's own commands: `cargo xtask build | test | demo | bench | check`.
+//!
+//! Each of them finds or installs what it needs, says what it found, and leaves the output of its tools in log
+//! files. Continuous integration calls nothing else.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod build;
+mod check;
+mod demo;
+mod object_check;
+mod privilege;
+mod steps;
+mod test;
+mod tidy;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use workspace::{Profile, Workspace};
+
+/// Build, try, test and measure Sluice.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the BPF objects, check them, and build the agent.
+    Build {
+        /// Build the agent with optimizations (the BPF objects always are).
+        #[arg(long)]
+        release: bool,
+    },
+    /// Build everything and run all tests; without root, those that need it are skipped by name.
+    Test {
+        /// Only tests whose name contains this text.
+        #[arg(long)]
+        filter: Option<String>,
+    },
+    /// Show a cluster of network namespaces on this machine (needs root).
+    Demo {
+        /// Passed on to the demo.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Measure (needs root).
+    Bench {
+        /// The group to measure, for example `packets`; all groups without it.
+        group: Option<String>,
+        /// How to print the figures: with `json`, nothing else goes to standard output.
+        #[arg(long)]
+        output: Option<bench::Output>,
+    },
+    /// Formatting, clippy on both sides, cargo-deny and the rules of the house.
+    Check,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match Workspace::open().and_then(|workspace| run(&workspace, cli.command)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(workspace: &Workspace, command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Build { release } => {
+            build::run(workspace, if release { Profile::Release } else { Profile::Dev })
+        }
+        Command::Test { filter } => test::run(workspace, filter.as_deref()),
+        Command::Demo { args } => demo::run(workspace, &args),
+        Command::Bench { group, output } => bench::run(workspace, group.as_deref(), output),
+        Command::Check => check::run(workspace),
+    }
+}

@@ -1,0 +1,206 @@
+//! The wrappers and the floors.
+
+use core::arch::asm;
+use core::mem::MaybeUninit;
+
+use aya_ebpf::bindings::{__sk_buff, bpf_fib_lookup, xdp_action, xdp_md};
+use aya_ebpf::btf_maps::{Array, LruHashMap, ProgramArray};
+use aya_ebpf::helpers::{bpf_fib_lookup as fib_lookup, bpf_tail_call};
+use aya_ebpf::macros::btf_map;
+use lb_common::bench::Plan;
+use lb_common::{Flow, FlowKey, Ip4};
+
+/// The packet to restore.
+#[btf_map(name = "bench_plan")]
+static PLAN: Array<Plan, 1> = Array::new();
+
+/// The program under test at index 0.
+#[btf_map(name = "bench_target")]
+static TARGET: ProgramArray<1> = ProgramArray::new();
+
+/// One entry, for the floor of a look-up.
+#[btf_map(name = "bench_flows")]
+static FLOWS: LruHashMap<FlowKey<Ip4>, Flow<Ip4>, 524_288> = LruHashMap::new();
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+const NEXT: i32 = -1;
+const BROKEN: i32 = 99;
+
+/// Restores an IPv4 TCP packet, then runs the target.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn bench_wrap4(skb: *mut __sk_buff) -> i32 {
+    const SOURCE: usize = 12 + 2;
+    const DESTINATION: usize = 16 + 2;
+    const PORTS: usize = 20;
+    wrap::<10>(skb, PORTS, SOURCE, DESTINATION)
+}
+
+/// Restores an IPv6 TCP packet, then runs the target.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn bench_wrap6(skb: *mut __sk_buff) -> i32 {
+    const SOURCE: usize = 8 + 14;
+    const DESTINATION: usize = 24 + 14;
+    const PORTS: usize = 40;
+    wrap::<15>(skb, PORTS, SOURCE, DESTINATION)
+}
+
+/// What the wrapper runs when it is measured alone.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn bench_empty(_skb: *mut __sk_buff) -> i32 {
+    NEXT
+}
+
+/// `ports`, and the last two bytes of `source` and `destination`: offsets from the network header.
+#[inline(always)]
+fn wrap<const WORDS: usize>(skb: *mut __sk_buff, ports: usize, source: usize, destination: usize) -> i32 {
+    let Some(plan) = PLAN.get_ptr_mut(0) else {
+        return BROKEN;
+    };
+    // SAFETY: the kernel gives a valid context; the pointers are compared before use; the row is the bench's alone.
+    unsafe {
+        let data = (*skb).data as usize + Plan::START;
+        if data + WORDS * 4 > (*skb).data_end as usize {
+            return BROKEN;
+        }
+        for word in 0..WORDS {
+            if let Some(value) = (*plan).words.get(word) {
+                store32(data + word * 4, *value);
+            }
+        }
+        let run = (*plan).run & (*plan).mask;
+        (*plan).run = (*plan).run.wrapping_add(1);
+        let (client, port) = if (*plan).clients_first == 0 { (run >> 16, run) } else { (run & 0xfff, run >> 12) };
+        let port = ((*plan).first_port + (port & 0xffff)) as u16;
+        let (port_at, addr_at) = if (*plan).client_is_destination == 0 {
+            (ports, source)
+        } else {
+            (ports + 2, destination)
+        };
+        store16(data + port_at, port.to_be());
+        // The first client's address ends with 1.
+        store16(data + addr_at, (client as u16).wrapping_add(1).to_be());
+        bpf_tail_call(skb.cast(), (&raw const TARGET).cast_mut().cast(), 0);
+    }
+    BROKEN
+}
+
+/// # Safety
+/// Four bytes at `at` must be in the packet.
+#[inline(always)]
+unsafe fn store32(at: usize, word: u32) {
+    // SAFETY: the caller's promise.
+    unsafe { asm!("*(u32 *)({0} + 0) = {1}", in(reg) at, in(reg) u64::from(word), options(nostack)) };
+}
+
+/// # Safety
+/// Two bytes at `at` must be in the packet.
+#[inline(always)]
+unsafe fn store16(at: usize, word: u16) {
+    // SAFETY: the caller's promise.
+    unsafe { asm!("*(u16 *)({0} + 0) = {1}", in(reg) at, in(reg) u64::from(word), options(nostack)) };
+}
+
+/// Floor: nothing at all.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn floor_pass(_ctx: *mut xdp_md) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// Floor: swap the MAC addresses and send back.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn floor_tx(ctx: *mut xdp_md) -> u32 {
+    // SAFETY: the kernel gives a valid context; the pointers are compared before use.
+    unsafe {
+        let data = (*ctx).data as usize;
+        if data + 12 > (*ctx).data_end as usize {
+            return xdp_action::XDP_ABORTED;
+        }
+        let words = data as *mut [u16; 6];
+        let [a, b, c, d, e, f] = *words;
+        *words = [d, e, f, a, b, c];
+    }
+    xdp_action::XDP_TX
+}
+
+/// Floor: one hit in an LRU map of the flow table's size.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn floor_lru_hit(_ctx: *mut xdp_md) -> u32 {
+    let key = FlowKey {
+        src: Ip4::new([10, 0, 0, 1]),
+        dst: Ip4::new([10, 96, 0, 1]),
+        src_port: lb_common::Port::new(1),
+        dst_port: lb_common::Port::new(80),
+        protocol: 6,
+        stage: 1,
+        pad: [0; 2],
+    };
+    match FLOWS.get_ptr(key) {
+        Some(_) => xdp_action::XDP_PASS,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// Floor: one FIB look-up, IPv4, of the packet's destination.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn floor_fib4(ctx: *mut xdp_md) -> u32 {
+    const AF_INET: u8 = 2;
+    fib(ctx, AF_INET, Plan::START + 12)
+}
+
+/// Floor: one FIB look-up, IPv6, of the packet's destination.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn floor_fib6(ctx: *mut xdp_md) -> u32 {
+    const AF_INET6: u8 = 10;
+    fib(ctx, AF_INET6, Plan::START + 8)
+}
+
+#[inline(always)]
+fn fib(ctx: *mut xdp_md, family: u8, addresses: usize) -> u32 {
+    const SIZE: usize = size_of::<bpf_fib_lookup>();
+    let mut params = MaybeUninit::<[u64; SIZE / 8]>::uninit();
+    let words = params.as_mut_ptr().cast::<u64>();
+    for word in 0..SIZE / 8 {
+        // SAFETY: within the array; volatile, so that it does not become a call to memset.
+        unsafe { words.add(word).write_volatile(0) };
+    }
+    let params = words.cast::<bpf_fib_lookup>();
+    // SAFETY: all zero is a valid value; the context is valid; packet pointers are compared before use.
+    unsafe {
+        let data = (*ctx).data as usize + addresses;
+        if data + 32 > (*ctx).data_end as usize {
+            return xdp_action::XDP_ABORTED;
+        }
+        (*params).family = family;
+        (*params).ifindex = (*ctx).ingress_ifindex;
+        let at = data as *const [u16; 16];
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *at;
+        let pair = |low: u16, high: u16| u32::from(low) | u32::from(high) << 16;
+        if family == 2 {
+            (*params).__bindgen_anon_3.ipv4_src = pair(a, b);
+            (*params).__bindgen_anon_4.ipv4_dst = pair(c, d);
+        } else {
+            (*params).__bindgen_anon_3.ipv6_src = [pair(a, b), pair(c, d), pair(e, f), pair(g, h)];
+            (*params).__bindgen_anon_4.ipv6_dst = [pair(i, j), pair(k, l), pair(m, n), pair(o, p)];
+        }
+        match fib_lookup(ctx.cast(), params, SIZE as i32, 0) {
+            0 => xdp_action::XDP_PASS,
+            _ => xdp_action::XDP_ABORTED,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What is compared with: programs that do one thing.
+
+use std::fmt;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::Ebpf;
+use aya::maps::HashMap;
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use lb_common::{Flow, FlowKey, Ip4, Port, protocol};
+use serde::Serialize;
+
+use super::cases::{self, Case, Path};
+use super::lab;
+use super::{ROUNDS, RUNS};
+use crate::netns::{Netns, veth};
+
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+
+/// Nanoseconds per run, fastest round.
+#[derive(Debug, Serialize)]
+pub struct Floors {
+    /// `XDP_PASS` and nothing else.
+    pub xdp_pass: u64,
+    /// Swap the MAC addresses, `XDP_TX`.
+    pub xdp_tx: u64,
+    /// One hit in an LRU map of the flow table's size.
+    pub lru_hit: u64,
+    /// One IPv4 `bpf_fib_lookup` that finds a neighbour.
+    pub fib_lookup_ipv4: u64,
+    /// One IPv6 `bpf_fib_lookup` that finds a neighbour.
+    pub fib_lookup_ipv6: u64,
+}
+
+impl fmt::Display for Floors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { xdp_pass, xdp_tx, lru_hit, fib_lookup_ipv4, fib_lookup_ipv6 } = self;
+        write!(
+            f,
+            "XDP_PASS {xdp_pass}, XDP_TX {xdp_tx}, LRU hit {lru_hit}, bpf_fib_lookup {fib_lookup_ipv4} (IPv4) \
+             {fib_lookup_ipv6} (IPv6)"
+        )
+    }
+}
+
+pub(super) fn measure() -> Result<Floors> {
+    // Routes for the FIB look-ups, in a namespace of their own.
+    let (inside, outside) = (Netns::new("fib-in")?, Netns::new("fib-out")?);
+    veth((&inside, "eth0"), (&outside, "eth0"))?;
+    inside.ip(
+        "addr add 10.1.0.254/16 dev eth0\n\
+         addr add fd00:1::fe/64 dev eth0 nodad\n\
+         neigh add 10.1.0.2 lladdr 02:00:00:00:00:09 dev eth0\n\
+         neigh add fd00:1::2 lladdr 02:00:00:00:00:09 dev eth0\n\
+         route add 10.96.0.0/16 via 10.1.0.2\n\
+         route add fd00:60::/64 via fd00:1::2",
+    )?;
+    inside.sysctls(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
+    inside.run(|| {
+        let device = nix::net::if_::if_nametoindex("eth0").context("no eth0")?;
+        Ok(Floors {
+            xdp_pass: fastest("floor_pass", cases::Family::V4, device, XDP_PASS)?,
+            xdp_tx: fastest("floor_tx", cases::Family::V4, device, XDP_TX)?,
+            lru_hit: fastest("floor_lru_hit", cases::Family::V4, device, XDP_PASS)?,
+            fib_lookup_ipv4: fastest("floor_fib4", cases::Family::V4, device, XDP_PASS)?,
+            fib_lookup_ipv6: fastest("floor_fib6", cases::Family::V6, device, XDP_PASS)?,
+        })
+    })
+}
+
+fn fastest(name: &str, family: cases::Family, device: u32, verdict: u32) -> Result<u64> {
+    let mut ebpf = Ebpf::load_file(lab::object("bench.o")?)?;
+    fill(&mut ebpf)?;
+    let program: &mut Xdp = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
+    program.load()?;
+    let frame = Case { name: "", path: Path::PreHit, family, flows: 1 }.frame();
+    let context = xdp_context(frame.len() as u32, device);
+    let mut fastest = u64::MAX;
+    for _round in 0..ROUNDS {
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            ctx_in: Some(&context),
+            repeat: RUNS,
+            ..TestRunOptions::default()
+        };
+        let done = program.test_run(options).with_context(|| format!("cannot run {name}"))?;
+        ensure!(done.return_value == verdict, "{name}: verdict {}", done.return_value);
+        fastest = fastest.min(done.duration.as_nanos() as u64);
+    }
+    Ok(fastest)
+}
+
+/// `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+fn xdp_context(length: u32, device: u32) -> Vec<u8> {
+    [0, length, 0, device, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect()
+}
+
+fn fill(ebpf: &mut Ebpf) -> Result<()> {
+    let mut flows: HashMap<_, FlowKey<Ip4>, Flow<Ip4>> =
+        HashMap::try_from(ebpf.map_mut("bench_flows").context("no bench_flows")?)?;
+    let key = FlowKey {
+        src: Ip4::new([10, 0, 0, 1]),
+        dst: Ip4::new([10, 96, 0, 1]),
+        src_port: Port::new(1),
+        dst_port: Port::new(80),
+        protocol: protocol::TCP,
+        stage: 1,
+        pad: [0; 2],
+    };
+    Ok(flows.insert(key, Flow::default(), 0)?)
+}

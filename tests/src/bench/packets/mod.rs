@@ -1,0 +1,105 @@
+//! Nanoseconds per packet, by `BPF_PROG_TEST_RUN`.
+//!
+//! A repeated run gives the program the packet as the run before left it, so a wrapper program restores the packet
+//! and then tail-calls the program under test. The wrapper is measured alone, with an empty program to call, in the
+//! same rounds, and subtracted. Each measurement checks verdict and counters, so that a number can only come from the
+//! path that it names.
+
+mod cases;
+mod floors;
+mod frame;
+mod lab;
+
+use anyhow::{Result, ensure};
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
+use serde::Serialize;
+
+use cases::Case;
+use lab::Lab;
+
+/// Runs in one round.
+const RUNS: u32 = 500_000;
+/// Rounds; the minimum and the median are reported.
+const ROUNDS: usize = 9;
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// One row for each case, family and number of flows.
+    pub cases: Vec<Measured>,
+    /// What is compared with: nanoseconds (minimum) of programs that do one thing.
+    pub floors: floors::Floors,
+}
+
+/// One measured case.
+#[derive(Debug, Serialize)]
+pub struct Measured {
+    /// Name of the case.
+    pub name: &'static str,
+    /// `ipv4` or `ipv6`.
+    pub family: &'static str,
+    /// Flows that the packets belong to in turn. For new flows: clients that they come from in turn.
+    pub flows: u32,
+    /// Fastest round, wrapper included.
+    pub ns_min: u64,
+    /// Middle round, wrapper included.
+    pub ns_median: u64,
+    /// Fastest round of the wrapper alone.
+    pub wrapper_ns: u64,
+    /// `ns_min` without the wrapper.
+    pub net_ns: u64,
+}
+
+/// Measures everything; `progress` is told what comes next.
+pub fn run(progress: impl Fn(&str)) -> Result<Report> {
+    let mut measured = Vec::new();
+    for case in cases::all() {
+        progress(&format!("{} {} {}", case.name, case.family.name(), case.flows));
+        measured.push(measure(&case)?);
+    }
+    progress("floors");
+    Ok(Report { cases: measured, floors: floors::measure()? })
+}
+
+fn measure(case: &Case) -> Result<Measured> {
+    let mut lab = Lab::new(case)?;
+    // Fills the flow table, where the case does, and warms the caches.
+    for _round in 0..case.warm_up_rounds() {
+        lab.run_target(RUNS)?;
+    }
+    let (mut with, mut alone) = (Vec::new(), Vec::new());
+    for _round in 0..ROUNDS {
+        alone.push(lab.run_empty(RUNS)?);
+        with.push(lab.run_target(RUNS)?);
+    }
+    with.sort_unstable();
+    alone.sort_unstable();
+    ensure!(with.len() == ROUNDS && alone.len() == ROUNDS, "no rounds");
+    let (ns_min, ns_median, wrapper_ns) = (with[0], with[ROUNDS / 2], alone[0]);
+    Ok(Measured {
+        name: case.name,
+        family: case.family.name(),
+        flows: case.flows,
+        ns_min,
+        ns_median,
+        wrapper_ns,
+        net_ns: ns_min.saturating_sub(wrapper_ns),
+    })
+}
+
+impl Report {
+    /// For people.
+    pub fn table(&self) -> String {
+        let mut table = Table::new();
+        table.load_preset(NOTHING).set_header(["CASE", "FAMILY", "FLOWS", "NS MIN", "NS MEDIAN", "WRAPPER", "NET"]);
+        for row in &self.cases {
+            let numbers = [u64::from(row.flows), row.ns_min, row.ns_median, row.wrapper_ns, row.net_ns];
+            table.add_row([row.name.to_owned(), row.family.to_owned()].into_iter().chain(numbers.map(|n| n.to_string())));
+        }
+        for column in table.column_iter_mut().skip(2) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        format!("{table}\n\nfloors (ns): {}\n", self.floors)
+    }
+}

@@ -1,0 +1,52 @@
+//! `cargo xtask bench`: the bench of lb-tests, built with optimizations.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::{
+    demo::run_program,
+    privilege::require_root,
+    workspace::{Profile, Workspace},
+};
+
+/// How the figures are printed.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// For programs; nothing else goes to standard output.
+    Json,
+}
+
+/// Builds everything and measures one group, or all.
+pub(crate) fn run(workspace: &Workspace, group: Option<&str>, output: Option<Output>) -> Result<ExitCode> {
+    require_root("bench")?;
+    run_program(workspace, "bench", Profile::Release, &arguments(group, output))
+}
+
+fn arguments(group: Option<&str>, output: Option<Output>) -> Vec<String> {
+    let output: &[&str] = match output {
+        Some(Output::Json) => &["--output", "json"],
+        Some(Output::Text) | None => &[],
+    };
+    group
+        .iter()
+        .chain(output)
+        .map(|argument| (*argument).to_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_passed_on() {
+        assert_eq!(
+            arguments(Some("packets"), Some(Output::Json)),
+            ["packets", "--output", "json"]
+        );
+        assert!(arguments(None, None).is_empty());
+    }
+}
