@@ -12,7 +12,7 @@ use crate::packet::{PacketBuilder, flag};
 
 /// Engines with the same rows, flows and clock.
 pub struct Bed<'a, F: TestFamily> {
-    engines: &'a mut [&'a mut dyn Engine<F>],
+    engines: Vec<&'a mut dyn Engine<F>>,
     /// What [`Bed::write`] writes.
     pub rows: Rows<F>,
     /// The protocol of the services.
@@ -25,15 +25,15 @@ pub struct Bed<'a, F: TestFamily> {
 
 impl<'a, F: TestFamily> Bed<'a, F> {
     /// A bed with the standard rows for services of this protocol.
-    pub fn new(engines: &'a mut [&'a mut dyn Engine<F>], protocol: u8) -> Self {
+    pub fn new(engines: &'a mut [&mut dyn Engine<F>], protocol: u8) -> Self {
         let mut bed = Self {
-            engines,
+            engines: engines.iter_mut().map(|engine| &mut **engine as &mut dyn Engine<F>).collect(),
             rows: Rows::new(protocol),
             protocol,
             device: UPLINK,
             segments: 1,
         };
-        for engine in bed.engines.iter_mut() {
+        for engine in &mut bed.engines {
             engine.forget();
         }
         bed.write();
@@ -42,7 +42,7 @@ impl<'a, F: TestFamily> Bed<'a, F> {
 
     /// Writes the rows into all engines.
     pub fn write(&mut self) {
-        for engine in self.engines.iter_mut() {
+        for engine in &mut self.engines {
             engine.write(&self.rows);
         }
     }
@@ -93,7 +93,7 @@ impl<'a, F: TestFamily> Bed<'a, F> {
     #[track_caller]
     pub fn run(&mut self, program: Program, bytes: &[u8]) -> Step {
         let (mut first, mut flows) = (None, Flows::new());
-        for engine in self.engines.iter_mut() {
+        for engine in &mut self.engines {
             let before = engine.counts();
             let step = run_on(*engine, program, bytes, self.device, self.segments, &before);
             let now = normal(*engine);
@@ -160,7 +160,7 @@ impl<'a, F: TestFamily> Bed<'a, F> {
     #[track_caller]
     pub fn evict(&mut self, stage: Stage, source: SocketAddr, destination: SocketAddr) {
         let key = self.key(stage, source, destination);
-        for engine in self.engines.iter_mut() {
+        for engine in &mut self.engines {
             let mut flows = engine.flows();
             assert!(flows.remove(&key).is_some(), "{key:?} is not in {flows:?}");
             engine.set_flows(&flows);
@@ -169,7 +169,7 @@ impl<'a, F: TestFamily> Bed<'a, F> {
 
     /// Makes all flows older by so many seconds.
     pub fn wait(&mut self, seconds: u32) {
-        for engine in self.engines.iter_mut() {
+        for engine in &mut self.engines {
             let mut flows = engine.flows();
             for flow in flows.values_mut() {
                 flow.last_seen = flow.last_seen.wrapping_sub(seconds * UNIT);
@@ -181,14 +181,14 @@ impl<'a, F: TestFamily> Bed<'a, F> {
     /// Connects a UDP socket of the node.
     pub fn connect(&mut self, local: SocketAddr, peer: SocketAddr) {
         let (local, peer) = (parts::<F>(local), parts::<F>(peer));
-        for engine in self.engines.iter_mut() {
+        for engine in &mut self.engines {
             engine.connect(local, peer);
         }
     }
 
     /// The host engine, when it is the only one: for what cannot be done to the kernel.
     pub fn host_alone(&mut self) -> Option<&mut Host> {
-        match self.engines {
+        match self.engines.as_mut_slice() {
             [only] => only.host(),
             _ => None,
         }
