@@ -18,6 +18,11 @@ pub mod tcp_flag {
     pub const ACK: u8 = 0x10;
 }
 
+/// The least length of a TCP header.
+const TCP_LENGTH: u32 = 20;
+/// The length of a UDP header.
+const UDP_LENGTH: u32 = 8;
+
 /// The parsed packet: offsets and the tuple, which is at once the key of the flow table.
 #[derive(Clone, Copy, Debug)]
 pub struct Headers<F: Wire> {
@@ -48,6 +53,10 @@ impl<F: Wire> Headers<F> {
             return Err(Stop::Pass);
         }
         let l4 = transport.at;
+        // All of it, checksum included: what cannot be rewritten must not open a flow.
+        if cx.length() < l4 + if tcp { TCP_LENGTH } else { UDP_LENGTH } {
+            return Err(Stop::Pass);
+        }
         let src = F::read(cx, l3 + F::SOURCE)?;
         let dst = F::read(cx, l3 + F::DESTINATION)?;
         let [a, b, c, d] = cx.read_u32(l4)?.to_ne_bytes();
