@@ -31,6 +31,8 @@ pub fn pre<F: Wire, C: Ctx<F>>(
         &other.unwrap_or(Flow { tcp: 0, ..*flow }),
         state,
     ) {
+        // If the packet opens none, what follows it must not find the old one.
+        cx.delete_flow(&packet.key);
         cx.count(Counter::FlowReopened);
         return Ok(false);
     }
