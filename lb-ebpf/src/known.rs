@@ -3,7 +3,7 @@
 
 use lb_common::{BackendState, Counter, DropReason, Flow, FlowFlags, FlowKey, TcpState};
 
-use crate::ctx::{Ctx, Insert};
+use crate::ctx::{Ctx, Insert, ServiceEvent};
 use crate::headers::{Headers, tcp_flag};
 use crate::reverse;
 use crate::verdict::Stop;
@@ -37,6 +37,7 @@ pub fn pre<F: Wire, C: Ctx<F>>(
         return Ok(false);
     }
     if state == BackendState::Free as u8 {
+        cx.count_service(flow.service, ServiceEvent::Dropped);
         return Err(Stop::Drop(DropReason::BackendGone));
     }
     refresh(cx, packet, flow, other_is_there);

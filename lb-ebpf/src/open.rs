@@ -25,7 +25,6 @@ pub fn service<F: Wire, C: Ctx<F>>(
     match chosen {
         Ok(choice) => {
             *flow = new_entry(cx, packet, &choice);
-            cx.count_service(front_end.service, ServiceEvent::Connection);
             Ok(())
         }
         Err(stop) => {
@@ -96,9 +95,15 @@ pub fn remember<F: Wire, C: Ctx<F>>(
     packet: &Headers<F>,
     flow: &mut Flow<F::Addr>,
 ) -> Result<(), Stop> {
-    reverse::insert(cx, packet, flow)?;
-    cx.insert_flow(&packet.key, flow, Insert::Replace)
-        .map_err(|_| Stop::Drop(DropReason::FlowTableFull))?;
-    cx.count(Counter::FlowOpened);
-    Ok(())
+    let done = reverse::insert(cx, packet, flow).and_then(|()| {
+        cx.insert_flow(&packet.key, flow, Insert::Replace)
+            .map_err(|_| Stop::Drop(DropReason::FlowTableFull))
+    });
+    if done.is_ok() {
+        cx.count(Counter::FlowOpened);
+        cx.count_service(flow.service, ServiceEvent::Connection);
+    } else {
+        cx.count_service(flow.service, ServiceEvent::Dropped);
+    }
+    done
 }
