@@ -21,7 +21,8 @@ pub fn pre<F: Wire, C: Ctx<F>>(
         Some(entry) => *flow = entry,
         None => return Ok(false),
     }
-    let other = cx.flow(&reverse::key::<F>(&packet.key, flow));
+    let back = reverse::key::<F>(&packet.key, flow);
+    let other = cx.flow(&back);
     let other_is_there = other.is_some();
     let state = backend_state::<F, C>(cx, flow);
     if opens_anew(
@@ -41,6 +42,13 @@ pub fn pre<F: Wire, C: Ctx<F>>(
         return Err(Stop::Drop(DropReason::BackendGone));
     }
     refresh(cx, packet, flow, other_is_there);
+    if let Some(other) = other
+        && packet.is_syn()
+        && other.tcp != 0
+    {
+        // The client has forgotten the connection: a SYN-ACK answers a translated SYN again.
+        let _kept_as_it_was = cx.insert_flow(&back, &Flow { tcp: 0, ..other }, Insert::Replace);
+    }
     Ok(true)
 }
 
@@ -64,7 +72,10 @@ pub fn post<F: Wire, C: Ctx<F>>(
 /// verified.
 #[inline(always)]
 pub fn next_state<F: Wire>(known: u8, packet: &Headers<F>) -> u8 {
-    if !packet.is_tcp() || packet.tcp_flags & tcp_flag::SYN != 0 {
+    if packet.is_syn() {
+        return 0;
+    }
+    if !packet.is_tcp() || packet.is_syn_ack() {
         return known;
     }
     let mut state = (known & !TcpState::RST) | TcpState::ESTABLISHED;
