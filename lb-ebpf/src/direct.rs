@@ -58,7 +58,9 @@ pub fn check<F: Wire, C: Ctx<F>>(
         cx.delete_flow(back);
         if cx
             .flow(&forward)
-            .is_some_and(|entry| entry.addr == back.src && entry.peer_port == back.dst_port)
+            .is_some_and(|entry| {
+                (entry.addr, entry.port, entry.peer_port) == (back.src, back.src_port, back.dst_port)
+            })
         {
             cx.delete_flow(&forward);
         }

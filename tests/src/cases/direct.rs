@@ -132,6 +132,7 @@ fn a_flow_that_turned_to_another_port_of_the_pod_is_kept<F: TestFamily>(bed: &mu
     bed.pre(&bed.opening(client, pod))
         .untouched()
         .counts(&[Counter::DeadReverseDeleted]);
+    assert!(bed.flow(Stage::Pre, client, vip).is_some());
     both_ways(bed, client, vip, other_port);
     assert_eq!(bed.flow_count(), 2);
 }
