@@ -61,16 +61,18 @@ fn check_state<F: Wire, C: Ctx<F>>(
 
 /// A pod with a forged source must not create entries.
 #[inline(always)]
+pub fn has_forged_source<F: Wire, C: Ctx<F>>(cx: &C, packet: &Headers<F>) -> bool {
+    cx.device().is_some_and(|device| {
+        device.role == DeviceRole::Pod as u8 && !cx.routed_by(packet.key.src, device.route_ifindex)
+    })
+}
+
+#[inline(always)]
 fn check_source<F: Wire, C: Ctx<F>>(cx: &C, packet: &Headers<F>) -> Result<(), Stop> {
-    match cx.device() {
-        Some(device)
-            if device.role == DeviceRole::Pod as u8
-                && !cx.routed_by(packet.key.src, device.route_ifindex) =>
-        {
-            Err(Stop::Drop(DropReason::SpoofedSource))
-        }
-        _ => Ok(()),
+    if has_forged_source(cx, packet) {
+        return Err(Stop::Drop(DropReason::SpoofedSource));
     }
+    Ok(())
 }
 
 #[inline(always)]
