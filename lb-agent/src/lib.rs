@@ -4,12 +4,14 @@
 //! of them, *desired* applies Kubernetes' rules, *image* is the exact rows of every map, *reconcile* writes what
 //! differs into a *store*, and the *dataplane* is the kernel: programs, pins, devices.
 
-pub mod source;
-pub mod model;
+pub mod cli;
+pub mod dataplane;
 pub mod desired;
 pub mod image;
+pub mod model;
 pub mod reconcile;
-pub mod store;
-pub mod dataplane;
 pub mod runtime;
-pub mod cli;
+pub mod source;
+pub mod store;
+#[cfg(test)]
+mod testkit;

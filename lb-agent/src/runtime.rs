@@ -1,1 +1,390 @@
-//! runtime
+//! THE WAY OF AN EVENT: whatever happens becomes an [`Event`], one loop takes it, and one writer writes the maps.
+//!
+//! ```text
+//! folder of manifests ──┐
+//! netlink notifications ┼─ Event ─> Runtime::take ─(burst drained)─> Runtime::pass: look, sync the maps, attach
+//! timers, signals ──────┘
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use lb_common::Settings;
+use lb_common::layout::program;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::{debug, info, warn};
+
+use crate::dataplane::attach::{self, Attacher, Hook};
+use crate::dataplane::clock::FirstReading;
+use crate::dataplane::devices::{Changes, Devices, Host, Patterns};
+use crate::dataplane::{self, Access, KernelStore, Pins, Sizes};
+use crate::reconcile::{Config, Pipe};
+use crate::source::{ManifestSource, SourceEvent};
+use crate::store::{MapStore as _, SettingsTable};
+
+/// What `lb-agent run` is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder of manifests.
+    pub manifests: PathBuf,
+    /// The name of this node's Node object.
+    pub node_name: String,
+    /// Where maps and links are pinned.
+    pub pins: Pins,
+    /// How large the maps are.
+    pub sizes: Sizes,
+    /// Which devices.
+    pub devices: Patterns,
+    /// After which a TCP flow without packets is finished.
+    pub tcp_idle: Duration,
+    /// After which a UDP flow without packets is finished.
+    pub udp_idle: Duration,
+    /// Seed of the flow hash.
+    pub hash_seed: u32,
+    /// Leave nothing behind.
+    pub detach_on_exit: bool,
+}
+
+/// Something that the agent acts upon.
+#[derive(Debug)]
+enum Event {
+    /// Objects came, changed or went.
+    Source(Vec<SourceEvent>),
+    /// Devices, addresses, default routes or filters changed.
+    Devices(Changes),
+    /// Rows that could not be written are tried again.
+    Retry,
+    /// Time to see whether the programs are still in their places.
+    Recheck,
+    /// The agent is to end.
+    Stop(&'static str),
+}
+
+/// How long a burst of events may go on before it is acted upon.
+const DEBOUNCE: Duration = Duration::from_millis(3);
+/// How often programs are looked after when nothing happens: nobody tells when a TCX program is attached.
+const RECHECK: Duration = Duration::from_secs(30);
+/// After a device refused a program: the first wait, doubled up to [`RECHECK`].
+const ATTACH_RETRY: Duration = Duration::from_secs(1);
+/// Batches of the source that may wait.
+const SOURCE_QUEUE: usize = 64;
+
+/// Runs the agent until a signal ends it.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    // Signals are heard from the first moment on, so that a start can be broken off.
+    let mut signals = Signals::new()?;
+    let stopped = tokio::select! {
+        runtime = Runtime::start(&options) => { runtime?.run(&mut signals).await }
+        name = signals.next() => name,
+    };
+    info!(signal = stopped, "stopping");
+    if options.detach_on_exit {
+        let removed = dataplane::cleanup::cleanup(&options.pins).await?;
+        info!(removed = removed.len(), "data plane removed");
+    } else {
+        info!("programs and maps stay in the kernel; `lb-agent cleanup` removes them");
+    }
+    Ok(())
+}
+
+struct Runtime {
+    pipe: Pipe,
+    store: KernelStore,
+    devices: Devices,
+    attacher: Attacher,
+    host: Host,
+    changes: watch::Receiver<Changes>,
+    source: mpsc::Receiver<Vec<SourceEvent>>,
+    /// Dropping it would end the watch.
+    _manifests: ManifestSource,
+    /// Warnings given about devices, so that each is given once.
+    warned: BTreeMap<(String, Hook), String>,
+    retry_at: Option<Instant>,
+    recheck_at: Instant,
+    attach_retry: Duration,
+}
+
+/// What a burst of events asks for, beside writing the maps.
+#[derive(Debug, Default)]
+struct Due {
+    look: Option<Changes>,
+    attach: bool,
+    stop: Option<&'static str>,
+}
+
+impl Runtime {
+    /// Maps, then rows, then programs: no program ever runs over maps that are not filled.
+    async fn start(options: &Options) -> anyhow::Result<Self> {
+        let start = Instant::now();
+        dataplane::preflight()?;
+        options.pins.prepare()?;
+        let mut programs = dataplane::load(&options.pins, &options.sizes)?;
+        let clock = FirstReading::take(programs.get(program::JIFFIES)?)?;
+        let store = KernelStore::open(&options.pins, Access::ReadWrite)?;
+        let loaded = Instant::now();
+
+        let (sender, mut source) = mpsc::channel(SOURCE_QUEUE);
+        let manifests = ManifestSource::watch(&options.manifests, sender)?;
+        let mut devices = Devices::connect(options.devices.clone())?;
+        let changes = devices.follow()?;
+        let host = devices.look(Changes::default()).await?;
+
+        let jiffies_per_second = match adopted_rate(&store)? {
+            Some(rate) => rate,
+            None => clock.rate(programs.get(program::JIFFIES)?).await?,
+        };
+        let config = Config {
+            node_name: options.node_name.clone(),
+            settings: settings(options, jiffies_per_second),
+            ipv4: options.sizes.ipv4,
+            ipv6: options.sizes.ipv6,
+        };
+        let mut pipe = Pipe::adopt(&store, config)?;
+        pipe.host_changed(host.state());
+        let adopted = Instant::now();
+
+        first_objects(&mut pipe, &mut source).await?;
+        let netlink = devices.netlink().clone();
+        let mut runtime = Self {
+            pipe,
+            store,
+            devices,
+            attacher: Attacher::new(programs, options.pins.clone(), netlink),
+            host,
+            changes,
+            source,
+            _manifests: manifests,
+            warned: BTreeMap::new(),
+            retry_at: None,
+            recheck_at: start + RECHECK,
+            attach_retry: ATTACH_RETRY,
+        };
+        runtime.sync();
+        let synced = Instant::now();
+        let ways = runtime.attach().await;
+        info!(
+            devices = runtime.host.devices.len(),
+            ways,
+            jiffies_per_second,
+            load_ms = millis(start, loaded),
+            adopt_ms = millis(loaded, adopted),
+            sync_ms = millis(adopted, synced),
+            attach_ms = millis(synced, Instant::now()),
+            total_ms = millis(start, Instant::now()),
+            "data plane ready"
+        );
+        Ok(runtime)
+    }
+
+    /// The loop. Returns the name of the signal that ended it.
+    async fn run(mut self, signals: &mut Signals) -> &'static str {
+        loop {
+            let mut due = Due::default();
+            let event = self.next(signals).await;
+            self.take(event, &mut due);
+            let burst = Instant::now() + DEBOUNCE;
+            while let Ok(event) = timeout_at(burst, self.next(signals)).await {
+                self.take(event, &mut due);
+            }
+            if let Some(signal) = due.stop {
+                return signal;
+            }
+            self.pass(&due).await;
+        }
+    }
+
+    async fn next(&mut self, signals: &mut Signals) -> Event {
+        let retry_at = self.retry_at;
+        let retry = async {
+            match retry_at {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            signal = signals.next() => Event::Stop(signal),
+            Ok(()) = self.changes.changed() => Event::Devices(*self.changes.borrow_and_update()),
+            Some(events) = self.source.recv() => Event::Source(events),
+            () = retry => Event::Retry,
+            () = sleep_until(self.recheck_at) => Event::Recheck,
+        }
+    }
+
+    fn take(&mut self, event: Event, due: &mut Due) {
+        debug!(?event, "event");
+        match event {
+            Event::Source(events) => events.into_iter().for_each(|event| self.pipe.apply(event)),
+            Event::Devices(changes) => due.look = Some(changes),
+            Event::Retry => {
+                self.retry_at = None;
+                self.pipe.retry();
+            }
+            Event::Recheck => {
+                self.recheck_at = Instant::now() + RECHECK;
+                due.attach = true;
+            }
+            Event::Stop(signal) => due.stop = Some(signal),
+        }
+    }
+
+    /// A device's row is there before its programs are.
+    async fn pass(&mut self, due: &Due) {
+        if let Some(changes) = due.look {
+            match self.devices.look(changes).await {
+                Ok(host) => {
+                    self.pipe.host_changed(host.state());
+                    self.host = host;
+                }
+                Err(error) => warn!("{:#}", anyhow::Error::new(error)),
+            }
+        }
+        self.sync();
+        if due.attach || due.look.is_some() {
+            self.attach().await;
+        }
+    }
+
+    /// Writes what differs.
+    fn sync(&mut self) {
+        let report = self.pipe.sync(&mut self.store);
+        for problem in &report.problems {
+            warn!("{problem}");
+        }
+        if report.written + report.deleted > 0 {
+            info!(written = report.written, deleted = report.deleted, "maps updated");
+        }
+        self.retry_at = report.retry_after.map(|after| Instant::now() + after);
+    }
+
+    /// Brings programs into order; says how many hooks are attached by which way.
+    async fn attach(&mut self) -> String {
+        let report = self.attacher.sync(&self.host.targets()).await;
+        if report.changed() {
+            info!(
+                attached = report.attached,
+                replaced = report.replaced,
+                moved = report.moved,
+                removed = report.removed,
+                "programs updated"
+            );
+        }
+        self.warn_of(&report);
+        if report.failed.is_empty() {
+            self.attach_retry = ATTACH_RETRY;
+        } else {
+            self.recheck_at = Instant::now() + self.attach_retry;
+            self.attach_retry = RECHECK.min(self.attach_retry * 2);
+        }
+        report.summary()
+    }
+
+    fn warn_of(&mut self, report: &attach::Report) {
+        let failed: BTreeMap<(String, Hook), String> = report
+            .failed
+            .iter()
+            .map(|(place, error)| (place.clone(), error.to_string()))
+            .collect();
+        for ((device, hook), error) in &failed {
+            if self.warned.get(&(device.clone(), *hook)) != Some(error) {
+                warn!(device, %hook, "no program: {error}; trying again");
+            }
+        }
+        self.warned = failed;
+    }
+}
+
+/// Waits until the source has told everything once.
+async fn first_objects(pipe: &mut Pipe, source: &mut mpsc::Receiver<Vec<SourceEvent>>) -> anyhow::Result<()> {
+    loop {
+        let events = source
+            .recv()
+            .await
+            .context("the source ended before it told what is there")?;
+        let synced = events.contains(&SourceEvent::Synced);
+        for event in events {
+            pipe.apply(event);
+        }
+        if synced {
+            return Ok(());
+        }
+    }
+}
+
+/// The rate that an earlier run measured: the kernel's does not change.
+fn adopted_rate(store: &KernelStore) -> anyhow::Result<Option<u32>> {
+    let row = store.rows::<SettingsTable>()?.remove(&0);
+    Ok(row.map(|row| row.jiffies_per_second).filter(|rate| *rate > 0))
+}
+
+fn settings(options: &Options, jiffies_per_second: u32) -> Settings {
+    let jiffies = |duration: Duration| {
+        let jiffies = duration.as_millis() * u128::from(jiffies_per_second) / 1000;
+        // The programs compare 32-bit clocks, whose difference is good up to half of that.
+        u32::try_from(jiffies)
+            .unwrap_or(u32::MAX)
+            .min(i32::MAX.cast_unsigned())
+    };
+    Settings {
+        jiffies_per_second,
+        tcp_idle: jiffies(options.tcp_idle),
+        udp_idle: jiffies(options.udp_idle),
+        hash_seed: options.hash_seed,
+        ..Settings::default()
+    }
+}
+
+fn millis(from: Instant, to: Instant) -> u64 {
+    u64::try_from((to - from).as_millis()).unwrap_or(u64::MAX)
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_times_stay_within_half_of_the_clock() {
+        let options = Options {
+            manifests: PathBuf::new(),
+            node_name: String::new(),
+            pins: Pins::new("/nowhere"),
+            sizes: Sizes::default(),
+            devices: Patterns::default(),
+            tcp_idle: Duration::from_hours(24),
+            udp_idle: Duration::from_millis(1500),
+            hash_seed: 7,
+            detach_on_exit: false,
+        };
+        let row = settings(&options, 250);
+        assert_eq!((row.tcp_idle, row.udp_idle, row.hash_seed), (21_600_000, 375, 7));
+        let forever = Options {
+            tcp_idle: Duration::from_secs(u64::MAX / 2),
+            ..options
+        };
+        assert_eq!(settings(&forever, 1000).tcp_idle, i32::MAX.cast_unsigned());
+    }
+}

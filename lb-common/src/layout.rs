@@ -72,7 +72,7 @@ pub mod program {
     pub const PRE: &str = "lb_pre";
     /// Stage post: TC egress of a device with Ethernet headers.
     pub const POST: &str = "lb_post";
-    /// Stage pre on a device without link-layer header (tun, WireGuard, IPIP).
+    /// Stage pre on a device without link-layer header (tun, `WireGuard`, IPIP).
     pub const PRE_L3: &str = "lb_pre_l3";
     /// Stage post on a device without link-layer header.
     pub const POST_L3: &str = "lb_post_l3";

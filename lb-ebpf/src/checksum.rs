@@ -1,6 +1,11 @@
 //! Internet checksum arithmetic (RFC 1071, RFC 1624). Words may stand in any byte order, as long as all stand in the
 //! same one.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "folding takes the low half and adds the high one"
+)]
+
 /// Adds `new` - `old` to a running sum.
 #[inline(always)]
 pub const fn step(sum: u64, old: u32, new: u32) -> u64 {

@@ -22,8 +22,8 @@ pub trait Packet {
     /// Two bytes; [`Stop::Pass`] when the packet ends before.
     fn read_u16(&self, at: u32) -> Result<u16, Stop>;
 
-    /// Four bytes, at any even offset; [`Stop::Pass`] when the packet ends before.
-    fn read_u32(&self, at: u32) -> Result<u32, Stop>;
+    /// Words of four bytes, at any even offset; [`Stop::Pass`] when the packet ends before the last.
+    fn read<const WORDS: usize>(&self, at: u32) -> Result<[u32; WORDS], Stop>;
 
     /// Overwrites two bytes.
     fn write_u16(&mut self, at: u32, word: u16) -> Result<(), Stop>;

@@ -6,7 +6,6 @@ use lb_common::{Counter, DeviceFlags, Flow, FlowFlags, FlowKey, Stage};
 use crate::ctx::Ctx;
 use crate::headers::Headers;
 use crate::known;
-use crate::open;
 use crate::reverse;
 use crate::verdict::Stop;
 use crate::wire::Wire;
@@ -52,9 +51,6 @@ pub fn check<F: Wire, C: Ctx<F>>(
         .is_some_and(|device| device.flags & DeviceFlags::STACKED != 0)
     {
         // The packet is not direct: the lower device has translated it just now.
-        return Err(Stop::Pass);
-    }
-    if open::has_forged_source(cx, packet) {
         return Err(Stop::Pass);
     }
     if reverse::is_over::<F, C>(cx, back, &standing) {

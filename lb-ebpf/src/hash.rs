@@ -1,7 +1,7 @@
 //! The flow hash: the choice of a backend is a function of the flow, so that a flow whose entry was evicted, or that
 //! lands on another node, finds the same backend again.
 //!
-//! The mixing steps are those of MurmurHash3 (x86, 32 bit).
+//! The mixing steps are those of `MurmurHash3` (x86, 32 bit).
 
 use lb_common::FlowKey;
 
@@ -50,9 +50,9 @@ mod tests {
 
     #[test]
     fn clients_that_differ_in_the_port_alone_spread_evenly() {
-        const BACKENDS: usize = 7;
+        const BACKENDS: u32 = 7;
         const FLOWS: u16 = 28_000;
-        let mut shares = [0u32; BACKENDS];
+        let mut shares = [0u32; BACKENDS as usize];
         for port in 0..FLOWS {
             let key = FlowKey {
                 src: Ip4::new([10, 0, 0, 1]),
@@ -63,7 +63,7 @@ mod tests {
                 stage: 1,
                 pad: [0; 2],
             };
-            shares[below(of_flow::<V4>(0, &key), BACKENDS as u32) as usize] += 1;
+            shares[below(of_flow::<V4>(0, &key), BACKENDS) as usize] += 1;
         }
         // Mean 4000, standard deviation 58.6: five of them.
         for share in shares {

@@ -4,7 +4,7 @@ use lb_common::{Counter, FlowKey, Port, Stage, protocol};
 
 use crate::ctx::{Ctx, Packet};
 use crate::verdict::Stop;
-use crate::wire::{Transport, Wire};
+use crate::wire::{Network, Wire};
 
 /// TCP flags (RFC 9293, section 3.1), as they stand in byte 13 of the header.
 pub mod tcp_flag {
@@ -17,11 +17,6 @@ pub mod tcp_flag {
     /// Acknowledges.
     pub const ACK: u8 = 0x10;
 }
-
-/// The least length of a TCP header.
-const TCP_LENGTH: u32 = 20;
-/// The length of a UDP header.
-const UDP_LENGTH: u32 = 8;
 
 /// The parsed packet: offsets and the tuple, which is at once the key of the flow table.
 #[derive(Clone, Copy, Debug)]
@@ -41,9 +36,9 @@ impl<F: Wire> Headers<F> {
     /// UDP, is cut short, or is a fragment.
     #[inline(always)]
     pub fn parse<C: Ctx<F>>(cx: &mut C, l3: u32, stage: Stage) -> Result<Self, Stop> {
-        let mut transport = Transport::default();
-        F::transport(cx, l3, &mut transport)?;
-        let (transport, l3) = transport.forgotten(cx, l3);
+        let mut network = Network::default();
+        F::network(cx, l3, &mut network)?;
+        let (transport, l3) = network.transport.forgotten(cx, l3);
         let tcp = transport.protocol == protocol::TCP;
         if !tcp && transport.protocol != protocol::UDP {
             return Err(Stop::Pass);
@@ -53,19 +48,17 @@ impl<F: Wire> Headers<F> {
             return Err(Stop::Pass);
         }
         let l4 = transport.at;
-        // All of it, checksum included: what cannot be rewritten must not open a flow.
-        if cx.length() < l4 + if tcp { TCP_LENGTH } else { UDP_LENGTH } {
-            return Err(Stop::Pass);
-        }
-        let src = F::read(cx, l3 + F::SOURCE)?;
-        let dst = F::read(cx, l3 + F::DESTINATION)?;
-        let [a, b, c, d] = cx.read_u32(l4)?.to_ne_bytes();
-        let (src_port, dst_port) = (Port { octets: [a, b] }, Port { octets: [c, d] });
+        let (ports, tcp_flags) = if tcp {
+            tcp_start(cx, l4)?
+        } else {
+            (udp_start(cx, l4)?, 0)
+        };
+        let [a, b, c, d] = ports.to_ne_bytes();
         let key = FlowKey {
-            src,
-            dst,
-            src_port,
-            dst_port,
+            src: network.src,
+            dst: network.dst,
+            src_port: Port { octets: [a, b] },
+            dst_port: Port { octets: [c, d] },
             protocol: transport.protocol,
             stage: stage as u8,
             pad: [0; 2],
@@ -74,7 +67,7 @@ impl<F: Wire> Headers<F> {
             key,
             l3,
             l4,
-            tcp_flags: if tcp { tcp_flags(cx, l4)? } else { 0 },
+            tcp_flags,
         })
     }
 
@@ -103,9 +96,17 @@ impl<F: Wire> Headers<F> {
     }
 }
 
-/// The flags stand in a byte; two are read, for the verifier learns nothing from a check on one.
+/// Ports and flags, of a header that is whole.
 #[inline(always)]
-fn tcp_flags<P: Packet>(packet: &P, l4: u32) -> Result<u8, Stop> {
-    let [_, flags] = packet.read_u16(l4 + 12)?.to_ne_bytes();
-    Ok(flags)
+fn tcp_start<P: Packet>(packet: &P, l4: u32) -> Result<(u32, u8), Stop> {
+    let [ports, _sequence, _acknowledgement, fourth, _checksum] = packet.read::<5>(l4)?;
+    let [_offset, flags, ..] = fourth.to_ne_bytes();
+    Ok((ports, flags))
+}
+
+/// Ports, of a header that is whole.
+#[inline(always)]
+fn udp_start<P: Packet>(packet: &P, l4: u32) -> Result<u32, Stop> {
+    let [ports, _length_and_checksum] = packet.read::<2>(l4)?;
+    Ok(ports)
 }

@@ -10,28 +10,35 @@ use crate::reverse;
 use crate::verdict::Stop;
 use crate::wire::Wire;
 
-/// A new flow to a service: leaves its entry in `flow`, to be remembered.
+/// A new flow to a service: may this packet open it?
 ///
-/// A real call, so that its branches are not multiplied with those of the rest.
+/// A real call, as [`entry`]: their branches are not multiplied, and their stacks do not add up.
 #[inline(never)]
-pub fn service<F: Wire, C: Ctx<F>>(
+pub fn admit<F: Wire, C: Ctx<F>>(
+    cx: &mut C,
+    packet: &Headers<F>,
+    front_end: &ServiceValue,
+) -> Result<(), Stop> {
+    check_state(cx, packet, front_end)?;
+    if has_forged_source(cx, packet) {
+        cx.count_service(front_end.service, ServiceEvent::Dropped);
+        return Err(Stop::Drop(DropReason::SpoofedSource));
+    }
+    Ok(())
+}
+
+/// Chooses the backend of a new flow and leaves the flow's entry in `flow`, to be remembered.
+#[inline(never)]
+pub fn entry<F: Wire, C: Ctx<F>>(
     cx: &mut C,
     packet: &Headers<F>,
     front_end: &ServiceValue,
     flow: &mut Flow<F::Addr>,
 ) -> Result<(), Stop> {
-    check_state(cx, packet, front_end)?;
-    let chosen = check_source(cx, packet).and_then(|()| choose::backend(cx, packet, front_end));
-    match chosen {
-        Ok(choice) => {
-            *flow = new_entry(cx, packet, &choice);
-            Ok(())
-        }
-        Err(stop) => {
-            cx.count_service(front_end.service, ServiceEvent::Dropped);
-            Err(stop)
-        }
-    }
+    let choice = choose::backend(cx, packet, front_end)
+        .inspect_err(|_| cx.count_service(front_end.service, ServiceEvent::Dropped))?;
+    *flow = new_entry(cx, packet, &choice);
+    Ok(())
 }
 
 /// On an address that is the node's own, a packet without state may as well belong to a connection of the node that
@@ -60,19 +67,11 @@ fn check_state<F: Wire, C: Ctx<F>>(
 }
 
 /// A pod with a forged source must not create entries.
-#[inline(always)]
+#[inline(never)]
 pub fn has_forged_source<F: Wire, C: Ctx<F>>(cx: &C, packet: &Headers<F>) -> bool {
     cx.device().is_some_and(|device| {
         device.role == DeviceRole::Pod as u8 && !cx.routed_by(packet.key.src, device.route_ifindex)
     })
-}
-
-#[inline(always)]
-fn check_source<F: Wire, C: Ctx<F>>(cx: &C, packet: &Headers<F>) -> Result<(), Stop> {
-    if has_forged_source(cx, packet) {
-        return Err(Stop::Drop(DropReason::SpoofedSource));
-    }
-    Ok(())
 }
 
 #[inline(always)]

@@ -176,6 +176,7 @@ fn difference(one: Port, other: Port) -> u32 {
 
 /// A port that is no well-known one.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "below 65536")]
 fn port_from(hash: u32) -> Port {
     const LOWEST: u32 = 1024;
     Port::new((LOWEST + hash::below(hash, 65536 - LOWEST)) as u16)

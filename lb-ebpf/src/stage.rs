@@ -59,9 +59,13 @@ fn open_flow<F: Wire, C: Ctx<F>>(
     flow: &mut Flow<F::Addr>,
 ) -> Result<(), Stop> {
     if let Some(front_end) = service::find(cx, &packet.key) {
-        open::service(cx, packet, &front_end, flow)?;
+        open::admit(cx, packet, &front_end)?;
+        open::entry(cx, packet, &front_end, flow)?;
     } else if direct::may_collide(packet) {
         direct::check(cx, packet, flow)?;
+        if open::has_forged_source(cx, packet) {
+            return Err(Stop::Pass);
+        }
     } else {
         return Err(Stop::Pass);
     }

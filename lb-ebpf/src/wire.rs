@@ -26,6 +26,28 @@ pub struct Transport {
     pub fragment: bool,
 }
 
+/// A network header.
+#[derive(Clone, Copy, Debug)]
+pub struct Network<F: Family> {
+    /// Source address.
+    pub src: F::Addr,
+    /// Destination address.
+    pub dst: F::Addr,
+    /// What follows.
+    pub transport: Transport,
+}
+
+impl<F: Family> Default for Network<F> {
+    #[inline(always)]
+    fn default() -> Self {
+        Self {
+            src: F::Addr::default(),
+            dst: F::Addr::default(),
+            transport: Transport::default(),
+        }
+    }
+}
+
 impl Transport {
     /// The same, and the offset of the network header, as numbers that the verifier has not seen before.
     #[inline(always)]
@@ -52,14 +74,11 @@ pub trait Wire: Family {
     /// The header has a checksum of its own.
     const HEADER_CHECKSUM: bool;
 
-    /// Finds the transport header of the packet whose network header begins at `l3`.
+    /// Reads the network header that begins at `l3`: its source and destination, and what follows it.
     ///
     /// By an out parameter: of a result the compiler makes use before it knows that there is one, and the verifier
-    /// says "R7 !read_ok".
-    fn transport<P: Packet>(packet: &mut P, l3: u32, found: &mut Transport) -> Result<(), Stop>;
-
-    /// Reads an address.
-    fn read<P: Packet>(packet: &P, at: u32) -> Result<Self::Addr, Stop>;
+    /// says "R7 `!read_ok`".
+    fn network<P: Packet>(packet: &mut P, l3: u32, found: &mut Network<Self>) -> Result<(), Stop>;
 
     /// Writes an address.
     fn write<P: Packet>(packet: &mut P, at: u32, addr: Self::Addr) -> Result<(), Stop>;
@@ -84,29 +103,28 @@ impl Wire for V4 {
     const HEADER_CHECKSUM: bool = true;
 
     #[inline(always)]
-    fn transport<P: Packet>(packet: &mut P, l3: u32, found: &mut Transport) -> Result<(), Stop> {
-        const MORE_OR_OFFSET: u16 = 0x3fffu16.to_be();
-        let [version_and_length, _] = packet.read_u16(l3)?.to_ne_bytes();
+    fn network<P: Packet>(packet: &mut P, l3: u32, found: &mut Network<Self>) -> Result<(), Stop> {
+        const MORE_OR_OFFSET: u16 = 0x3fff;
+        let [first, second, third, src, dst] = packet.read::<5>(l3)?;
+        let [version_and_length, ..] = first.to_ne_bytes();
         let length = u32::from(version_and_length & 0x0f) * 4;
         if version_and_length >> 4 != 4 || length < 20 {
             return Err(Stop::Pass);
         }
-        let fragment = packet.read_u16(l3 + 6)? & MORE_OR_OFFSET != 0;
-        let [_, protocol] = packet.read_u16(l3 + 8)?.to_ne_bytes();
+        let [_, _, high, low] = second.to_ne_bytes();
+        let fragment = u16::from_be_bytes([high, low]) & MORE_OR_OFFSET != 0;
+        let [_, protocol, ..] = third.to_ne_bytes();
         if length > 20 {
             packet.linearize(MAX_HEADERS)?;
         }
-        *found = Transport {
+        found.src = Ip4::from_word(src);
+        found.dst = Ip4::from_word(dst);
+        found.transport = Transport {
             protocol,
             at: l3 + length,
             fragment,
         };
         Ok(())
-    }
-
-    #[inline(always)]
-    fn read<P: Packet>(packet: &P, at: u32) -> Result<Ip4, Stop> {
-        Ok(Ip4::from_word(packet.read_u32(at)?))
     }
 
     #[inline(always)]
@@ -143,29 +161,23 @@ impl Wire for V6 {
     const HEADER_CHECKSUM: bool = false;
 
     #[inline(always)]
-    fn transport<P: Packet>(packet: &mut P, l3: u32, found: &mut Transport) -> Result<(), Stop> {
+    fn network<P: Packet>(packet: &mut P, l3: u32, found: &mut Network<Self>) -> Result<(), Stop> {
         const LENGTH: u32 = 40;
-        let [next, _] = packet.read_u16(l3 + 6)?.to_ne_bytes();
-        let at = l3 + LENGTH;
-        *found = Transport {
+        let [_, second, addresses @ ..] = packet.read::<10>(l3)?;
+        let [_, _, next, _] = second.to_ne_bytes();
+        if let ([src, dst], _) = addresses.as_chunks::<4>() {
+            found.src = Ip6::from_words(*src);
+            found.dst = Ip6::from_words(*dst);
+        }
+        found.transport = Transport {
             protocol: next,
-            at,
+            at: l3 + LENGTH,
             fragment: false,
         };
         if extension::is(next) {
-            return extension::skip(packet, found);
+            return extension::skip(packet, &mut found.transport);
         }
         Ok(())
-    }
-
-    #[inline(always)]
-    fn read<P: Packet>(packet: &P, at: u32) -> Result<Ip6, Stop> {
-        Ok(Ip6::from_words([
-            packet.read_u32(at)?,
-            packet.read_u32(at + 4)?,
-            packet.read_u32(at + 8)?,
-            packet.read_u32(at + 12)?,
-        ]))
     }
 
     #[inline(always)]
@@ -184,15 +196,14 @@ impl Wire for V6 {
 
     #[inline(always)]
     fn change(old: Ip6, new: Ip6) -> u32 {
-        let ([a, b, c, d], [e, f, g, h]) = (old.words(), new.words());
-        let sum = checksum::step(checksum::step(0, a, e), b, f);
-        checksum::fold32(checksum::step(checksum::step(sum, c, g), d, h))
+        let words = old.words().into_iter().zip(new.words());
+        checksum::fold32(words.fold(0, |sum, (old, new)| checksum::step(sum, old, new)))
     }
 
     #[inline(always)]
     fn difference(one: Ip6, other: Ip6) -> u32 {
-        let ([a, b, c, d], [e, f, g, h]) = (one.words(), other.words());
-        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h)
+        let words = one.words().into_iter().zip(other.words());
+        words.fold(0, |difference, (one, other)| difference | (one ^ other))
     }
 
     #[inline(always)]

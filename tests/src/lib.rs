@@ -10,6 +10,7 @@ pub mod dns;
 pub mod echo;
 pub mod engine;
 pub mod family;
+pub mod golden;
 pub mod http;
 pub mod load;
 pub mod manifests;

@@ -1,1 +1,126 @@
-//! cli
+//! The command line: one file per subcommand. All but `run` only read the pinned maps, and work while no agent runs.
+
+mod backends;
+mod cleanup;
+mod output;
+mod run;
+mod services;
+mod status;
+mod view;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::dataplane::{Pins, privileges};
+
+pub use output::Format;
+
+/// Sluice's agent: fills the maps of one node's data plane, and shows what is in them.
+#[derive(Debug, Parser)]
+#[command(name = "lb-agent", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Attach the programs and keep the maps up to date, until a signal ends it.
+    Run(run::RunArgs),
+    /// List services with front ends, backends and traffic.
+    Services(ShowArgs),
+    /// List backends with their state.
+    Backends(ShowArgs),
+    /// Show how the data plane is set up: devices, maps, drops, counters.
+    Status(ShowArgs),
+    /// Remove every trace of the data plane: programs, pinned maps, and what was mounted for them.
+    Cleanup(PinArgs),
+}
+
+#[derive(Debug, Args)]
+struct PinArgs {
+    /// Where maps and links are pinned, on a bpffs (mounted there if need be).
+    #[arg(long, value_name = "DIR", default_value = Pins::DEFAULT_ROOT)]
+    pin_root: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    #[command(flatten)]
+    pin: PinArgs,
+    /// How to print it.
+    #[arg(long, short, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Cli {
+    /// Does what the command line says.
+    pub fn execute(self) -> anyhow::Result<()> {
+        privileges()?;
+        match self.command {
+            Command::Run(args) => args.execute(),
+            Command::Services(args) => services::show(&args.pins()?, args.output),
+            Command::Backends(args) => backends::show(&args.pins()?, args.output),
+            Command::Status(args) => runtime()?.block_on(status::show(&args.pins()?, args.output)),
+            Command::Cleanup(args) => {
+                log(LogFormat::Text);
+                runtime()?.block_on(cleanup::cleanup(&args.pins()?))
+            }
+        }
+    }
+}
+
+impl PinArgs {
+    fn pins(&self) -> anyhow::Result<Pins> {
+        let root = std::path::absolute(&self.pin_root).context("--pin-root")?;
+        Ok(Pins::new(root))
+    }
+}
+
+impl ShowArgs {
+    /// The pins, if anything is pinned.
+    fn pins(&self) -> anyhow::Result<Pins> {
+        let pins = self.pin.pins()?;
+        if !pins.has_maps() {
+            bail!(
+                "no data plane at {} (start one by `lb-agent run`, or name its --pin-root)",
+                pins.root().display()
+            );
+        }
+        Ok(pins)
+    }
+}
+
+/// One thread is enough: everything waits for the kernel, and one writer writes.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")
+}
+
+/// Logs to stderr: INFO, unless `RUST_LOG` says otherwise. netlink-proto warns of notifications that nobody waits for
+/// any more when the agent ends.
+fn log(format: LogFormat) {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,netlink_proto=error"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}

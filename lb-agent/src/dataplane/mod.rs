@@ -1,1 +1,23 @@
-//! dataplane
+//! The kernel: maps, programs, pins, and the devices that programs are attached to.
+//!
+//! Everything here is I/O. What it learns of the node goes into the pipe as [`crate::model::HostState`]; what the pipe
+//! wants written comes back through [`KernelStore`].
+
+pub mod attach;
+pub mod cleanup;
+pub mod clock;
+pub mod devices;
+mod error;
+pub mod load;
+pub mod pins;
+mod preflight;
+mod sizes;
+mod store;
+mod verifier;
+
+pub use error::DataplaneError;
+pub use load::{create_maps, load};
+pub use pins::Pins;
+pub use preflight::{preflight, privileges};
+pub use sizes::Sizes;
+pub use store::{Access, KernelStore, PerCpu, PinnedMap};

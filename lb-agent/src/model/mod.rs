@@ -1,1 +1,44 @@
-//! model
+//! Our words for Kubernetes' objects and for the node: plain data, no Kubernetes types, no maps, no I/O.
+
+mod endpoint;
+mod host;
+mod name;
+mod service;
+mod world;
+
+pub use endpoint::{Conditions, Endpoint, EndpointSlice, IpFamily, SlicePort};
+pub use host::{HostAddress, HostDevice, HostState, Node};
+pub use name::{Kind, ObjectName, ObjectRef, Origin, Problem};
+pub use service::{PortName, Protocol, Service, ServicePort, TrafficPolicy};
+pub use world::{Known, World};
+
+/// Anything that a source yields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A Service.
+    Service(Service),
+    /// An EndpointSlice.
+    EndpointSlice(EndpointSlice),
+    /// A Node.
+    Node(Node),
+}
+
+impl Object {
+    /// What it is called.
+    pub fn reference(&self) -> ObjectRef {
+        match self {
+            Self::Service(service) => ObjectRef {
+                kind: Kind::Service,
+                name: service.name.clone(),
+            },
+            Self::EndpointSlice(slice) => ObjectRef {
+                kind: Kind::EndpointSlice,
+                name: slice.name.clone(),
+            },
+            Self::Node(node) => ObjectRef {
+                kind: Kind::Node,
+                name: ObjectName::new("", &node.name),
+            },
+        }
+    }
+}

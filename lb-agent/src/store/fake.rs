@@ -1,12 +1,116 @@
 //! The maps in memory, for tests without a kernel.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 
-use super::{Kind, MapStore, StoreError, Table};
+use super::{Kind, MapStore, Rows, StoreError, Table};
+
+/// Rows that a map can hold unless [`FakeStore::with_capacity`] says otherwise.
+const CAPACITY: usize = 1 << 20;
 
 /// Maps in memory, with the kernel's rules: arrays have every row, a full map takes no more.
 #[derive(Debug, Default)]
 pub struct FakeStore {
-    maps: BTreeMap<&'static str, BTreeMap<Vec<u8>, Vec<u8>>>,
+    rows: Rows,
     capacities: BTreeMap<&'static str, usize>,
+}
+
+impl FakeStore {
+    /// With one map of this size.
+    #[must_use]
+    pub fn with_capacity<T: Table>(mut self, rows: usize) -> Self {
+        self.resize::<T>(rows);
+        self
+    }
+
+    /// Makes one map hold this many rows from now on.
+    pub fn resize<T: Table>(&mut self, rows: usize) {
+        self.capacities.insert(T::NAME, rows);
+    }
+
+    /// What it holds.
+    pub fn contents(&self) -> &Rows {
+        &self.rows
+    }
+
+    fn size<T: Table>(&self) -> usize {
+        self.capacities.get(T::NAME).copied().unwrap_or(CAPACITY)
+    }
+
+    fn has_room<T: Table>(&self, key: &T::Key) -> bool {
+        match T::KIND {
+            Kind::Hash => self.rows.count::<T>() < self.size::<T>() || self.rows.get::<T>(key).is_some(),
+            Kind::Array => {
+                let index = (key as &dyn Any).downcast_ref::<u32>();
+                index.is_some_and(|index| (*index as usize) < self.size::<T>())
+            }
+        }
+    }
+}
+
+impl MapStore for FakeStore {
+    fn rows<T: Table>(&self) -> Result<BTreeMap<T::Key, T::Value>, StoreError> {
+        Ok(self.rows.table::<T>().cloned().unwrap_or_default())
+    }
+
+    fn set<T: Table>(&mut self, key: &T::Key, value: &T::Value) -> Result<(), StoreError> {
+        if !self.has_room::<T>(key) {
+            return Err(StoreError::Full {
+                map: T::NAME,
+                capacity: self.size::<T>(),
+            });
+        }
+        self.rows.put::<T>(key, Some(value));
+        Ok(())
+    }
+
+    fn delete<T: Table>(&mut self, key: &T::Key) -> Result<(), StoreError> {
+        self.rows.put::<T>(key, None);
+        Ok(())
+    }
+
+    fn capacity<T: Table>(&self) -> Result<usize, StoreError> {
+        Ok(self.size::<T>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::{Device, Slot, V4};
+
+    use super::*;
+    use crate::store::{Devices, Slots};
+
+    #[test]
+    fn a_full_hash_map_still_takes_rows_that_it_has() {
+        let mut store = FakeStore::default().with_capacity::<Devices>(1);
+        store.set::<Devices>(&7, &Device::default()).unwrap();
+        store
+            .set::<Devices>(
+                &7,
+                &Device {
+                    role: 1,
+                    ..Device::default()
+                },
+            )
+            .unwrap();
+        assert!(matches!(
+            store.set::<Devices>(&8, &Device::default()),
+            Err(StoreError::Full { capacity: 1, .. })
+        ));
+        store.delete::<Devices>(&7).unwrap();
+        store.set::<Devices>(&8, &Device::default()).unwrap();
+    }
+
+    #[test]
+    fn an_array_ends_at_its_size() {
+        let mut store = FakeStore::default().with_capacity::<Slots<V4>>(2);
+        let slot = Slot {
+            service: 1,
+            generation: 1,
+            backend: 0,
+        };
+        store.set::<Slots<V4>>(&1, &slot).unwrap();
+        assert!(store.set::<Slots<V4>>(&2, &slot).is_err());
+    }
 }

@@ -10,14 +10,17 @@ use std::marker::PhantomData;
 use aya::Pod;
 use lb_common::layout::map;
 use lb_common::{
-    Backend, Device, Family, Flow, FlowKey, NodeAddress, ServiceKey, ServiceName, ServiceValue, Settings, Slot, V4, V6,
+    Backend, Device, Family, Flow, FlowKey, NodeAddress, ServiceKey, ServiceName, ServiceValue, Settings,
+    Slot, V4, V6,
 };
 
 mod error;
 mod fake;
+mod rows;
 
 pub use error::StoreError;
 pub use fake::FakeStore;
+pub use rows::Rows;
 
 /// How the kernel keeps a table's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +34,9 @@ pub enum Kind {
 /// One map: its name and the types of its rows.
 pub trait Table: 'static {
     /// Key of a row; the index (`u32`) for an array.
-    type Key: Pod + Ord + Debug;
+    type Key: Pod + Ord + Debug + Send;
     /// The row.
-    type Value: Pod + PartialEq + Debug;
+    type Value: Pod + PartialEq + Debug + Send;
     /// The map's name, which is also the name of its pin.
     const NAME: &'static str;
     /// How the kernel keeps it.
@@ -56,7 +59,7 @@ pub trait MapStore {
 }
 
 /// The families that have maps: what ties a [`Family`] to the names of its maps.
-pub trait FamilyMaps: Family<Addr: Pod> {
+pub trait FamilyMaps: Family<Addr: Pod + Send> {
     /// Front ends.
     type Services: Table<Key = ServiceKey<Self::Addr>, Value = ServiceValue>;
     /// Eligible backends of the front ends.

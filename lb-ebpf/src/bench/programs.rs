@@ -80,7 +80,11 @@ fn wrap<const WORDS: usize>(skb: *mut __sk_buff, ports: usize, source: usize, de
         }
         let run = (*plan).run & (*plan).mask;
         (*plan).run = (*plan).run.wrapping_add(1);
-        let (client, port) = if (*plan).clients_first == 0 { (run >> 16, run) } else { (run & 0xfff, run >> 12) };
+        let (client, port) = if (*plan).clients_first == 0 {
+            (run >> 16, run)
+        } else {
+            (run & 0xfff, run >> 12)
+        };
         let port = ((*plan).first_port + (port & 0xffff)) as u16;
         let (port_at, addr_at) = if (*plan).client_is_destination == 0 {
             (ports, source)

@@ -42,12 +42,15 @@ pub(super) fn read_u16<B: Bounds>(packet: &B, at: u32) -> Result<u16, Stop> {
 
 /// By hand, for a packet's words are aligned to two bytes only, and the compiler would load them byte by byte.
 #[inline(always)]
-pub(super) fn read_u32<B: Bounds>(packet: &B, at: u32) -> Result<u32, Stop> {
-    let from = pointer(packet, at, 4)?;
-    let word: u64;
-    // SAFETY: `pointer` has checked that the four bytes are in the packet.
-    unsafe { asm!("{0} = *(u32 *)({1} + 0)", out(reg) word, in(reg) from, options(readonly, nostack)) };
-    Ok(word as u32)
+pub(super) fn read<B: Bounds, const WORDS: usize>(packet: &B, at: u32) -> Result<[u32; WORDS], Stop> {
+    let from = pointer(packet, at, WORDS * 4)?;
+    Ok(core::array::from_fn(|word| {
+        let (at, value): (usize, u64);
+        at = from + word * 4;
+        // SAFETY: `pointer` has checked that all words are in the packet.
+        unsafe { asm!("{0} = *(u32 *)({1} + 0)", out(reg) value, in(reg) at, options(readonly, nostack)) };
+        value as u32
+    }))
 }
 
 #[inline(always)]

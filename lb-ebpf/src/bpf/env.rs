@@ -169,8 +169,8 @@ impl<H: Packet> Packet for Cx<H> {
     }
 
     #[inline(always)]
-    fn read_u32(&self, at: u32) -> Result<u32, Stop> {
-        self.0.read_u32(at)
+    fn read<const WORDS: usize>(&self, at: u32) -> Result<[u32; WORDS], Stop> {
+        self.0.read(at)
     }
 
     #[inline(always)]

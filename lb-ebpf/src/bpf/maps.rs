@@ -9,6 +9,8 @@ use lb_common::{
 
 /// Do not set memory aside for every row (`linux/bpf.h`).
 const NO_PREALLOC: usize = 1;
+/// The agent may map it into its memory: so it reads all rows at once when it takes them up again.
+const MMAPABLE: usize = 1 << 10;
 
 const SERVICES: usize = 65_536;
 const SERVICE_IDS: usize = 16_384;
@@ -19,8 +21,8 @@ const NODE_ADDRS: usize = 4_096;
 const DEVICES: usize = 16_384;
 
 type ServiceMap<A> = HashMap<ServiceKey<A>, ServiceValue, SERVICES, NO_PREALLOC>;
-type SlotMap = Array<Slot, SLOTS>;
-type BackendMap<A> = Array<Backend<A>, BACKENDS>;
+type SlotMap = Array<Slot, SLOTS, MMAPABLE>;
+type BackendMap<A> = Array<Backend<A>, BACKENDS, MMAPABLE>;
 type FlowMap<A> = LruHashMap<FlowKey<A>, Flow<A>, FLOWS>;
 type NodeAddressMap<A> = HashMap<A, NodeAddress, NODE_ADDRS, NO_PREALLOC>;
 

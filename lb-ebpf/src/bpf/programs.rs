@@ -15,28 +15,28 @@ use super::tc::{self, Tc};
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn lb_pre(skb: *mut __sk_buff) -> i32 {
-    tc::action(with_ethernet(skb).and_then(|(mut cx, network, l3)| pre(&mut cx, network, l3)))
+    tc::action(after_ethernet(skb).and_then(|(network, l3)| pre(skb, network, l3)))
 }
 
 /// Stage post at TC egress.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn lb_post(skb: *mut __sk_buff) -> i32 {
-    tc::action(with_ethernet(skb).and_then(|(mut cx, network, l3)| post(&mut cx, network, l3)))
+    tc::action(after_ethernet(skb).and_then(|(network, l3)| post(skb, network, l3)))
 }
 
 /// Stage pre at TC ingress of a device without link-layer header.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn lb_pre_l3(skb: *mut __sk_buff) -> i32 {
-    tc::action(without_link_layer(skb).and_then(|(mut cx, network)| pre(&mut cx, network, 0)))
+    tc::action(without_link_layer(skb).and_then(|network| pre(skb, network, 0)))
 }
 
 /// Stage post at TC egress of a device without link-layer header.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn lb_post_l3(skb: *mut __sk_buff) -> i32 {
-    tc::action(without_link_layer(skb).and_then(|(mut cx, network)| post(&mut cx, network, 0)))
+    tc::action(without_link_layer(skb).and_then(|network| post(skb, network, 0)))
 }
 
 /// The kernel's clock, for the agent, which runs it by `BPF_PROG_TEST_RUN`.
@@ -47,46 +47,46 @@ extern "C" fn lb_jiffies(_skb: *mut __sk_buff) -> i32 {
     (unsafe { bpf_jiffies64() } & 0x7fff_ffff) as i32
 }
 
+/// The network header's kind and offset.
 #[inline(always)]
-fn with_ethernet(skb: *mut __sk_buff) -> Result<(Cx<Tc>, Network, u32), Stop> {
-    let mut cx = Cx(Tc { skb });
-    cx.0.prepare()?;
-    let (network, l3) = link::ethernet(&cx)?;
-    Ok((cx, network, l3))
+fn after_ethernet(skb: *mut __sk_buff) -> Result<(Network, u32), Stop> {
+    let mut packet = Tc { skb };
+    packet.prepare()?;
+    link::ethernet(&packet)
+}
+
+/// The network header's kind; it begins with the packet.
+#[inline(always)]
+fn without_link_layer(skb: *mut __sk_buff) -> Result<Network, Stop> {
+    let mut packet = Tc { skb };
+    packet.prepare()?;
+    link::network(packet.ether_type())
 }
 
 #[inline(always)]
-fn without_link_layer(skb: *mut __sk_buff) -> Result<(Cx<Tc>, Network), Stop> {
-    let mut cx = Cx(Tc { skb });
-    cx.0.prepare()?;
-    let network = link::network(cx.0.ether_type())?;
-    Ok((cx, network))
-}
-
-#[inline(always)]
-fn pre(cx: &mut Cx<Tc>, network: Network, l3: u32) -> Result<(), Stop> {
+fn pre(skb: *mut __sk_buff, network: Network, l3: u32) -> Result<(), Stop> {
     match network {
-        Network::V4 => pre_of::<V4>(cx, l3),
-        Network::V6 => pre_of::<V6>(cx, l3),
+        Network::V4 => pre_of::<V4>(skb, l3),
+        Network::V6 => pre_of::<V6>(skb, l3),
     }
 }
 
 #[inline(always)]
-fn post(cx: &mut Cx<Tc>, network: Network, l3: u32) -> Result<(), Stop> {
+fn post(skb: *mut __sk_buff, network: Network, l3: u32) -> Result<(), Stop> {
     match network {
-        Network::V4 => post_of::<V4>(cx, l3),
-        Network::V6 => post_of::<V6>(cx, l3),
+        Network::V4 => post_of::<V4>(skb, l3),
+        Network::V6 => post_of::<V6>(skb, l3),
     }
 }
 
 /// A real call for each family: the stack holds what one of them needs, not both.
 #[inline(never)]
-fn pre_of<F: KernelFamily>(cx: &mut Cx<Tc>, l3: u32) -> Result<(), Stop> {
-    stage::pre::<F, _>(cx, l3)
+fn pre_of<F: KernelFamily>(skb: *mut __sk_buff, l3: u32) -> Result<(), Stop> {
+    stage::pre::<F, _>(&mut Cx(Tc { skb }), l3)
 }
 
 /// As [`pre_of`].
 #[inline(never)]
-fn post_of<F: KernelFamily>(cx: &mut Cx<Tc>, l3: u32) -> Result<(), Stop> {
-    stage::post::<F, _>(cx, l3)
+fn post_of<F: KernelFamily>(skb: *mut __sk_buff, l3: u32) -> Result<(), Stop> {
+    stage::post::<F, _>(&mut Cx(Tc { skb }), l3)
 }

@@ -15,8 +15,8 @@ const NEXT: i32 = -1;
 /// `TC_ACT_SHOT`.
 const SHOT: i32 = 2;
 
-/// Enough of the packet for the headers of most: Ethernet, IPv6, TCP.
-const COMMON_HEADERS: u32 = 14 + 40 + 20;
+/// Enough of the packet for the headers of most: Ethernet with two tags, IPv6, TCP.
+const COMMON_HEADERS: u32 = 14 + 8 + 40 + 20;
 
 /// The hook's context.
 pub(super) struct Tc {
@@ -113,8 +113,8 @@ impl Packet for Tc {
     }
 
     #[inline(always)]
-    fn read_u32(&self, at: u32) -> Result<u32, Stop> {
-        access::read_u32(self, at)
+    fn read<const WORDS: usize>(&self, at: u32) -> Result<[u32; WORDS], Stop> {
+        access::read(self, at)
     }
 
     #[inline(always)]

@@ -27,7 +27,7 @@ impl<'a> Cx<'a> {
         self.frame.ether_type.to_be()
     }
 
-    fn read<const N: usize>(&self, at: u32) -> Result<[u8; N], Stop> {
+    fn bytes<const N: usize>(&self, at: u32) -> Result<[u8; N], Stop> {
         let rest = self.frame.bytes.get(at as usize..).ok_or(Stop::Pass)?;
         rest.first_chunk().copied().ok_or(Stop::Pass)
     }
@@ -53,11 +53,15 @@ impl Packet for Cx<'_> {
     }
 
     fn read_u16(&self, at: u32) -> Result<u16, Stop> {
-        self.read(at).map(u16::from_ne_bytes)
+        self.bytes(at).map(u16::from_ne_bytes)
     }
 
-    fn read_u32(&self, at: u32) -> Result<u32, Stop> {
-        self.read(at).map(u32::from_ne_bytes)
+    fn read<const WORDS: usize>(&self, at: u32) -> Result<[u32; WORDS], Stop> {
+        let mut words = [0; WORDS];
+        for (offset, word) in (at..).step_by(4).zip(&mut words) {
+            *word = self.bytes(offset).map(u32::from_ne_bytes)?;
+        }
+        Ok(words)
     }
 
     fn write_u16(&mut self, at: u32, word: u16) -> Result<(), Stop> {

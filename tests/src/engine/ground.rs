@@ -39,12 +39,12 @@ impl Ground {
              addr add 8.0.2.2/24 dev uplink
              addr add 2001:db8:86dd::800:201/120 dev uplink nodad
              addr add 2001:db8:86dd::800:202/120 dev uplink nodad
-             -4 route add default dev uplink
-             -6 route add default dev uplink
-             -4 route add 8.0.1.50/32 dev pod
-             -6 route add 2001:db8:86dd::800:132/128 dev pod
-             -4 route add 8.0.1.60/32 dev bridge
-             -6 route add 2001:db8:86dd::800:13c/128 dev bridge")?;
+             route add default dev uplink
+             route add ::/0 dev uplink
+             route add 8.0.1.50/32 dev pod
+             route add 2001:db8:86dd::800:132/128 dev pod
+             route add 8.0.1.60/32 dev bridge
+             route add 2001:db8:86dd::800:13c/128 dev bridge")?;
         namespace.sysctls(&[
             ("ipv4/ip_forward", "1"),
             ("ipv6/conf/all/forwarding", "1"),

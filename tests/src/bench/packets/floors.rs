@@ -69,7 +69,7 @@ pub(super) fn measure() -> Result<Floors> {
 }
 
 fn fastest(name: &str, family: cases::Family, device: u32, verdict: u32) -> Result<u64> {
-    let mut ebpf = Ebpf::load_file(lab::object("bench.o")?)?;
+    let mut ebpf = Ebpf::load_file(lab::object("sluice-bench.o")?)?;
     fill(&mut ebpf)?;
     let program: &mut Xdp = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
     program.load()?;

@@ -47,7 +47,7 @@ pub(super) fn object(name: &str) -> Result<PathBuf> {
 impl Lab {
     pub(super) fn new(case: &Case) -> Result<Self> {
         let mut sluice = Ebpf::load_file(object("sluice.o")?)?;
-        let mut wrapper = Ebpf::load_file(object("bench.o")?)?;
+        let mut wrapper = Ebpf::load_file(object("sluice-bench.o")?)?;
         classifier(&mut sluice, case.program())?.load()?;
         classifier(&mut wrapper, "bench_empty")?.load()?;
         classifier(&mut wrapper, wrapper_name(case))?.load()?;

@@ -1,0 +1,105 @@
+//! `lb-agent run`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::{LogFormat, PinArgs, log, runtime};
+use crate::dataplane::Sizes;
+use crate::dataplane::devices::Patterns;
+use crate::runtime::{Options, run};
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// Folder of manifests to follow: the YAML or JSON that `kubectl apply` takes.
+    #[arg(long, value_name = "DIR")]
+    manifests: PathBuf,
+    /// Name of this node's Node object.
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    node_name: String,
+    #[command(flatten)]
+    pin: PinArgs,
+    /// Attach to devices of these names only, of whatever kind (`*`, `?`, `[...]`; may be repeated).
+    #[arg(long, value_name = "GLOB")]
+    devices: Vec<String>,
+    /// Never attach to devices of these names (may be repeated).
+    #[arg(long, value_name = "GLOB")]
+    exclude_devices: Vec<String>,
+    /// Devices of these names lead out of the node, beside those that look like it (may be repeated).
+    #[arg(long, value_name = "GLOB")]
+    uplinks: Vec<String>,
+    /// Serve IPv4.
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    ipv4: Switch,
+    /// Serve IPv6.
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    ipv6: Switch,
+    /// Room for service ports.
+    #[arg(long, value_name = "N", default_value_t = Sizes::default().services, value_parser = at_least_one())]
+    max_services: u32,
+    /// Room for eligible backends of front ends, per family.
+    #[arg(long, value_name = "N", default_value_t = Sizes::default().slots, value_parser = at_least_one())]
+    max_slots: u32,
+    /// Room for endpoints, per family.
+    #[arg(long, value_name = "N", default_value_t = Sizes::default().backends, value_parser = at_least_one())]
+    max_backends: u32,
+    /// Room for entries of the flow table, per family; a connection has two.
+    #[arg(long, value_name = "N", default_value_t = Sizes::default().flows, value_parser = at_least_one())]
+    max_flows: u32,
+    /// A TCP flow without packets is finished after this time.
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    tcp_idle: Duration,
+    /// A UDP flow without packets is finished after this time.
+    #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration)]
+    udp_idle: Duration,
+    /// Seed of the flow hash; the same on all nodes.
+    #[arg(long, value_name = "N", default_value_t = 0x51ce)]
+    hash_seed: u32,
+    /// Remove programs and maps when the agent ends.
+    #[arg(long)]
+    detach_on_exit: bool,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+impl RunArgs {
+    pub(super) fn execute(self) -> anyhow::Result<()> {
+        log(self.log_format);
+        let options = Options {
+            pins: self.pin.pins()?,
+            sizes: Sizes {
+                services: self.max_services,
+                slots: self.max_slots,
+                backends: self.max_backends,
+                flows: self.max_flows,
+                ipv4: self.ipv4 == Switch::On,
+                ipv6: self.ipv6 == Switch::On,
+            },
+            devices: Patterns::new(&self.devices, &self.exclude_devices, &self.uplinks)?,
+            manifests: self.manifests,
+            node_name: self.node_name,
+            tcp_idle: self.tcp_idle,
+            udp_idle: self.udp_idle,
+            hash_seed: self.hash_seed,
+            detach_on_exit: self.detach_on_exit,
+        };
+        runtime()?.block_on(run(options))
+    }
+}
+
+fn at_least_one() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..)
+}
+
+fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
+    humantime::parse_duration(text)
+}

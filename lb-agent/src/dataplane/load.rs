@@ -1,0 +1,217 @@
+//! Maps and programs: created or taken up again from their pins, loaded once.
+
+use aya::maps::{MapError, MapInfo};
+use aya::programs::{ProgramError, SchedClassifier};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use lb_common::layout::{map, program};
+use tracing::debug;
+
+use super::sizes::Size;
+use super::{DataplaneError, Pins, Sizes, verifier};
+
+/// The object as `cargo xtask build` made it; empty when the agent was built without.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice.o"));
+
+/// The flag for maps whose size no flag decides.
+const NO_FLAG: &str = "the object";
+
+/// The programs that are attached to devices, and the clock.
+#[derive(Debug)]
+pub struct Programs {
+    ebpf: Ebpf,
+}
+
+/// Creates the maps that are not pinned yet, checks those that are, and loads the programs over them.
+pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Programs, DataplaneError> {
+    let mut ebpf = open(pins, sizes)?;
+    for name in [
+        program::PRE,
+        program::POST,
+        program::PRE_L3,
+        program::POST_L3,
+        program::JIFFIES,
+    ] {
+        classifier(&mut ebpf, name)?
+            .load()
+            .map_err(|error| program_error(name, error))?;
+    }
+    Ok(Programs { ebpf })
+}
+
+/// Creates all maps, pinned, and loads and attaches nothing: for tests of what is written into them.
+pub fn create_maps(pins: &Pins, sizes: &Sizes) -> Result<(), DataplaneError> {
+    pins.prepare()?;
+    open(pins, sizes).map(drop)
+}
+
+impl Programs {
+    /// The program of that name, loaded.
+    pub fn get(&mut self, name: &'static str) -> Result<&mut SchedClassifier, DataplaneError> {
+        classifier(&mut self.ebpf, name)
+    }
+}
+
+fn open(pins: &Pins, sizes: &Sizes) -> Result<Ebpf, DataplaneError> {
+    if OBJECT.is_empty() {
+        return Err(DataplaneError::NoPrograms);
+    }
+    let sizes = wanted(OBJECT, sizes)?;
+    for size in &sizes {
+        compare(pins, size)?;
+    }
+    let mut loader = EbpfLoader::new();
+    for Wanted { size, .. } in &sizes {
+        loader
+            .map_max_entries(size.map, size.rows)
+            .map_pin_path(size.map, pins.map(size.map));
+    }
+    loader.load(OBJECT).map_err(|error| load_error(error, &sizes))
+}
+
+/// A map as this version wants it.
+struct Wanted {
+    size: Size,
+    shape: Shape,
+}
+
+#[derive(PartialEq, Eq)]
+struct Shape {
+    kind: u32,
+    key: u32,
+    value: u32,
+}
+
+/// Every map of the object, with its size as the flags want it.
+fn wanted(object: &[u8], sizes: &Sizes) -> Result<Vec<Wanted>, DataplaneError> {
+    let object = aya_obj::Object::parse(object).map_err(|error| DataplaneError::Object(error.into()))?;
+    let by_flag = sizes.by_map();
+    map::ALL
+        .into_iter()
+        .map(|name| {
+            let definition = object.maps.get(name).ok_or_else(|| DataplaneError::Incomplete {
+                what: format!("map {name}"),
+            })?;
+            let size = by_flag
+                .iter()
+                .find(|size| size.map == name)
+                .copied()
+                .unwrap_or(Size {
+                    map: name,
+                    rows: definition.max_entries(),
+                    flag: NO_FLAG,
+                });
+            let shape = Shape {
+                kind: definition.map_type(),
+                key: definition.key_size(),
+                value: definition.value_size(),
+            };
+            Ok(Wanted { size, shape })
+        })
+        .collect()
+}
+
+/// aya takes up whatever is pinned without a look at it, so we look.
+fn compare(pins: &Pins, wanted: &Wanted) -> Result<(), DataplaneError> {
+    let Wanted {
+        size: Size { map, rows, flag },
+        shape,
+    } = wanted;
+    let path = pins.map(map);
+    if !path.exists() {
+        return Ok(());
+    }
+    let error = |source| DataplaneError::Map {
+        map: path.display().to_string(),
+        source,
+    };
+    let info = MapInfo::from_pin(&path).map_err(error)?;
+    let kind = info.map_type().map_err(error)? as u32;
+    let pinned = Shape {
+        kind,
+        key: info.key_size(),
+        value: info.value_size(),
+    };
+    if pinned != *shape {
+        return Err(DataplaneError::Reshaped {
+            map,
+            path,
+            pinned: pinned.to_string(),
+            wanted: shape.to_string(),
+        });
+    }
+    if info.max_entries() != *rows {
+        return Err(DataplaneError::Resized {
+            map,
+            path,
+            pinned: info.max_entries(),
+            wanted: *rows,
+            flag,
+        });
+    }
+    Ok(())
+}
+
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, DataplaneError> {
+    let missing = || DataplaneError::Incomplete {
+        what: format!("program {name}"),
+    };
+    ebpf.program_mut(name)
+        .ok_or_else(missing)?
+        .try_into()
+        .map_err(|_: ProgramError| missing())
+}
+
+fn load_error(error: EbpfError, sizes: &[Wanted]) -> DataplaneError {
+    match error {
+        EbpfError::MapError(MapError::CreateError { name, io_error }) => {
+            let size = sizes
+                .iter()
+                .map(|wanted| wanted.size)
+                .find(|size| size.map == name);
+            let (rows, flag) = size.map_or((0, NO_FLAG), |size| (size.rows, size.flag));
+            DataplaneError::CreateMap {
+                map: name,
+                rows,
+                flag,
+                source: io_error,
+            }
+        }
+        EbpfError::MapError(MapError::PinError { name, error }) => {
+            let map = name.unwrap_or_default();
+            DataplaneError::Map {
+                source: MapError::PinError { name: None, error },
+                map,
+            }
+        }
+        error => DataplaneError::Object(error),
+    }
+}
+
+fn program_error(name: &'static str, error: ProgramError) -> DataplaneError {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            debug!(program = name, "verifier log:\n{log}");
+            DataplaneError::Verifier {
+                program: name.to_owned(),
+                summary: verifier::summary(&log),
+                cause: io_error,
+            }
+        }
+        source => DataplaneError::Program {
+            program: name.to_owned(),
+            action: "loaded",
+            source,
+        },
+    }
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kind, key, value } = self;
+        write!(f, "keys of {key} and values of {value} bytes (map type {kind})")
+    }
+}

@@ -1,0 +1,244 @@
+//! The folder in bpffs where maps and links outlive the agent.
+//!
+//! `<root>/v1/maps/<map>`, `<root>/v1/links/<ifindex>-<hook>`. bpffs holds no plain files, so what else has to be
+//! remembered is an empty folder: `<root>/v1/mounted` (the bpffs was mounted by us), `<root>/v1/qdiscs/<ifindex>` (the
+//! clsact qdisc of that device was made by us).
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use lb_common::layout::VERSION;
+use nix::mount::{MsFlags, mount, umount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::DataplaneError;
+use super::attach::Hook;
+
+/// Where distributions mount bpffs.
+const SYSTEM_BPFFS: &str = "/sys/fs/bpf";
+
+/// The pin folder of one data plane.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+    version: PathBuf,
+}
+
+impl Pins {
+    /// The default of `--pin-root`.
+    pub const DEFAULT_ROOT: &str = "/sys/fs/bpf/sluice";
+
+    /// The pin folder under `root`; nothing is touched yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
+        let version = root.join(format!("v{VERSION}"));
+        Self { root, version }
+    }
+
+    /// The pin root.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The pin of a map.
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(name)
+    }
+
+    /// The pin of the link that holds a program at a device.
+    pub fn link(&self, ifindex: u32, hook: Hook) -> PathBuf {
+        self.links().join(format!("{ifindex}-{hook}"))
+    }
+
+    /// Every link that is pinned.
+    pub fn pinned_links(&self) -> Vec<(u32, Hook)> {
+        names(&self.links())
+            .filter_map(|name| {
+                let (ifindex, hook) = name.split_once('-')?;
+                Some((ifindex.parse().ok()?, hook.parse().ok()?))
+            })
+            .collect()
+    }
+
+    /// Whether maps are pinned here: a data plane is, or was, at work.
+    pub fn has_maps(&self) -> bool {
+        names(&self.maps()).next().is_some()
+    }
+
+    /// Removes the pin of a link; the program goes with it unless somebody else holds the link.
+    pub fn unlink(&self, ifindex: u32, hook: Hook) -> Result<(), DataplaneError> {
+        remove(&self.link(ifindex, hook))
+    }
+
+    /// Remembers that the clsact qdisc of this device was made by us.
+    pub fn mark_qdisc(&self, ifindex: u32) -> Result<(), DataplaneError> {
+        create(&self.qdiscs().join(ifindex.to_string()))
+    }
+
+    /// Forgets what [`Self::mark_qdisc`] remembered.
+    pub fn unmark_qdisc(&self, ifindex: u32) {
+        let _ = fs::remove_dir(self.qdiscs().join(ifindex.to_string()));
+    }
+
+    /// The devices whose clsact qdisc was made by us.
+    pub fn marked_qdiscs(&self) -> Vec<u32> {
+        names(&self.qdiscs())
+            .filter_map(|name| name.parse().ok())
+            .collect()
+    }
+
+    /// Makes the folders, and mounts a bpffs for them if there is none.
+    pub fn prepare(&self) -> Result<(), DataplaneError> {
+        let mounted = self.mount()?;
+        for folder in [self.maps(), self.links(), self.qdiscs()] {
+            create(&folder)?;
+        }
+        if mounted { create(&self.mounted()) } else { Ok(()) }
+    }
+
+    /// Mounts a bpffs unless the pin root is on one already; true when it did.
+    fn mount(&self) -> Result<bool, DataplaneError> {
+        if is_bpffs(&self.root) || self.root.parent().is_some_and(is_bpffs) {
+            return Ok(false);
+        }
+        let place = if self.root.starts_with(SYSTEM_BPFFS) {
+            Path::new(SYSTEM_BPFFS)
+        } else {
+            &self.root
+        };
+        if !is_bpffs(place) {
+            fs::create_dir_all(place)
+                .and_then(|()| {
+                    Ok(mount(
+                        Some("bpf"),
+                        place,
+                        Some("bpf"),
+                        MsFlags::empty(),
+                        Some("mode=0700"),
+                    )?)
+                })
+                .map_err(|source| DataplaneError::Bpffs {
+                    path: place.into(),
+                    source,
+                })?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Removes every pin, and the bpffs if we mounted it; links that nobody else holds are detached by that.
+    /// Says what it removed.
+    pub fn remove(&self) -> Result<Vec<String>, DataplaneError> {
+        let mut removed = Vec::new();
+        for folder in [self.links(), self.maps()] {
+            for name in names(&folder) {
+                remove(&folder.join(&name))?;
+                removed.push(folder.join(name).display().to_string());
+            }
+        }
+        for ifindex in self.marked_qdiscs() {
+            self.unmark_qdisc(ifindex);
+        }
+        let mounted = self.mounted().exists();
+        for folder in [
+            self.links(),
+            self.maps(),
+            self.qdiscs(),
+            self.mounted(),
+            self.version.clone(),
+        ] {
+            remove_folder(&folder)?;
+        }
+        if is_mount_point(&self.root) {
+            if mounted {
+                removed.push(unmount(&self.root)?);
+            }
+        } else {
+            // Other versions of the layout may stand beside ours.
+            let _ = fs::remove_dir(&self.root);
+            let system = Path::new(SYSTEM_BPFFS);
+            // The kernel's own files are in every bpffs.
+            let unused = names(system).all(|name| ["maps.debug", "progs.debug"].contains(&name.as_str()));
+            if mounted && self.root.starts_with(system) && unused {
+                removed.push(unmount(system)?);
+            }
+        }
+        Ok(removed)
+    }
+
+    fn maps(&self) -> PathBuf {
+        self.version.join("maps")
+    }
+
+    fn links(&self) -> PathBuf {
+        self.version.join("links")
+    }
+
+    fn qdiscs(&self) -> PathBuf {
+        self.version.join("qdiscs")
+    }
+
+    fn mounted(&self) -> PathBuf {
+        self.version.join("mounted")
+    }
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC)
+}
+
+fn is_mount_point(path: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    path.parent()
+        .is_some_and(|parent| is_bpffs(path) && device(path) != device(parent))
+}
+
+fn unmount(path: &Path) -> Result<String, DataplaneError> {
+    umount(path).map_err(|errno| DataplaneError::Pin {
+        action: "unmount",
+        path: path.into(),
+        source: errno.into(),
+    })?;
+    Ok(format!("bpffs at {}", path.display()))
+}
+
+fn create(folder: &Path) -> Result<(), DataplaneError> {
+    fs::create_dir_all(folder).map_err(|source| DataplaneError::Pin {
+        action: "create the folder",
+        path: folder.into(),
+        source,
+    })
+}
+
+/// Removes a pin; that there is none is no error.
+fn remove(pin: &Path) -> Result<(), DataplaneError> {
+    absent_is_fine(fs::remove_file(pin), "remove", pin)
+}
+
+fn remove_folder(folder: &Path) -> Result<(), DataplaneError> {
+    absent_is_fine(fs::remove_dir(folder), "remove the folder", folder)
+}
+
+fn absent_is_fine(result: io::Result<()>, action: &'static str, path: &Path) -> Result<(), DataplaneError> {
+    match result {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(DataplaneError::Pin {
+            action,
+            path: path.into(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The names in a folder; none when it is not there.
+fn names(folder: &Path) -> impl Iterator<Item = String> + use<> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names.into_iter()
+}

@@ -1,0 +1,122 @@
+//! How many rows each map has.
+
+use lb_common::layout::map;
+
+/// What the flags say about sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Service ports.
+    pub services: u32,
+    /// Slots, per family.
+    pub slots: u32,
+    /// Backends, per family.
+    pub backends: u32,
+    /// Entries of the flow table, per family.
+    pub flows: u32,
+    /// Whether IPv4 is on; the maps of a family that is off have one row.
+    pub ipv4: bool,
+    /// Whether IPv6 is on.
+    pub ipv6: bool,
+}
+
+/// Front ends that there is room for, per service port and family: ClusterIP, NodePort, and a few VIPs.
+const FRONT_ENDS_PER_SERVICE: u32 = 4;
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            services: 16_384,
+            slots: 524_288,
+            backends: 262_144,
+            flows: 524_288,
+            ipv4: true,
+            ipv6: true,
+        }
+    }
+}
+
+/// The size of one map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) map: &'static str,
+    pub(super) rows: u32,
+    /// The flag that decides it.
+    pub(super) flag: &'static str,
+}
+
+impl Sizes {
+    /// Every map whose size is decided by a flag; the others have the size that the object gives them.
+    pub(super) fn by_map(&self) -> Vec<Size> {
+        let front_ends = self.services.saturating_mul(FRONT_ENDS_PER_SERVICE);
+        let ids = self.services.saturating_add(1);
+        let mut sizes = vec![
+            Size {
+                map: map::NAMES,
+                rows: self.services,
+                flag: "--max-services",
+            },
+            // Indexed by service id, and 0 is nobody's.
+            Size {
+                map: map::STATS,
+                rows: ids,
+                flag: "--max-services",
+            },
+        ];
+        let families = [
+            (
+                self.ipv4,
+                "--ipv4",
+                [map::SERVICES4, map::SLOTS4, map::BACKENDS4, map::FLOWS4],
+            ),
+            (
+                self.ipv6,
+                "--ipv6",
+                [map::SERVICES6, map::SLOTS6, map::BACKENDS6, map::FLOWS6],
+            ),
+        ];
+        for (on, switch, [services, slots, backends, flows]) in families {
+            let rows = [
+                (services, front_ends, "--max-services"),
+                (slots, self.slots, "--max-slots"),
+                (backends, self.backends, "--max-backends"),
+                (flows, self.flows, "--max-flows"),
+            ];
+            sizes.extend(rows.map(|(map, rows, flag)| {
+                if on {
+                    Size { map, rows, flag }
+                } else {
+                    Size {
+                        map,
+                        rows: 1,
+                        flag: switch,
+                    }
+                }
+            }));
+        }
+        sizes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_that_is_off_costs_nothing() {
+        let sizes = Sizes {
+            ipv6: false,
+            ..Sizes::default()
+        }
+        .by_map();
+        let rows = |name| {
+            sizes
+                .iter()
+                .find(|size| size.map == name)
+                .map(|size| (size.rows, size.flag))
+        };
+        assert_eq!(rows(map::FLOWS4), Some((524_288, "--max-flows")));
+        assert_eq!(rows(map::FLOWS6), Some((1, "--ipv6")));
+        assert_eq!(rows(map::SERVICES4), Some((65_536, "--max-services")));
+        assert_eq!(rows(map::STATS), Some((16_385, "--max-services")));
+    }
+}

@@ -1,0 +1,209 @@
+//! The pinned maps as a [`MapStore`].
+
+mod per_cpu;
+mod sys;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use aya::maps::{MapData, MapError, MapInfo, MapType};
+use aya_obj::generated::BPF_F_MMAPABLE;
+use lb_common::layout::map;
+
+use super::{DataplaneError, Pins};
+use crate::store::{Kind, MapStore, StoreError, Table};
+
+pub use per_cpu::PerCpu;
+
+/// What a map is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Looking only.
+    Read,
+    /// Looking and changing.
+    ReadWrite,
+}
+
+/// The pinned maps.
+#[derive(Debug)]
+pub struct KernelStore {
+    maps: BTreeMap<&'static str, PinnedMap>,
+}
+
+/// One pinned map, open.
+#[derive(Debug)]
+pub struct PinnedMap {
+    fd: OwnedFd,
+    rows: u32,
+    key: usize,
+    value: usize,
+    shape: Shape,
+}
+
+/// How a map is read.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    Hash,
+    Array,
+    MappableArray,
+}
+
+impl Shape {
+    fn of(info: &MapInfo, access: Access) -> Result<Self, MapError> {
+        // The kernel maps no memory for a descriptor that is good for reading only.
+        let mappable = access == Access::ReadWrite && info.map_flags() & BPF_F_MMAPABLE != 0;
+        Ok(match info.map_type()? {
+            MapType::Array if mappable => Self::MappableArray,
+            MapType::Array => Self::Array,
+            _ => Self::Hash,
+        })
+    }
+}
+
+impl KernelStore {
+    /// Opens every map that is pinned.
+    pub fn open(pins: &Pins, access: Access) -> Result<Self, DataplaneError> {
+        let open = |name| Ok((name, PinnedMap::open(pins, name, access)?));
+        Ok(Self {
+            maps: map::ALL
+                .into_iter()
+                .map(open)
+                .collect::<Result<_, DataplaneError>>()?,
+        })
+    }
+
+    /// The map of a table, if its rows are what the table says.
+    fn map<T: Table>(&self) -> Result<&PinnedMap, StoreError> {
+        let unusable = |why: String| StoreError::Unusable { map: T::NAME, why };
+        let map = self
+            .maps
+            .get(T::NAME)
+            .ok_or_else(|| unusable("it is not pinned".to_owned()))?;
+        let (key, value) = (size_of::<T::Key>(), size_of::<T::Value>());
+        if (map.key, map.value) == (key, value) {
+            Ok(map)
+        } else {
+            Err(unusable(format!(
+                "its rows are of {} and {} bytes, not {key} and {value}",
+                map.key, map.value
+            )))
+        }
+    }
+}
+
+impl PinnedMap {
+    /// Opens the map pinned under this name.
+    pub fn open(pins: &Pins, name: &str, access: Access) -> Result<Self, DataplaneError> {
+        let path = pins.map(name);
+        let fd = sys::open_pin(&path, access == Access::Read).map_err(|source| DataplaneError::Pin {
+            action: "open the map",
+            path: path.clone(),
+            source,
+        })?;
+        let error = |source: MapError| DataplaneError::Map {
+            map: path.display().to_string(),
+            source,
+        };
+        let copy = fd
+            .try_clone()
+            .map_err(|source| error(MapError::IoError(source)))?;
+        let info = MapData::from_fd(copy).and_then(|map| map.info()).map_err(error)?;
+        Ok(Self {
+            fd,
+            rows: info.max_entries(),
+            key: info.key_size() as usize,
+            value: info.value_size() as usize,
+            shape: Shape::of(&info, access).map_err(error)?,
+        })
+    }
+
+    /// How many rows the map can hold.
+    pub fn capacity(&self) -> u32 {
+        self.rows
+    }
+
+    /// How many rows a hash map holds, or how many of an array are not all zero.
+    pub fn count(&self) -> io::Result<usize> {
+        let mut count = 0;
+        self.for_each_row(|_, _| count += 1)?;
+        Ok(count)
+    }
+
+    /// Calls `take` with key and value of every row; of an array with those that are not all zero.
+    fn for_each_row(&self, mut take: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
+        let map = self.fd.as_fd();
+        match self.shape {
+            Shape::Hash => sys::for_each_row(map, self.key, self.value, take),
+            Shape::Array => sys::for_each_row(map, self.key, self.value, |key, value| {
+                if value.iter().any(|byte| *byte != 0) {
+                    take(key, value);
+                }
+            }),
+            Shape::MappableArray => sys::for_each_used_row(map, self.rows, self.value, |index, value| {
+                take(&index.to_ne_bytes(), value);
+            }),
+        }
+    }
+}
+
+impl MapStore for KernelStore {
+    fn rows<T: Table>(&self) -> Result<BTreeMap<T::Key, T::Value>, StoreError> {
+        let map = self.map::<T>()?;
+        let mut rows = BTreeMap::new();
+        let take = |key: &[u8], value: &[u8]| {
+            let row: Option<(T::Key, T::Value)> = sys::from_bytes(key).zip(sys::from_bytes(value));
+            rows.extend(row);
+        };
+        map.for_each_row(take).map_err(|source| StoreError::Kernel {
+            call: "BPF_MAP_LOOKUP_BATCH",
+            map: T::NAME,
+            source,
+        })?;
+        Ok(rows)
+    }
+
+    fn set<T: Table>(&mut self, key: &T::Key, value: &T::Value) -> Result<(), StoreError> {
+        let map = self.map::<T>()?;
+        sys::update(map.fd.as_fd(), sys::bytes_of(key), sys::bytes_of(value)).map_err(|source| {
+            // E2BIG: a hash map's rows are used up; ENOMEM: so is the memory.
+            if source.raw_os_error() == Some(libc::E2BIG) {
+                StoreError::Full {
+                    map: T::NAME,
+                    capacity: map.rows as usize,
+                }
+            } else {
+                StoreError::Kernel {
+                    call: "BPF_MAP_UPDATE_ELEM",
+                    map: T::NAME,
+                    source,
+                }
+            }
+        })
+    }
+
+    fn delete<T: Table>(&mut self, key: &T::Key) -> Result<(), StoreError> {
+        let map = self.map::<T>()?;
+        let failed = |call| {
+            move |source| StoreError::Kernel {
+                call,
+                map: T::NAME,
+                source,
+            }
+        };
+        match T::KIND {
+            Kind::Array => sys::update(map.fd.as_fd(), sys::bytes_of(key), &vec![0; map.value])
+                .map_err(failed("BPF_MAP_UPDATE_ELEM")),
+            Kind::Hash => match sys::delete(map.fd.as_fd(), sys::bytes_of(key)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(failed("BPF_MAP_DELETE_ELEM")(error))
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+
+    fn capacity<T: Table>(&self) -> Result<usize, StoreError> {
+        Ok(self.map::<T>()?.rows as usize)
+    }
+}

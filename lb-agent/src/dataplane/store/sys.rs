@@ -1,0 +1,187 @@
+//! The few commands of bpf(2) that rows are read and written with. Everything `unsafe` of the agent is here.
+//!
+//! aya reads maps row by row, with two system calls for each; half a million slots want batches.
+
+use std::ffi::CString;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use aya::Pod;
+use aya_obj::generated::{BPF_F_RDONLY, bpf_attr, bpf_cmd};
+
+/// Rows that one system call reads.
+const BATCH: u32 = 4096;
+/// Room for the kernel's place in a map between two batches: a key, or the number of a bucket.
+const CURSOR: usize = 64;
+
+/// Opens what is pinned at `path`.
+pub(super) fn open_pin(path: &Path, read_only: bool) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = zeroed();
+    // SAFETY: writing a field of a union of plain integers, all of whose bytes are set.
+    let object = unsafe { &mut attr.__bindgen_anon_4 };
+    object.pathname = path.as_ptr() as u64;
+    object.file_flags = if read_only { BPF_F_RDONLY } else { 0 };
+    let fd = bpf(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
+    // SAFETY: the kernel has just given us this descriptor, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Writes a row.
+pub(super) fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
+    let mut attr = zeroed();
+    // SAFETY: writing a field of a union of plain integers, all of whose bytes are set.
+    let element = unsafe { &mut attr.__bindgen_anon_2 };
+    element.map_fd = map.as_raw_fd().cast_unsigned();
+    element.key = key.as_ptr() as u64;
+    element.__bindgen_anon_1.value = value.as_ptr() as u64;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Removes a row of a hash map.
+pub(super) fn delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
+    let mut attr = zeroed();
+    // SAFETY: writing a field of a union of plain integers, all of whose bytes are set.
+    let element = unsafe { &mut attr.__bindgen_anon_2 };
+    element.map_fd = map.as_raw_fd().cast_unsigned();
+    element.key = key.as_ptr() as u64;
+    bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attr).map(drop)
+}
+
+/// Calls `take` with key and value of every row; a row that changes meanwhile may be met as it was or as it is.
+pub(super) fn for_each_row(
+    map: BorrowedFd<'_>,
+    key: usize,
+    value: usize,
+    mut take: impl FnMut(&[u8], &[u8]),
+) -> io::Result<()> {
+    let mut room = BATCH;
+    let mut cursor = None;
+    let (mut keys, mut values) = (vec![0; key * room as usize], vec![0; value * room as usize]);
+    loop {
+        let mut next = [0; CURSOR];
+        let mut attr = zeroed();
+        // SAFETY: writing a field of a union of plain integers, all of whose bytes are set.
+        let batch = unsafe { &mut attr.batch };
+        batch.map_fd = map.as_raw_fd().cast_unsigned();
+        batch.in_batch = cursor
+            .as_ref()
+            .map_or(0, |cursor: &[u8; CURSOR]| cursor.as_ptr() as u64);
+        batch.out_batch = next.as_mut_ptr() as u64;
+        batch.keys = keys.as_mut_ptr() as u64;
+        batch.values = values.as_mut_ptr() as u64;
+        batch.count = room;
+        let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
+        // SAFETY: the kernel wrote a number of rows there, and every bit pattern is one.
+        let count = unsafe { attr.batch.count } as usize;
+        let last = match result {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            // One bucket of the hash table holds more than there is room for.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                room = room.saturating_mul(2);
+                keys.resize(key * room as usize, 0);
+                values.resize(value * room as usize, 0);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        for (key, value) in keys.chunks_exact(key).zip(values.chunks_exact(value)).take(count) {
+            take(key, value);
+        }
+        if last {
+            return Ok(());
+        }
+        cursor = Some(next);
+    }
+}
+
+/// Calls `take` with index and value of every row of an array that is not all zero. The array must have been made with
+/// `BPF_F_MMAPABLE`: reading half a million rows of its memory takes a few milliseconds, by batches a few hundred.
+pub(super) fn for_each_used_row(
+    map: BorrowedFd<'_>,
+    rows: u32,
+    value: usize,
+    mut take: impl FnMut(u32, &[u8]),
+) -> io::Result<()> {
+    let stride = value.next_multiple_of(8);
+    let length = stride * rows as usize;
+    // SAFETY: a new mapping at a place of the kernel's choice touches nothing of ours.
+    let memory = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            length,
+            libc::PROT_READ,
+            libc::MAP_SHARED,
+            map.as_raw_fd(),
+            0,
+        )
+    };
+    if memory == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let mut block = vec![0_u8; stride * BATCH as usize];
+    let zeros = block.clone();
+    for first in (0..rows).step_by(BATCH as usize) {
+        let count = BATCH.min(rows - first) as usize;
+        let block = &mut block[..stride * count];
+        // SAFETY: the mapping is as long as all rows, and `first + count <= rows`. Rows that an agent writes meanwhile
+        // are only copied, so nothing relies on their staying as they are.
+        unsafe {
+            let source = memory.cast::<u8>().add(stride * first as usize);
+            std::ptr::copy_nonoverlapping(source, block.as_mut_ptr(), block.len());
+        }
+        if *block == zeros[..block.len()] {
+            continue;
+        }
+        for (index, row) in (first..).zip(block.chunks_exact(stride)) {
+            let row = &row[..value];
+            if row.iter().any(|byte| *byte != 0) {
+                take(index, row);
+            }
+        }
+    }
+    // SAFETY: the mapping made above, which nothing refers to any more.
+    unsafe { libc::munmap(memory, length) };
+    Ok(())
+}
+
+/// A row as the kernel takes it.
+pub(super) fn bytes_of<T: Pod>(row: &T) -> &[u8] {
+    // SAFETY: a `Pod` may be read byte by byte (no padding, see `lb_common::layout`), and lives as long as the slice.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(row).cast(), size_of::<T>()) }
+}
+
+/// A row as the kernel gave it; `None` when the length is wrong.
+pub(super) fn from_bytes<T: Pod>(bytes: &[u8]) -> Option<T> {
+    // SAFETY: the bytes are as many as the type has, any bit pattern is one of a `Pod`, and the read needs no
+    // alignment.
+    (bytes.len() == size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+fn zeroed() -> bpf_attr {
+    // SAFETY: a union of structures of integers; all zero is one of its values, and what the kernel wants of unused
+    // fields.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
+    // SAFETY: `attr` is of the size that is told, and what its fields point to lives in the caller and is as large as
+    // the command and the map want.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_long,
+            std::ptr::from_mut(attr),
+            size_of::<bpf_attr>(),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(i32::try_from(result).unwrap_or(i32::MAX))
+    }
+}

@@ -1,0 +1,57 @@
+//! Which endpoints the slices of a Service hold for one of its ports.
+
+use std::collections::BTreeMap;
+
+use lb_common::addr::Address as _;
+use lb_common::{Family, Port};
+
+use super::{Target, ip_family};
+use crate::model::{Conditions, EndpointSlice, ServicePort};
+
+/// What the rules know of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Candidate {
+    /// Its conditions.
+    pub(super) conditions: Conditions,
+    /// Whether it is on this node.
+    pub(super) local: bool,
+}
+
+/// The endpoints of `port` in one family, from every slice port of the same name and protocol, which also gives
+/// the target port. An address and port that is there twice: the entry that is not terminating wins, else the last.
+pub(super) fn endpoints<'a, F: Family>(
+    port: &ServicePort,
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    node_name: &str,
+) -> BTreeMap<Target<F::Addr>, Candidate> {
+    let mut found = BTreeMap::<_, Candidate>::new();
+    for slice in slices.filter(|slice| slice.family == ip_family::<F>()) {
+        let ours = |other: &&_| same_port(port, other);
+        for slice_port in slice.ports.iter().filter(ours) {
+            for endpoint in &slice.endpoints {
+                let Some(addr) = F::Addr::from_ip(endpoint.address) else {
+                    continue;
+                };
+                let target = Target {
+                    addr,
+                    port: Port::new(slice_port.port),
+                };
+                let candidate = Candidate {
+                    conditions: endpoint.conditions,
+                    local: endpoint.node.as_deref() == Some(node_name),
+                };
+                let better = found
+                    .get(&target)
+                    .is_none_or(|other| other.conditions.terminating || !candidate.conditions.terminating);
+                if better {
+                    found.insert(target, candidate);
+                }
+            }
+        }
+    }
+    found
+}
+
+fn same_port(port: &ServicePort, other: &crate::model::SlicePort) -> bool {
+    port.name == other.name && port.protocol == other.protocol
+}

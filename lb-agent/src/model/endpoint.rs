@@ -1,0 +1,93 @@
+//! EndpointSlices.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{ObjectName, Protocol};
+
+/// An EndpointSlice: some endpoints of one Service, of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// The Service that it belongs to.
+    pub service: ObjectName,
+    /// The family of all its addresses.
+    pub family: IpFamily,
+    /// Its ports: each endpoint has all of them.
+    pub ports: Vec<SlicePort>,
+    /// Its endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A port of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlicePort {
+    /// Its name; it belongs to the Service's port of the same name.
+    pub name: Arc<str>,
+    /// The target port.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+}
+
+/// One endpoint of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its first address; the others mean nothing.
+    pub address: IpAddr,
+    /// What it is fit for.
+    pub conditions: Conditions,
+    /// The node that it is on, when known.
+    pub node: Option<Arc<str>>,
+}
+
+/// Conditions of an endpoint, with Kubernetes' meaning of absent ones filled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conditions {
+    /// It takes new connections.
+    pub ready: bool,
+    /// It answers, whether terminating or not.
+    pub serving: bool,
+    /// It is going away.
+    pub terminating: bool,
+}
+
+/// An address family, at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum IpFamily {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Default for Conditions {
+    fn default() -> Self {
+        Self {
+            ready: true,
+            serving: true,
+            terminating: false,
+        }
+    }
+}
+
+impl IpFamily {
+    /// The family of an address.
+    pub const fn of(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+impl fmt::Display for IpFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}

@@ -1,0 +1,146 @@
+//! Services.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use lb_common::protocol;
+
+use super::{IpFamily, ObjectName};
+
+/// A Service. One that is not for us (headless, ExternalName, another proxy's) has no ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// Its ClusterIPs, at most one per family: they say which families it has.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Its external IPs.
+    pub external_ips: Vec<IpAddr>,
+    /// The ingress addresses of its load balancer that are VIPs.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+    /// Which endpoints the ClusterIPs lead to.
+    pub internal_policy: TrafficPolicy,
+    /// Which endpoints NodePorts, load-balancer addresses and external IPs lead to.
+    pub external_policy: TrafficPolicy,
+    /// Seconds for which a client stays with its endpoint (session affinity `ClientIP`).
+    pub affinity_seconds: Option<u32>,
+}
+
+/// One port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name; empty when it has none. Ports of slices with this name belong to it.
+    pub name: Arc<str>,
+    /// Its number.
+    pub port: u16,
+    /// The port on every node, if there is one.
+    pub node_port: Option<u16>,
+    /// Its protocol.
+    pub protocol: Protocol,
+}
+
+/// Transport protocols that Sluice balances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Which endpoints traffic may go to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrafficPolicy {
+    /// Any.
+    #[default]
+    Cluster,
+    /// Those on this node.
+    Local,
+}
+
+/// What people, and the map of names, call a port of a Service: `namespace/name:port/protocol`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortName {
+    /// The Service.
+    pub service: ObjectName,
+    /// The port's name, or its number when it has none.
+    pub port: Arc<str>,
+    /// Its protocol.
+    pub protocol: Protocol,
+}
+
+impl Service {
+    /// Whether it has a ClusterIP of this family, without which nothing of the family is done for it.
+    pub fn has_family(&self, family: IpFamily) -> bool {
+        self.cluster_ips.iter().any(|ip| IpFamily::of(*ip) == family)
+    }
+
+    /// What `port` is called.
+    pub fn port_name(&self, port: &ServicePort) -> PortName {
+        let text = if port.name.is_empty() {
+            port.port.to_string().into()
+        } else {
+            Arc::clone(&port.name)
+        };
+        PortName {
+            service: self.name.clone(),
+            port: text,
+            protocol: port.protocol,
+        }
+    }
+}
+
+impl Protocol {
+    /// Its number in packets and maps.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => protocol::TCP,
+            Self::Udp => protocol::UDP,
+        }
+    }
+
+    /// Its name in maps and in the CLI.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl PortName {
+    /// What goes before every port of `service` in order.
+    pub fn first_of(service: &ObjectName) -> Self {
+        Self {
+            service: service.clone(),
+            port: "".into(),
+            protocol: Protocol::Tcp,
+        }
+    }
+
+    /// From the text of a row; `None` for text that no version wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (service, rest) = text.split_once(':')?;
+        let (namespace, name) = service.split_once('/')?;
+        let (port, protocol) = rest.split_once('/')?;
+        let protocol = match protocol {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            _ => return None,
+        };
+        Some(Self {
+            service: ObjectName::new(namespace, name),
+            port: port.into(),
+            protocol,
+        })
+    }
+}
+
+impl fmt::Display for PortName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}/{}", self.service, self.port, self.protocol.as_str())
+    }
+}

@@ -1,0 +1,166 @@
+//! Every object that the sources told of, found by the Service that it matters to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::sync::Arc;
+
+use super::{EndpointSlice, Kind, Node, Object, ObjectName, ObjectRef, Origin, Service};
+
+/// The objects that are there, and which Services have changed since they were last looked at.
+#[derive(Debug, Default)]
+pub struct World {
+    services: BTreeMap<ObjectName, Known<Service>>,
+    /// By Service, then by slice.
+    slices: BTreeMap<ObjectName, BTreeMap<ObjectName, Known<EndpointSlice>>>,
+    /// The Service of each slice.
+    service_of: BTreeMap<ObjectName, ObjectName>,
+    nodes: BTreeMap<Arc<str>, Node>,
+    changed: BTreeSet<ObjectName>,
+}
+
+/// An object and where it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known<T> {
+    /// The object.
+    pub object: T,
+    /// Where it was read.
+    pub origin: Origin,
+}
+
+impl World {
+    /// Takes an object as it is now.
+    pub fn apply(&mut self, object: Object, origin: Origin) {
+        match object {
+            Object::Service(object) => {
+                let name = object.name.clone();
+                let known = Known { object, origin };
+                if self.services.get(&name) != Some(&known) {
+                    self.services.insert(name.clone(), known);
+                    self.changed.insert(name);
+                }
+            }
+            Object::EndpointSlice(object) => self.apply_slice(Known { object, origin }),
+            Object::Node(node) => {
+                self.nodes.insert(node.name.as_str().into(), node);
+            }
+        }
+    }
+
+    /// Forgets an object.
+    pub fn delete(&mut self, gone: &ObjectRef) {
+        match gone.kind {
+            Kind::Service => {
+                if self.services.remove(&gone.name).is_some() {
+                    self.changed.insert(gone.name.clone());
+                }
+            }
+            Kind::EndpointSlice => self.delete_slice(&gone.name),
+            Kind::Node => {
+                self.nodes.remove(&gone.name.name);
+            }
+        }
+    }
+
+    /// The Service of this name.
+    pub fn service(&self, name: &ObjectName) -> Option<&Known<Service>> {
+        self.services.get(name)
+    }
+
+    /// The slices of the Service of this name, which itself need not be there.
+    pub fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &Known<EndpointSlice>> + Clone {
+        self.slices
+            .get(service)
+            .map(BTreeMap::values)
+            .into_iter()
+            .flatten()
+    }
+
+    /// The Node of this name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    /// Makes [`Self::take_changed`] name a Service once more.
+    pub fn touch(&mut self, service: ObjectName) {
+        self.changed.insert(service);
+    }
+
+    /// The Services that have changed, or whose slices have, since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<ObjectName> {
+        mem::take(&mut self.changed)
+    }
+
+    fn apply_slice(&mut self, known: Known<EndpointSlice>) {
+        let (name, service) = (known.object.name.clone(), known.object.service.clone());
+        if self
+            .service_of
+            .get(&name)
+            .is_some_and(|before| *before != service)
+        {
+            self.delete_slice(&name);
+        }
+        let slices = self.slices.entry(service.clone()).or_default();
+        if slices.get(&name) != Some(&known) {
+            slices.insert(name.clone(), known);
+            self.service_of.insert(name, service.clone());
+            self.changed.insert(service);
+        }
+    }
+
+    fn delete_slice(&mut self, name: &ObjectName) {
+        let Some(service) = self.service_of.remove(name) else {
+            return;
+        };
+        if let Some(slices) = self.slices.get_mut(&service) {
+            slices.remove(name);
+            if slices.is_empty() {
+                self.slices.remove(&service);
+            }
+        }
+        self.changed.insert(service);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::IpFamily;
+
+    fn slice(name: &str, service: &str) -> Object {
+        Object::EndpointSlice(EndpointSlice {
+            name: ObjectName::new("default", name),
+            service: ObjectName::new("default", service),
+            family: IpFamily::V4,
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+        })
+    }
+
+    /// Applies `object` and compares which Services are said to have changed.
+    #[track_caller]
+    fn check(world: &mut World, object: Object, changed: &[&str]) {
+        world.apply(object, Origin::default());
+        let names: Vec<_> = world
+            .take_changed()
+            .into_iter()
+            .map(|name| name.name.to_string())
+            .collect();
+        assert_eq!(names, changed);
+    }
+
+    #[test]
+    fn a_slice_changes_the_service_that_it_belongs_to() {
+        let mut world = World::default();
+        check(&mut world, slice("a", "web"), &["web"]);
+        check(&mut world, slice("a", "web"), &[]);
+        check(&mut world, slice("b", "dns"), &["dns"]);
+    }
+
+    #[test]
+    fn a_slice_that_moves_changes_both_services() {
+        let mut world = World::default();
+        check(&mut world, slice("a", "web"), &["web"]);
+        check(&mut world, slice("a", "dns"), &["dns", "web"]);
+        assert_eq!(world.slices(&ObjectName::new("default", "web")).count(), 0);
+    }
+}

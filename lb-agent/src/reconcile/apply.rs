@@ -1,0 +1,122 @@
+//! Writes a plan. What fails is told by its owner and ends that owner's update, not the others'.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::Slot;
+
+use super::plan::{FamilyWrite, Plan, Planned, Write};
+use crate::store::{Devices, FamilyMaps, MapStore, Names, Rows, SettingsTable, StoreError, Table};
+
+/// What became of a plan.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Rows written.
+    pub(super) written: usize,
+    /// Rows deleted.
+    pub(super) deleted: usize,
+    /// The owners whose updates ended early, and why.
+    pub(super) failed: BTreeMap<u32, StoreError>,
+    /// The owners whose updates ended early because another's failed.
+    pub(super) held_up: BTreeSet<u32>,
+}
+
+/// Writes `plan` into `store`; `rows` follows what the store holds.
+pub(super) fn apply(plan: Plan, store: &mut impl MapStore, rows: &mut Rows) -> Outcome {
+    let mut outcome = Outcome::default();
+    for Planned { owner, write } in plan.into_writes() {
+        if outcome.failed.contains_key(&owner) || outcome.held_up.contains(&owner) {
+            continue;
+        }
+        let mut target = Target {
+            store,
+            rows,
+            outcome: &mut outcome,
+        };
+        if let Err(error) = target.write(owner, &write) {
+            // Who was to lose this front end still has it, and must keep what it leads to.
+            outcome
+                .held_up
+                .extend(holder(&write, rows).filter(|holder| *holder != owner));
+            outcome.failed.insert(owner, error);
+        }
+    }
+    outcome
+}
+
+/// The port that the front end of a write belongs to so far.
+fn holder(write: &Write, rows: &Rows) -> Option<u32> {
+    fn of_family<F: FamilyMaps>(write: &FamilyWrite<F>, rows: &Rows) -> Option<u32> {
+        let FamilyWrite::Service(key, _) = write else {
+            return None;
+        };
+        rows.get::<F::Services>(key).map(|row| row.service)
+    }
+    match write {
+        Write::V4(write) => of_family(write, rows),
+        Write::V6(write) => of_family(write, rows),
+        Write::Settings(_) | Write::Device(..) | Write::Name(..) => None,
+    }
+}
+
+struct Target<'a, S> {
+    store: &'a mut S,
+    rows: &'a mut Rows,
+    outcome: &'a mut Outcome,
+}
+
+impl<S: MapStore> Target<'_, S> {
+    fn write(&mut self, owner: u32, write: &Write) -> Result<(), StoreError> {
+        match write {
+            Write::Settings(row) => self.put::<SettingsTable>(0, Some(row)),
+            Write::Device(ifindex, row) => self.put::<Devices>(*ifindex, row.as_ref()),
+            Write::Name(id, row) => self.put::<Names>(*id, row.as_ref()),
+            Write::V4(write) => self.write_family(owner, write),
+            Write::V6(write) => self.write_family(owner, write),
+        }
+    }
+
+    fn write_family<F: FamilyMaps>(&mut self, owner: u32, write: &FamilyWrite<F>) -> Result<(), StoreError> {
+        match write {
+            FamilyWrite::NodeAddress(addr, row) => self.put::<F::NodeAddresses>(*addr, row.as_ref()),
+            FamilyWrite::Backend(index, row) => self.put::<F::Backends>(*index, Some(row)),
+            FamilyWrite::Slots(region, backends) => {
+                (region.base..).zip(backends).try_for_each(|(slot, backend)| {
+                    let row = Slot {
+                        service: owner,
+                        generation: region.generation,
+                        backend: *backend,
+                    };
+                    self.put::<F::Slots>(slot, Some(&row))
+                })
+            }
+            FamilyWrite::Service(key, Some(row)) => self.put::<F::Services>(*key, Some(row)),
+            FamilyWrite::Service(key, None) => {
+                // Another port may have taken the front end over, in this plan or before.
+                let own = self
+                    .rows
+                    .get::<F::Services>(key)
+                    .is_some_and(|row| row.service == owner);
+                if own {
+                    self.put::<F::Services>(*key, None)
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    fn put<T: Table>(&mut self, key: T::Key, row: Option<&T::Value>) -> Result<(), StoreError> {
+        match row {
+            Some(row) => self.store.set::<T>(&key, row)?,
+            None => self.store.delete::<T>(&key)?,
+        }
+        self.rows.put::<T>(&key, row);
+        let count = if row.is_some() {
+            &mut self.outcome.written
+        } else {
+            &mut self.outcome.deleted
+        };
+        *count += 1;
+        Ok(())
+    }
+}

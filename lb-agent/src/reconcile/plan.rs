@@ -1,0 +1,107 @@
+//! What is to be written, in the one order in which no packet sees half an update.
+
+use lb_common::{
+    Backend, Device, Family, NodeAddress, ServiceKey, ServiceName, ServiceValue, Settings, V4, V6,
+};
+
+use crate::image::Region;
+
+/// The parts of an update, in order. New rows that nothing leads to go first, then the rows that lead to them, and
+/// what nothing leads to any more goes last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// Settings, devices, addresses of the node.
+    Node,
+    /// Names of new ports.
+    Names,
+    /// Backends that are new or that get more flows than before.
+    Backends,
+    /// New slots.
+    Slots,
+    /// Front ends: the flip.
+    Flip,
+    /// Front ends that are gone.
+    Unlist,
+    /// Backends that get fewer flows than before, or none.
+    Retire,
+    /// Names of ports that are gone.
+    Unname,
+}
+
+/// Writes by phase.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    phases: [Vec<Planned>; 8],
+}
+
+/// A write and whose it is.
+#[derive(Debug)]
+pub(super) struct Planned {
+    /// The id of the port of a Service that it is for, or [`NODE`].
+    pub(super) owner: u32,
+    /// The write.
+    pub(super) write: Write,
+}
+
+/// The owner of what belongs to no Service.
+pub(super) const NODE: u32 = 0;
+
+/// One or more rows to put in their places, or to take out.
+#[derive(Debug)]
+pub(super) enum Write {
+    /// The row of settings.
+    Settings(Settings),
+    /// A row of devices.
+    Device(u32, Option<Device>),
+    /// A row of names.
+    Name(u32, Option<ServiceName>),
+    /// Rows of IPv4.
+    V4(FamilyWrite<V4>),
+    /// Rows of IPv6.
+    V6(FamilyWrite<V6>),
+}
+
+/// Rows of one family's maps.
+#[derive(Debug)]
+pub(super) enum FamilyWrite<F: Family> {
+    /// A row of node addresses.
+    NodeAddress(F::Addr, Option<NodeAddress>),
+    /// A row of backends.
+    Backend(u32, Backend<F::Addr>),
+    /// The slots of a region: the indices of its backends.
+    Slots(Region, Vec<u32>),
+    /// A row of services.
+    Service(ServiceKey<F::Addr>, Option<ServiceValue>),
+}
+
+/// A family whose writes have their place in [`Write`].
+pub(super) trait FamilyWrites: Family {
+    /// The write for it.
+    fn write(write: FamilyWrite<Self>) -> Write;
+}
+
+impl Plan {
+    /// Adds a write to a phase.
+    pub(super) fn add(&mut self, phase: Phase, owner: u32, write: Write) {
+        if let Some(writes) = self.phases.get_mut(phase as usize) {
+            writes.push(Planned { owner, write });
+        }
+    }
+
+    /// The writes in their order.
+    pub(super) fn into_writes(self) -> impl Iterator<Item = Planned> {
+        self.phases.into_iter().flatten()
+    }
+}
+
+impl FamilyWrites for V4 {
+    fn write(write: FamilyWrite<Self>) -> Write {
+        Write::V4(write)
+    }
+}
+
+impl FamilyWrites for V6 {
+    fn write(write: FamilyWrite<Self>) -> Write {
+        Write::V6(write)
+    }
+}

@@ -1,0 +1,98 @@
+//! What a person should mend about Services, told once while it stays the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+
+use crate::desired::Claims;
+use crate::model::{Kind, ObjectName, ObjectRef, Problem, World};
+
+/// What has been told.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    told: BTreeMap<ObjectName, BTreeSet<Problem>>,
+    new: Vec<Problem>,
+}
+
+impl Problems {
+    /// Adds what is told in any case.
+    pub(super) fn add(&mut self, problem: Problem) {
+        self.new.push(problem);
+    }
+
+    /// Makes `now` the problems about a Service; those that are not known yet will be told.
+    pub(super) fn update(&mut self, service: &ObjectName, now: BTreeSet<Problem>) {
+        let told = self.told.remove(service).unwrap_or_default();
+        self.new.extend(now.difference(&told).cloned());
+        if !now.is_empty() {
+            self.told.insert(service.clone(), now);
+        }
+    }
+
+    /// What is to be told now.
+    pub(super) fn take(&mut self) -> Vec<Problem> {
+        mem::take(&mut self.new)
+    }
+}
+
+/// What is the matter with a Service and its slices as objects.
+pub(super) fn of_objects(service: &ObjectName, world: &World, claims: &Claims) -> BTreeSet<Problem> {
+    let Some(known) = world.service(service) else {
+        return slices_without(service, world).collect();
+    };
+    let lost = claims.lost_by(service).map(|(claim, holder)| {
+        let text = format!(
+            "{claim} is also a front end of Service {holder}, which comes first by name and keeps it; \
+             remove it from one of them"
+        );
+        Problem {
+            object: Some(reference(service)),
+            origin: known.origin.clone(),
+            text,
+        }
+    });
+    let has_ports = !known.object.ports.is_empty();
+    let foreign = world
+        .slices(service)
+        .filter(|slice| has_ports && !known.object.has_family(slice.object.family));
+    let foreign = foreign.map(|slice| {
+        let family = slice.object.family;
+        let text = format!(
+            "left out: Service {service} has no {family} ClusterIP, so {family} endpoints are not used"
+        );
+        let object = ObjectRef {
+            kind: Kind::EndpointSlice,
+            name: slice.object.name.clone(),
+        };
+        Problem {
+            object: Some(object),
+            origin: slice.origin.clone(),
+            text,
+        }
+    });
+    lost.chain(foreign).collect()
+}
+
+/// How a Service is referred to.
+pub(super) fn reference(service: &ObjectName) -> ObjectRef {
+    ObjectRef {
+        kind: Kind::Service,
+        name: service.clone(),
+    }
+}
+
+fn slices_without(service: &ObjectName, world: &World) -> impl Iterator<Item = Problem> {
+    world.slices(service).map(move |slice| {
+        let text = format!(
+            "left out: there is no Service {service}; add it, or mend the label kubernetes.io/service-name"
+        );
+        let object = ObjectRef {
+            kind: Kind::EndpointSlice,
+            name: slice.object.name.clone(),
+        };
+        Problem {
+            object: Some(object),
+            origin: slice.origin.clone(),
+            text,
+        }
+    })
+}

@@ -1,0 +1,165 @@
+//! What fails is told once, with its object, and hurts nothing else.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use lb_common::{V4, V6};
+
+use super::store::CheckedStore;
+use super::world::{applied, service, slice};
+use super::{front_ends, pipe};
+use crate::model::{HostAddress, HostDevice, HostState, Kind, Object, ObjectName, ObjectRef};
+use crate::source::SourceEvent;
+use crate::store::{
+    Backends, Devices, FakeStore, MapStore as _, Names, NodeAddresses, Services, SettingsTable, Slots, Table,
+};
+
+/// A Service with two ports and two endpoints.
+fn first() -> Vec<SourceEvent> {
+    vec![
+        applied(Object::Service(service("first", &[vip(1)]))),
+        applied(Object::EndpointSlice(slice(
+            "first",
+            "first-1",
+            &[pod(1), pod(4)],
+        ))),
+    ]
+}
+
+/// Another one.
+fn second() -> Vec<SourceEvent> {
+    vec![
+        applied(Object::Service(service("second", &[vip(2)]))),
+        applied(Object::EndpointSlice(slice(
+            "second",
+            "second-1",
+            &[pod(2), pod(3)],
+        ))),
+    ]
+}
+
+fn vip(host: u8) -> IpAddr {
+    Ipv4Addr::new(10, 96, 0, host).into()
+}
+
+fn pod(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 244, 0, host)
+}
+
+/// Writes two Services into maps of which `T` has only `rows` rows, which is too few for the second. Compares the
+/// warnings, then makes the map larger and sees that the second is there, too.
+#[track_caller]
+fn check_full<T: Table>(rows: usize, warnings: &[&str]) {
+    let mut store = CheckedStore {
+        inner: FakeStore::default().with_capacity::<T>(rows),
+        ..Default::default()
+    };
+    let mut agent = pipe(&store, first());
+    assert_eq!(agent.sync(&mut store).problems, []);
+    let before = front_ends(&store);
+    for event in second() {
+        agent.apply(event);
+    }
+    let report = agent.sync(&mut store);
+    let told: Vec<_> = report.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(told, warnings);
+    assert!(report.retry_after.is_some());
+    assert!(before.iter().all(|line| front_ends(&store).contains(line)));
+    agent.retry();
+    let again = agent.sync(&mut store);
+    assert_eq!(again.problems, [], "the same is told once");
+    assert!(again.retry_after > report.retry_after);
+    agent.apply(SourceEvent::Delete(ObjectRef {
+        kind: Kind::Service,
+        name: ObjectName::new("default", "first"),
+    }));
+    agent.sync(&mut store);
+    agent.retry();
+    assert_eq!(agent.sync(&mut store).retry_after, None, "there is room now");
+    assert_eq!(front_ends(&store).len(), before.len());
+}
+
+#[test]
+fn no_row_of_services_is_left() {
+    let text = "Service default/second: port a/tcp: map lb_services4 is full (2 rows); raise its size by the flag for \
+                it; its last good state stays";
+    let other = text.replace("a/tcp", "b/udp");
+    check_full::<Services<V4>>(2, &[text, &other]);
+}
+
+#[test]
+fn no_row_of_backends_is_left() {
+    let text = "Service default/second: port a/tcp: map lb_backends4 is full; raise --max-backends; its last good \
+                state stays";
+    let other = text.replace("a/tcp", "b/udp");
+    check_full::<Backends<V4>>(5, &[text, &other]);
+}
+
+#[test]
+fn no_id_is_left() {
+    let text = "Service default/second: port a/tcp: every service id is in use; raise --max-services; its last good \
+                state stays";
+    let other = text.replace("a/tcp", "b/udp");
+    check_full::<Names>(2, &[text, &other]);
+}
+
+#[test]
+fn no_slots_are_left() {
+    let text = "Service default/second: port a/tcp: map lb_slots4 has no 2 free slots in one piece; raise --max-slots; \
+                its last good state stays";
+    let other = text.replace("a/tcp", "b/udp");
+    check_full::<Slots<V4>>(5, &[text, &other]);
+}
+
+#[test]
+fn nothing_of_objects_is_written_before_all_are_known() {
+    let mut store = CheckedStore::default();
+    pipe(&store, first()).sync(&mut store);
+    let before = front_ends(&store);
+
+    let mut agent = super::Pipe::adopt(&store, super::config()).unwrap();
+    let host = HostState {
+        devices: vec![HostDevice {
+            ifindex: 2,
+            name: "eth0".into(),
+            role: lb_common::DeviceRole::Uplink,
+            flags: 0,
+            route_ifindex: 2,
+        }],
+        addresses: vec![HostAddress {
+            ip: Ipv4Addr::new(192, 0, 2, 1).into(),
+            ifindex: 2,
+        }],
+    };
+    agent.host_changed(host);
+    let report = agent.sync(&mut store);
+    assert_eq!((report.written, report.deleted), (1, 0));
+    assert_eq!(store.rows::<Devices>().unwrap().len(), 1);
+    assert_eq!(front_ends(&store), before);
+
+    agent.apply(SourceEvent::Synced);
+    agent.sync(&mut store);
+    assert_eq!(front_ends(&store), Vec::<String>::new());
+    assert_eq!(store.rows::<NodeAddresses<V4>>().unwrap().len(), 1);
+    assert_eq!(store.rows::<NodeAddresses<V6>>().unwrap().len(), 0);
+    assert_eq!(store.rows::<SettingsTable>().unwrap().len(), 1);
+}
+
+#[test]
+fn rows_whose_name_is_gone_are_cleared_up() {
+    let mut store = CheckedStore::default();
+    pipe(&store, first()).sync(&mut store);
+    let ids: Vec<_> = store.rows::<Names>().unwrap().into_keys().collect();
+    for id in ids {
+        store.inner.delete::<Names>(&id).unwrap();
+    }
+
+    let mut agent = pipe(&store, second());
+    // The stray front ends have no name until they are gone: that is not this agent's doing.
+    agent.sync(&mut store.inner);
+    assert!(
+        front_ends(&store)
+            .iter()
+            .all(|line| line.contains("default/second"))
+    );
+    assert_eq!(agent.sync(&mut store).written, 0);
+}

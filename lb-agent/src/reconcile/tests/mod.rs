@@ -1,0 +1,47 @@
+//! The pipe as a whole: order of writes, failures, restarts.
+
+mod failures;
+mod order;
+mod store;
+mod world;
+
+use lb_common::Settings;
+
+use super::{Config, Pipe};
+use crate::image::render::render;
+use crate::source::SourceEvent;
+use crate::store::{FakeStore, MapStore, Rows};
+
+fn config() -> Config {
+    Config {
+        node_name: "node-a".into(),
+        settings: Settings::default(),
+        ipv4: true,
+        ipv6: true,
+    }
+}
+
+/// A pipe over these maps, whose source has told everything that `events` say.
+fn pipe(store: &impl MapStore, events: impl IntoIterator<Item = SourceEvent>) -> Pipe {
+    let mut pipe = Pipe::adopt(store, config()).unwrap();
+    events.into_iter().for_each(|event| pipe.apply(event));
+    pipe.apply(SourceEvent::Synced);
+    pipe
+}
+
+/// The lines of front ends, which say all that packets see.
+fn front_ends(store: &impl MapStore) -> Vec<String> {
+    let text = render(&Rows::of(store).unwrap());
+    text.lines()
+        .filter(|line| line.starts_with("SVC"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The front ends that a fresh agent would write into empty maps.
+fn expected(events: impl IntoIterator<Item = SourceEvent>) -> Vec<String> {
+    let mut store = FakeStore::default();
+    let report = pipe(&store, events).sync(&mut store);
+    assert!(report.retry_after.is_none(), "{:?}", report.problems);
+    front_ends(&store)
+}

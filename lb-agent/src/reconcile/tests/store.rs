@@ -1,0 +1,125 @@
+//! A store that checks after every single write what packets rely on, and that can fail.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::io;
+
+use lb_common::{Backend, BackendState, Slot, V4, V6};
+
+use crate::store::{FakeStore, FamilyMaps, MapStore, Names, StoreError, Table};
+use crate::testkit::Random;
+
+/// Checks every write.
+#[derive(Default)]
+pub(super) struct CheckedStore {
+    pub(super) inner: FakeStore,
+    /// One of so many writes fails, chosen at random.
+    pub(super) faults: Option<(Random, u32)>,
+    pub(super) writes: usize,
+}
+
+impl MapStore for CheckedStore {
+    fn rows<T: Table>(&self) -> Result<BTreeMap<T::Key, T::Value>, StoreError> {
+        self.inner.rows::<T>()
+    }
+
+    fn set<T: Table>(&mut self, key: &T::Key, value: &T::Value) -> Result<(), StoreError> {
+        self.fail::<T>()?;
+        check_epoch::<T, V4>(&self.inner, key, value);
+        check_epoch::<T, V6>(&self.inner, key, value);
+        self.inner.set::<T>(key, value)?;
+        self.check();
+        Ok(())
+    }
+
+    fn delete<T: Table>(&mut self, key: &T::Key) -> Result<(), StoreError> {
+        self.fail::<T>()?;
+        self.inner.delete::<T>(key)?;
+        self.check();
+        Ok(())
+    }
+
+    fn capacity<T: Table>(&self) -> Result<usize, StoreError> {
+        self.inner.capacity::<T>()
+    }
+}
+
+impl CheckedStore {
+    fn fail<T: Table>(&mut self) -> Result<(), StoreError> {
+        if let Some((random, one_of)) = &mut self.faults
+            && random.below(*one_of) == 0
+        {
+            let source = io::Error::other("the test says so");
+            return Err(StoreError::Kernel {
+                call: "BPF_MAP_UPDATE_ELEM",
+                map: T::NAME,
+                source,
+            });
+        }
+        Ok(())
+    }
+
+    fn check(&mut self) {
+        self.writes += 1;
+        check_family::<V4>(&self.inner);
+        check_family::<V6>(&self.inner);
+    }
+}
+
+/// Every front end leads to slots of its own generation, and those to active backends of its own.
+fn check_family<F: FamilyMaps>(store: &FakeStore) {
+    let rows = store.contents();
+    for (key, row) in rows.iter::<F::Services>() {
+        assert!(rows.get::<Names>(&row.service).is_some(), "{key:?} has no name");
+        for index in row.slot_base..row.slot_base + row.slot_count {
+            let slot = rows.get::<F::Slots>(&index).copied().unwrap_or_default();
+            let Slot {
+                service,
+                generation,
+                backend,
+            } = slot;
+            assert_eq!(
+                (service, generation),
+                (row.service, row.generation),
+                "slot {index} of {key:?}"
+            );
+            let backend = rows
+                .get::<F::Backends>(&backend)
+                .expect("a slot leads to a backend");
+            assert_eq!(backend.service, row.service, "{key:?} leads to {backend:?}");
+            assert_eq!(
+                backend.state,
+                BackendState::Active as u8,
+                "{key:?} leads to {backend:?}"
+            );
+        }
+    }
+}
+
+/// A row's epoch rises by one exactly when it is given to an endpoint that has not got it already.
+fn check_epoch<T: Table, F: FamilyMaps>(store: &FakeStore, key: &T::Key, value: &T::Value) {
+    let (key, value): (&dyn Any, &dyn Any) = (key, value);
+    let Some((index, row)) = key
+        .downcast_ref::<u32>()
+        .zip(value.downcast_ref::<Backend<F::Addr>>())
+    else {
+        return;
+    };
+    let before = store
+        .contents()
+        .get::<F::Backends>(index)
+        .copied()
+        .unwrap_or_default();
+    let free = BackendState::Free as u8;
+    let same = (before.service, before.addr, before.port) == (row.service, row.addr, row.port);
+    let kept = row.state == free || (same && before.state != free);
+    assert_eq!(
+        row.epoch,
+        if kept {
+            before.epoch
+        } else {
+            before.epoch.wrapping_add(1)
+        },
+        "{before:?} {row:?}"
+    );
+}

@@ -1,0 +1,234 @@
+//! The text of a manifest file, taken apart into documents and objects.
+
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::parse::{self, ParseError, Parsed};
+use crate::model::{Kind, Object, ObjectName, ObjectRef};
+
+/// Kinds that people put into the same files, and that are nothing to us.
+const OTHER_KINDS: [&str; 24] = [
+    "ConfigMap",
+    "CronJob",
+    "CustomResourceDefinition",
+    "DaemonSet",
+    "Deployment",
+    "Endpoints",
+    "Event",
+    "HorizontalPodAutoscaler",
+    "Ingress",
+    "Job",
+    "LimitRange",
+    "Namespace",
+    "NetworkPolicy",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "Pod",
+    "PodDisruptionBudget",
+    "ReplicaSet",
+    "Role",
+    "RoleBinding",
+    "Secret",
+    "ServiceAccount",
+    "StatefulSet",
+    "StorageClass",
+];
+
+/// What one object of a file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// The number of its document, from 1.
+    pub(super) document: usize,
+    /// Which object it is, as far as that can be told.
+    pub(super) object: Option<ObjectRef>,
+    /// What became of it.
+    pub(super) content: Content,
+}
+
+/// What became of an object of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// It is here, with notices about parts of it.
+    Object(Object, Vec<String>),
+    /// It is rightly left alone.
+    LeftAlone,
+    /// Of a kind that is nothing to us.
+    OtherKind(String),
+    /// Of a kind that we never heard of.
+    Unknown(String),
+    /// It cannot be used.
+    Broken(String),
+}
+
+/// One document of a file.
+struct Document {
+    /// The number of its first line, from 0.
+    line: usize,
+    text: String,
+}
+
+/// Every object of a file. An empty document is none.
+pub(super) fn entries(text: &str) -> Vec<Entry> {
+    let mut found = Vec::new();
+    for (place, document) in documents(text).into_iter().enumerate() {
+        let number = place + 1;
+        match value(&document.text) {
+            Ok(Value::Null) => {}
+            Ok(value) => collect(number, value, &mut found),
+            Err(_) => {
+                let content = Content::Broken(why_broken(&document));
+                found.push(Entry {
+                    document: number,
+                    object: None,
+                    content,
+                });
+            }
+        }
+    }
+    found
+}
+
+/// The documents of a file: separated by lines that begin with `---`, as YAML has it.
+fn documents(text: &str) -> Vec<Document> {
+    let mut found = vec![Document {
+        line: 0,
+        text: String::new(),
+    }];
+    for (number, line) in text.lines().enumerate() {
+        let separator = line
+            .strip_prefix("---")
+            .filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
+        if let Some(rest) = separator {
+            // Comments before the first separator are no document.
+            if found.len() == 1 && found.iter().all(|document| is_blank(&document.text)) {
+                found.clear();
+            }
+            found.push(Document {
+                line: number,
+                text: format!("{rest}\n"),
+            });
+        } else if let Some(document) = found.last_mut() {
+            document.text.extend([line, "\n"]);
+        }
+    }
+    found
+}
+
+/// The error of a document, with lines counted from the beginning of the file.
+fn why_broken(document: &Document) -> String {
+    let padded = "\n".repeat(document.line) + &document.text;
+    let error = value(&padded).err().unwrap_or_default();
+    format!(
+        "cannot be read: {}",
+        error.split_whitespace().collect::<Vec<_>>().join(" ")
+    )
+}
+
+fn is_blank(document: &str) -> bool {
+    document
+        .lines()
+        .map(str::trim)
+        .all(|line| line.is_empty() || line.starts_with('#'))
+}
+
+fn value(document: &str) -> Result<Value, String> {
+    if is_blank(document) {
+        return Ok(Value::Null);
+    }
+    if document.trim_start().starts_with('{')
+        && let Ok(value) = serde_json::from_str(document)
+    {
+        return Ok(value);
+    }
+    // The folder is the administrator's own: a long List is no attack.
+    let budget = serde_saphyr::budget! { max_events: usize::MAX, max_nodes: usize::MAX };
+    let options = serde_saphyr::options! { budget: budget, with_snippet: false };
+    serde_saphyr::from_str_with_options(document, options).map_err(|error| error.to_string())
+}
+
+/// Adds the object, or those of a List.
+fn collect(document: usize, mut value: Value, found: &mut Vec<Entry>) {
+    let kind = text(&value, "/kind").to_owned();
+    let Some(item_kind @ ("" | "Service" | "EndpointSlice" | "Node")) = kind.strip_suffix("List") else {
+        let (object, content) = interpret(&kind, value);
+        found.push(Entry {
+            document,
+            object,
+            content,
+        });
+        return;
+    };
+    let items = value.get_mut("items").map(Value::take);
+    for mut item in items.and_then(array).unwrap_or_default() {
+        // Items of a typed list need not say their kind.
+        if let Some(fields) = item.as_object_mut().filter(|_| !item_kind.is_empty()) {
+            fields.entry("kind").or_insert_with(|| item_kind.into());
+        }
+        collect(document, item, found);
+    }
+}
+
+fn array(value: Value) -> Option<Vec<Value>> {
+    match value {
+        Value::Array(items) => Some(items),
+        _ => None,
+    }
+}
+
+fn interpret(kind: &str, value: Value) -> (Option<ObjectRef>, Content) {
+    match kind {
+        "Service" => object::<Service>(Kind::Service, value, parse::service),
+        "EndpointSlice" => object::<EndpointSlice>(Kind::EndpointSlice, value, parse::endpoint_slice),
+        "Node" => object::<Node>(Kind::Node, value, parse::node),
+        "" => (
+            None,
+            Content::Broken("field kind is missing, so this is no Kubernetes object".into()),
+        ),
+        other if OTHER_KINDS.contains(&other) => (None, Content::OtherKind(other.into())),
+        other => {
+            let why = format!("kind \"{other}\" is unknown; only Service, EndpointSlice and Node are used");
+            (None, Content::Unknown(why))
+        }
+    }
+}
+
+fn object<T: DeserializeOwned>(
+    kind: Kind,
+    value: Value,
+    parse: fn(&T) -> Result<Parsed, ParseError>,
+) -> (Option<ObjectRef>, Content) {
+    let reference = reference(kind, &value);
+    let parsed = serde_json::from_value::<T>(value).map_err(|error| error.to_string());
+    let parsed = parsed.and_then(|object| parse(&object).map_err(|error| error.to_string()));
+    let content = match parsed {
+        Ok(Parsed {
+            object: Some(object),
+            notices,
+        }) => Content::Object(object, notices),
+        Ok(Parsed {
+            object: None,
+            notices: _,
+        }) => Content::LeftAlone,
+        Err(why) => Content::Broken(why),
+    };
+    (reference, content)
+}
+
+fn reference(kind: Kind, value: &Value) -> Option<ObjectRef> {
+    let name = Some(text(value, "/metadata/name")).filter(|name| !name.is_empty())?;
+    let namespace = match (kind, text(value, "/metadata/namespace")) {
+        (Kind::Node, _) => "",
+        (_, "") => "default",
+        (_, namespace) => namespace,
+    };
+    Some(ObjectRef {
+        kind,
+        name: ObjectName::new(namespace, name),
+    })
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}

@@ -1,0 +1,162 @@
+use super::*;
+
+/// Gives texts to a folder; an empty text is a file that is removed. Compares what the last one makes it tell.
+#[track_caller]
+fn check(steps: &[(&str, &str)], expected: &[&str]) {
+    let mut folder = Folder::default();
+    let mut told = Vec::new();
+    for (name, text) in steps {
+        told = if text.is_empty() {
+            folder.remove(name)
+        } else {
+            folder.update(name, text)
+        };
+    }
+    let told: Vec<_> = told.iter().map(words).collect();
+    assert_eq!(told, expected);
+}
+
+fn words(event: &SourceEvent) -> String {
+    match event {
+        SourceEvent::Apply {
+            object: Object::Service(service),
+            ..
+        } => {
+            format!("{} {}", service.name, service.ports[0].port)
+        }
+        SourceEvent::Apply { object, .. } => object.reference().to_string(),
+        SourceEvent::Delete(gone) => format!("no {gone}"),
+        SourceEvent::Synced => "synced".into(),
+        SourceEvent::Problem(problem) => format!("problem: {problem}"),
+    }
+}
+
+fn service(name: &str, port: u32) -> String {
+    format!(
+        "kind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIP: 10.96.0.1, ports: [{{port: {port}}}]}}\n"
+    )
+}
+
+const BROKEN: &str = "kind: Service\nmetadata: {name: web\n";
+
+#[test]
+fn only_what_has_changed_is_told() {
+    let both = |port| service("a", 80) + "---\n" + &service("b", port);
+    check(&[("x.yaml", &both(80))], &["default/a 80", "default/b 80"]);
+    check(&[("x.yaml", &both(80)), ("x.yaml", &both(81))], &["default/b 81"]);
+    check(
+        &[("x.yaml", &both(80)), ("x.yaml", &service("a", 80))],
+        &["no Service default/b"],
+    );
+    check(
+        &[("x.yaml", &both(80)), ("x.yaml", "")],
+        &["no Service default/a", "no Service default/b"],
+    );
+}
+
+#[test]
+fn a_broken_object_keeps_its_last_good_state() {
+    let problem = "problem: x.yaml, document 1: Service default/a: spec.ports[0].port: 0 is no port; use 1 to 65535; \
+                   its last good state stays until it is mended or removed";
+    check(
+        &[("x.yaml", &service("a", 80)), ("x.yaml", &service("a", 0))],
+        &[problem],
+    );
+    check(
+        &[
+            ("x.yaml", &service("a", 80)),
+            ("x.yaml", &service("a", 0)),
+            ("x.yaml", &service("a", 0)),
+        ],
+        &[],
+    );
+    check(
+        &[
+            ("x.yaml", &service("a", 80)),
+            ("x.yaml", &service("a", 0)),
+            ("x.yaml", &service("a", 81)),
+        ],
+        &["default/a 81"],
+    );
+    check(
+        &[
+            ("x.yaml", &service("a", 80)),
+            ("x.yaml", &service("a", 0)),
+            ("x.yaml", ""),
+        ],
+        &["no Service default/a"],
+    );
+}
+
+#[test]
+fn a_broken_document_keeps_all_that_its_file_said_before() {
+    let good = service("a", 80) + "---\n" + &service("b", 80);
+    let broken = service("a", 81) + "---\n" + BROKEN;
+    let problem = "problem: x.yaml, document 2: cannot be read: ";
+    let mut folder = Folder::default();
+    folder.update("x.yaml", &good);
+    let told: Vec<_> = folder.update("x.yaml", &broken).iter().map(words).collect();
+    assert!(told[0].starts_with(problem), "{}", told[0]);
+    assert_eq!(told[1..], ["default/a 81"]);
+    check(
+        &[
+            ("x.yaml", &good),
+            ("x.yaml", &broken),
+            ("x.yaml", &service("b", 82)),
+        ],
+        &["no Service default/a", "default/b 82"],
+    );
+}
+
+#[test]
+fn the_first_file_counts() {
+    let files = [("a.yaml", &*service("s", 80)), ("b.yaml", &service("s", 81))];
+    let problem = "problem: b.yaml, document 1: Service default/s: is in a.yaml, too, which comes first by name and \
+                   counts: remove one of them";
+    check(&files, &[problem]);
+    check(&[files[1], files[0]], &[problem, "default/s 80"]);
+    check(&[files[0], files[1], ("a.yaml", "")], &["default/s 81"]);
+    check(&[files[0], files[1], ("b.yaml", "")], &[]);
+    check(&[files[0], files[1], ("b.yaml", ""), files[1]], &[problem]);
+}
+
+#[test]
+fn what_is_left_alone_is_no_problem() {
+    let headless = "kind: EndpointSlice\naddressType: IPv4\nendpoints: []\nmetadata:\n  name: a\n  labels: {\
+                    service.kubernetes.io/headless: ''}\n";
+    check(&[("x.yaml", headless)], &[]);
+    check(
+        &[("x.yaml", "# nothing\n---\n---\nkind: Pod\nmetadata: {name: p}\n")],
+        &[],
+    );
+}
+
+#[test]
+fn what_is_no_object_is_a_problem() {
+    let problem = |text: &str| format!("problem: x.yaml, document 1: {text}");
+    let kind = "field kind is missing, so this is no Kubernetes object; what this file said before stays until it is mended";
+    check(&[("x.yaml", "just words\n")], &[&problem(kind)]);
+    check(
+        &[("x.yaml", "kind: Gadget\n")],
+        &[&problem(
+            "kind \"Gadget\" is unknown; only Service, EndpointSlice and Node are used",
+        )],
+    );
+}
+
+#[test]
+fn an_unreadable_file_keeps_what_it_said() {
+    let mut folder = Folder::default();
+    folder.update("x.yaml", &service("a", 80));
+    let told: Vec<_> = folder
+        .unreadable("x.yaml", "permission denied")
+        .iter()
+        .map(words)
+        .collect();
+    assert_eq!(
+        told,
+        ["problem: x.yaml: the file cannot be read: permission denied; what it said last stays"]
+    );
+    assert_eq!(folder.unreadable("x.yaml", "permission denied"), []);
+    assert_eq!(folder.update("x.yaml", &service("a", 80)), []);
+}

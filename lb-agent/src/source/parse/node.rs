@@ -1,0 +1,29 @@
+//! Nodes.
+
+use k8s_openapi::api::core::v1 as api;
+
+use super::{ParseError, Parsed, field};
+use crate::model::{Node, Object};
+
+/// A Node.
+pub fn node(object: &api::Node) -> Result<Parsed, ParseError> {
+    let name = field::object_name(&object.metadata)?.name.to_string();
+    let addresses = object
+        .status
+        .as_ref()
+        .and_then(|status| status.addresses.as_deref())
+        .unwrap_or_default();
+    let internal = addresses
+        .iter()
+        .enumerate()
+        .filter(|(_, address)| address.type_ == "InternalIP");
+    let internal_ips = internal
+        .map(|(place, address)| {
+            field::address(|| format!("status.addresses[{place}].address"), &address.address)
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Parsed {
+        object: Some(Object::Node(Node { name, internal_ips })),
+        notices: Vec::new(),
+    })
+}

@@ -1,0 +1,115 @@
+//! EndpointSlices.
+
+use k8s_openapi::api::discovery::v1 as api;
+
+use super::field::{self, Transport};
+use super::{ParseError, Parsed};
+use crate::model::{Conditions, Endpoint, EndpointSlice, IpFamily, Object, ObjectName, SlicePort};
+
+/// The label that names the Service of a slice.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label of slices of headless Services.
+const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// An EndpointSlice. Those of headless Services and of names instead of addresses are left alone.
+pub fn endpoint_slice(object: &api::EndpointSlice) -> Result<Parsed, ParseError> {
+    let name = field::object_name(&object.metadata)?;
+    let family = match object.address_type.as_str() {
+        "IPv4" => IpFamily::V4,
+        "IPv6" => IpFamily::V6,
+        "FQDN" => return Ok(Parsed::left_alone()),
+        other => {
+            let (field, value) = ("addressType".into(), other.into());
+            return Err(ParseError::Unknown {
+                field,
+                value,
+                known: "IPv4 or IPv6",
+            });
+        }
+    };
+    if field::label(&object.metadata, HEADLESS).is_some() {
+        return Ok(Parsed::left_alone());
+    }
+    let service = field::label(&object.metadata, SERVICE_NAME).filter(|name| !name.is_empty());
+    let missing = || ParseError::Missing {
+        field: format!("metadata.labels[{SERVICE_NAME}]"),
+    };
+    let service = ObjectName::new(&name.namespace, service.ok_or_else(missing)?);
+    let (mut ports, mut notices) = (Vec::new(), Vec::new());
+    for (place, port) in object.ports.iter().flatten().enumerate() {
+        ports.extend(slice_port(place, port, &mut notices)?);
+    }
+    let endpoints = object.endpoints.iter().enumerate();
+    let endpoints = endpoints.map(|(place, endpoint)| self::endpoint(place, endpoint, family));
+    let endpoints = endpoints.collect::<Result<_, _>>()?;
+    let slice = EndpointSlice {
+        name,
+        service,
+        family,
+        ports,
+        endpoints,
+    };
+    Ok(Parsed {
+        object: Some(Object::EndpointSlice(slice)),
+        notices,
+    })
+}
+
+/// A port; none for one without number, which means every port and so none in particular.
+fn slice_port(
+    place: usize,
+    port: &api::EndpointPort,
+    notices: &mut Vec<String>,
+) -> Result<Option<SlicePort>, ParseError> {
+    let path = |field: &str| format!("ports[{place}].{field}");
+    let Some(number) = port.port else { return Ok(None) };
+    let number = field::port(|| path("port"), number)?;
+    match field::protocol(|| path("protocol"), port.protocol.as_deref())? {
+        Transport::Known(protocol) => {
+            let name = port.name.as_deref().unwrap_or_default().into();
+            Ok(Some(SlicePort {
+                name,
+                port: number,
+                protocol,
+            }))
+        }
+        Transport::Sctp => {
+            notices.push(format!(
+                "{}: SCTP is not supported yet; this port is left out",
+                path("protocol")
+            ));
+            Ok(None)
+        }
+    }
+}
+
+fn endpoint(place: usize, endpoint: &api::Endpoint, family: IpFamily) -> Result<Endpoint, ParseError> {
+    let field = || format!("endpoints[{place}].addresses[0]");
+    let text = endpoint
+        .addresses
+        .first()
+        .ok_or_else(|| ParseError::Missing { field: field() })?;
+    let address = field::address(field, text)?;
+    if IpFamily::of(address) != family {
+        return Err(ParseError::Family {
+            field: field(),
+            value: text.clone(),
+            family,
+        });
+    }
+    let node = endpoint.node_name.as_deref().map(Into::into);
+    Ok(Endpoint {
+        address,
+        conditions: conditions(endpoint.conditions.as_ref()),
+        node,
+    })
+}
+
+fn conditions(conditions: Option<&api::EndpointConditions>) -> Conditions {
+    let absent = Conditions::default();
+    conditions.map_or(absent, |conditions| Conditions {
+        ready: conditions.ready.unwrap_or(absent.ready),
+        serving: conditions.serving.unwrap_or(absent.serving),
+        terminating: conditions.terminating.unwrap_or(absent.terminating),
+    })
+}

@@ -1,0 +1,257 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::{Conditions, Protocol, TrafficPolicy};
+
+fn parsed(kind: &str, value: Value) -> Result<Parsed, String> {
+    match kind {
+        "Service" => service(&serde_json::from_value(value).unwrap()),
+        "EndpointSlice" => endpoint_slice(&serde_json::from_value(value).unwrap()),
+        _ => node(&serde_json::from_value(value).unwrap()),
+    }
+    .map_err(|error| error.to_string())
+}
+
+/// A Service with this spec beside a ClusterIP and one port; its fields win.
+fn with_spec(spec: impl Into<Value>) -> Value {
+    let spec = spec.into();
+    let mut object = json!({
+        "metadata": {"name": "web"},
+        "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+    });
+    for (field, value) in spec.as_object().unwrap() {
+        object["spec"][field] = value.clone();
+    }
+    object
+}
+
+fn with_endpoints(endpoints: impl Into<Value>) -> Value {
+    let endpoints = endpoints.into();
+    json!({
+        "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "ports": [{"port": 8080}],
+        "endpoints": endpoints,
+    })
+}
+
+#[track_caller]
+fn check_error(kind: &str, value: Value, expected: &str) {
+    assert_eq!(parsed(kind, value).unwrap_err(), expected);
+}
+
+#[track_caller]
+fn check_notice(value: Value, expected: &[&str]) {
+    assert_eq!(parsed("Service", value).unwrap().notices, expected);
+}
+
+#[track_caller]
+fn service_of(value: Value) -> crate::model::Service {
+    match parsed("Service", value).unwrap().object {
+        Some(Object::Service(service)) => service,
+        other => panic!("no Service: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn slice_of(value: Value) -> crate::model::EndpointSlice {
+    match parsed("EndpointSlice", value).unwrap().object {
+        Some(Object::EndpointSlice(slice)) => slice,
+        other => panic!("no EndpointSlice: {other:?}"),
+    }
+}
+
+#[test]
+fn absent_fields_have_kubernetes_defaults() {
+    let service = service_of(with_spec(json!({})));
+    assert_eq!(service.name.to_string(), "default/web");
+    assert_eq!(
+        (service.internal_policy, service.external_policy),
+        Default::default()
+    );
+    assert_eq!(service.internal_policy, TrafficPolicy::Cluster);
+    assert_eq!(
+        (service.ports[0].protocol, service.ports[0].node_port),
+        (Protocol::Tcp, None)
+    );
+    assert_eq!(
+        service.port_name(&service.ports[0]).to_string(),
+        "default/web:80/tcp"
+    );
+
+    let slice = slice_of(with_endpoints(json!([{"addresses": ["10.0.0.1", "10.0.0.2"]}])));
+    let [endpoint] = &slice.endpoints[..] else {
+        panic!("one endpoint")
+    };
+    assert_eq!(
+        endpoint.conditions,
+        Conditions {
+            ready: true,
+            serving: true,
+            terminating: false
+        }
+    );
+    assert_eq!(endpoint.address.to_string(), "10.0.0.1");
+    assert_eq!(endpoint.node, None);
+}
+
+#[test]
+fn services_that_are_not_ours_have_no_ports() {
+    let foreign = json!({
+        "metadata": {"name": "web", "labels": {"service.kubernetes.io/service-proxy-name": ""}},
+        "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+    });
+    for value in [
+        with_spec(json!({"clusterIP": "None"})),
+        with_spec(json!({"type": "ExternalName"})),
+        foreign,
+    ] {
+        assert_eq!(service_of(value.clone()).ports, []);
+        check_notice(value, &[]);
+    }
+    check_notice(
+        with_spec(json!({"clusterIP": ""})),
+        &["spec.clusterIP is missing, so it has no front ends: nothing but an API server assigns one"],
+    );
+}
+
+#[test]
+fn load_balancer_addresses_are_vips_of_load_balancers() {
+    let ingress = json!([{"ip": "192.0.2.1"}, {"ip": "192.0.2.2", "ipMode": "VIP"}, {"ip": "192.0.2.3", "ipMode":
+        "Proxy"}, {"hostname": "lb"}, {"ip": "2001:db8::1"}]);
+    let mut value = with_spec(json!({"type": "LoadBalancer"}));
+    value["status"] = json!({"loadBalancer": {"ingress": ingress}});
+    let ips: Vec<_> = service_of(value.clone())
+        .load_balancer_ips
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(ips, ["192.0.2.1", "192.0.2.2"]);
+    check_notice(
+        value.clone(),
+        &["status.loadBalancer.ingress: 2001:db8::1 is left out, because the Service has no IPv6 ClusterIP"],
+    );
+    value["spec"]["type"] = json!("ClusterIP");
+    assert_eq!(service_of(value).load_balancer_ips.len(), 0);
+}
+
+#[test]
+fn fields_of_services_that_cannot_be_used_are_named() {
+    let ports = |ports: Value| with_spec(json!({"ports": ports}));
+    let error = |value, expected| check_error("Service", value, expected);
+    error(json!({"metadata": {}}), "metadata.name is missing");
+    error(
+        ports(json!([{"port": 0}])),
+        "spec.ports[0].port: 0 is no port; use 1 to 65535",
+    );
+    error(
+        ports(json!([{"port": 70000}])),
+        "spec.ports[0].port: 70000 is no port; use 1 to 65535",
+    );
+    error(
+        ports(json!([{"port": -1}])),
+        "spec.ports[0].port: -1 is no port; use 1 to 65535",
+    );
+    error(
+        ports(json!([{"name": "a", "port": 1}, {"name": "b", "port": 2, "nodePort": 65536}])),
+        "spec.ports[1].nodePort: 65536 is no port; use 1 to 65535",
+    );
+    error(
+        ports(json!([{"name": "a", "port": 1}, {"name": "b", "port": 1}])),
+        "spec.ports[1].port: 1/tcp is there twice",
+    );
+    error(
+        ports(json!([{"port": 1}, {"port": 2}])),
+        "spec.ports[1].name: \"\" is there twice",
+    );
+    error(
+        ports(json!([{"port": 1, "protocol": "ICMP"}])),
+        "spec.ports[0].protocol: \"ICMP\" is unknown; use TCP or UDP",
+    );
+    error(
+        ports(json!([{"port": 1, "name": "a-name-that-is-too-long"}])),
+        "spec.ports[0].name: \"a-name-that-is-too-long\" is no valid name: at most 15 letters, digits, dashes and dots",
+    );
+    error(
+        with_spec(json!({"clusterIP": "10.96.0.300"})),
+        "spec.clusterIP[0]: \"10.96.0.300\" is no IP address",
+    );
+    error(
+        with_spec(json!({"clusterIPs": ["10.96.0.1", "10.96.0.2"]})),
+        "spec.clusterIPs[1]: family IPv4 is there twice",
+    );
+    error(
+        with_spec(json!({"externalTrafficPolicy": "Remote"})),
+        "spec.externalTrafficPolicy: \"Remote\" is unknown; use Cluster or Local",
+    );
+}
+
+#[test]
+fn sctp_ports_are_left_out() {
+    let ports =
+        json!([{"name": "a", "port": 1, "protocol": "SCTP"}, {"name": "b", "port": 2, "protocol": "UDP"}]);
+    let value = with_spec(json!({"ports": ports}));
+    assert_eq!(service_of(value.clone()).ports.len(), 1);
+    check_notice(
+        value,
+        &["spec.ports[0].protocol: SCTP is not supported yet; this port is left out"],
+    );
+}
+
+#[test]
+fn fields_of_slices_that_cannot_be_used_are_named() {
+    let error = |value, expected| check_error("EndpointSlice", value, expected);
+    error(
+        with_endpoints(json!([{"addresses": ["10.0.0.1"]}, {"addresses": ["fd00::1"]}])),
+        "endpoints[1].addresses[0]: fd00::1 is no IPv4 address",
+    );
+    error(
+        with_endpoints(json!([{"addresses": []}])),
+        "endpoints[0].addresses[0] is missing",
+    );
+    error(
+        with_endpoints(json!([{"addresses": ["pod"]}])),
+        "endpoints[0].addresses[0]: \"pod\" is no IP address",
+    );
+    error(
+        json!({"metadata": {"name": "a"}, "addressType": "IPv4", "endpoints": []}),
+        "metadata.labels[kubernetes.io/service-name] is missing",
+    );
+    error(
+        json!({"metadata": {"name": "a"}, "addressType": "IPX", "endpoints": []}),
+        "addressType: \"IPX\" is unknown; use IPv4 or IPv6",
+    );
+}
+
+#[test]
+fn slices_of_names_and_ports_without_number_are_left_alone() {
+    let names = json!({"metadata": {"name": "a"}, "addressType": "FQDN", "endpoints": []});
+    assert_eq!(parsed("EndpointSlice", names).unwrap(), Parsed::left_alone());
+    let mut value = with_endpoints(json!([]));
+    value["ports"] = json!([{"name": "any"}, {"name": "http", "port": 80}]);
+    assert_eq!(slice_of(value).ports.len(), 1);
+}
+
+#[test]
+fn leading_zeros_are_decimal() {
+    let slice = slice_of(with_endpoints(json!([{"addresses": ["010.000.0.09"]}])));
+    assert_eq!(slice.endpoints[0].address.to_string(), "10.0.0.9");
+}
+
+#[test]
+fn a_node_has_its_internal_addresses() {
+    let addresses = json!([{"type": "InternalIP", "address": "192.0.2.1"}, {"type": "Hostname", "address": "a"},
+        {"type": "InternalIP", "address": "2001:db8::1"}]);
+    let value = json!({"metadata": {"name": "a"}, "status": {"addresses": addresses}});
+    let Some(Object::Node(node)) = parsed("Node", value).unwrap().object else {
+        panic!("no Node")
+    };
+    assert_eq!(node.internal_ips.len(), 2);
+    let value =
+        json!({"metadata": {"name": "a"}, "status": {"addresses": [{"type": "InternalIP", "address": "?"}]}});
+    check_error(
+        "Node",
+        value,
+        "status.addresses[0].address: \"?\" is no IP address",
+    );
+}

@@ -1,0 +1,83 @@
+//! Tables of typed rows in memory.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use lb_common::{V4, V6};
+
+use super::{Devices, FamilyMaps, MapStore, Names, SettingsTable, StoreError, Table};
+
+/// The rows of any number of tables. Of an array only the rows that are not all zero are kept.
+#[derive(Default)]
+pub struct Rows {
+    /// By name, each the `BTreeMap` of its table's keys and values.
+    tables: BTreeMap<&'static str, Box<dyn Any + Send>>,
+}
+
+impl Rows {
+    /// The row under `key`.
+    pub fn get<T: Table>(&self, key: &T::Key) -> Option<&T::Value> {
+        self.table::<T>()?.get(key)
+    }
+
+    /// The rows of a table, in order of their keys.
+    pub fn iter<T: Table>(&self) -> impl Iterator<Item = (&T::Key, &T::Value)> {
+        self.table::<T>().into_iter().flatten()
+    }
+
+    /// How many rows a table has.
+    pub fn count<T: Table>(&self) -> usize {
+        self.table::<T>().map_or(0, BTreeMap::len)
+    }
+
+    /// Puts a row in its place, or takes it out.
+    pub fn put<T: Table>(&mut self, key: &T::Key, value: Option<&T::Value>) {
+        let table = self
+            .tables
+            .entry(T::NAME)
+            .or_insert_with(|| Box::new(BTreeMap::<T::Key, T::Value>::new()));
+        if let Some(table) = table.downcast_mut::<BTreeMap<T::Key, T::Value>>() {
+            match value {
+                Some(value) => table.insert(*key, *value),
+                None => table.remove(key),
+            };
+        }
+    }
+
+    /// Everything that the agent has written into `store`.
+    pub fn of(store: &impl MapStore) -> Result<Self, StoreError> {
+        let mut rows = Self::default();
+        rows.read::<SettingsTable>(store)?;
+        rows.read::<Devices>(store)?;
+        rows.read::<Names>(store)?;
+        rows.read_family::<V4>(store)?;
+        rows.read_family::<V6>(store)?;
+        Ok(rows)
+    }
+
+    fn read_family<F: FamilyMaps>(&mut self, store: &impl MapStore) -> Result<(), StoreError> {
+        self.read::<F::Services>(store)?;
+        self.read::<F::Slots>(store)?;
+        self.read::<F::Backends>(store)?;
+        self.read::<F::NodeAddresses>(store)
+    }
+
+    fn read<T: Table>(&mut self, store: &impl MapStore) -> Result<(), StoreError> {
+        self.tables.insert(T::NAME, Box::new(store.rows::<T>()?));
+        Ok(())
+    }
+
+    /// All rows of a table; `None` when it never had any.
+    pub(super) fn table<T: Table>(&self) -> Option<&BTreeMap<T::Key, T::Value>> {
+        self.tables.get(T::NAME)?.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rows")
+            .field("tables", &self.tables.keys())
+            .finish()
+    }
+}

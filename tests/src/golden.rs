@@ -1,0 +1,253 @@
+//! Golden scenarios: what the maps hold, as text, after each step of a story.
+//!
+//! A scenario is one text file: a description, then sections. Each section begins with a line `-- what --`:
+//!
+//! - `file NAME`: the manifest file NAME has this text from now on;
+//! - `delete NAME`: that file is gone;
+//! - `host`: the node's devices (`device IFINDEX NAME ROLE`) and addresses (`address IP IFINDEX`);
+//! - `restart`: the agent ends, and another one adopts the maps;
+//! - `expect`: the warnings since the last time, how many rows were written, and the rows.
+//!
+//! `UPDATE_EXPECT=1` writes what comes out into the file instead of comparing.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use lb_agent::image::render::render;
+use lb_agent::model::{HostAddress, HostDevice, HostState};
+use lb_agent::reconcile::{Config, Pipe, Report};
+use lb_agent::source::{Folder, SourceEvent};
+use lb_agent::store::{MapStore, Rows};
+use lb_common::{DeviceRole, Settings};
+
+/// The node's name in every scenario.
+const NODE_NAME: &str = "node-a";
+
+/// One story.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    description: String,
+    sections: Vec<Section>,
+}
+
+#[derive(Clone, Debug)]
+struct Section {
+    what: String,
+    body: String,
+}
+
+/// The agent's pipe over some store, fed by files that are only texts.
+struct Player<'a, S> {
+    store: &'a mut S,
+    folder: Folder,
+    pipe: Pipe,
+    files: Vec<(String, String)>,
+    host: Option<HostState>,
+}
+
+impl Scenario {
+    /// Takes a file apart.
+    pub fn parse(text: &str) -> Self {
+        let mut scenario = Self {
+            description: String::new(),
+            sections: Vec::new(),
+        };
+        for line in text.lines() {
+            let what = line.strip_prefix("-- ").and_then(|rest| rest.strip_suffix(" --"));
+            match (what, scenario.sections.last_mut()) {
+                (Some(what), _) => {
+                    scenario.sections.push(Section {
+                        what: what.to_owned(),
+                        body: String::new(),
+                    });
+                }
+                (None, Some(section)) => section.body.extend([line, "\n"]),
+                (None, None) => scenario.description.extend([line, "\n"]),
+            }
+        }
+        scenario
+    }
+
+    /// The same file again.
+    pub fn text(&self) -> String {
+        let mut text = self.description.clone();
+        for Section { what, body } in &self.sections {
+            _ = write!(text, "-- {what} --\n{body}");
+        }
+        text
+    }
+
+    /// Plays it on an empty store; returns it with what came out for what was expected.
+    pub fn play(&self, store: &mut impl MapStore) -> Result<Self> {
+        let mut outcome = self.clone();
+        let mut player = Player::new(store)?;
+        for section in &mut outcome.sections {
+            if let Some(text) = player
+                .step(section)
+                .with_context(|| format!("section {}", section.what))?
+            {
+                section.body = text;
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// Plays the scenario of a file and compares, or writes, what comes out.
+pub fn check(path: &Path, store: &mut impl MapStore) -> Result<()> {
+    let text = fs::read_to_string(path)?;
+    let outcome = Scenario::parse(&text)
+        .play(store)
+        .with_context(|| path.display().to_string())?
+        .text();
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(path, outcome)?;
+    } else if outcome != text {
+        bail!("{}:\n{}", path.display(), differences(&text, &outcome));
+    }
+    Ok(())
+}
+
+impl<'a, S: MapStore> Player<'a, S> {
+    fn new(store: &'a mut S) -> Result<Self> {
+        let pipe = Pipe::adopt(store, config())?;
+        let mut player = Self {
+            store,
+            folder: Folder::default(),
+            pipe,
+            files: Vec::new(),
+            host: None,
+        };
+        player.take(vec![SourceEvent::Synced]);
+        Ok(player)
+    }
+
+    /// Plays one section. Returns what came out, if it says what to expect.
+    fn step(&mut self, section: &Section) -> Result<Option<String>> {
+        let mut words = section.what.split(' ');
+        match (words.next().unwrap_or_default(), words.next()) {
+            ("file", Some(name)) => {
+                self.files.retain(|(other, _)| other != name);
+                self.files.push((name.to_owned(), section.body.clone()));
+                let events = self.folder.update(name, &section.body);
+                self.take(events);
+            }
+            ("delete", Some(name)) => {
+                self.files.retain(|(other, _)| other != name);
+                let events = self.folder.remove(name);
+                self.take(events);
+            }
+            ("host", None) => self.host_changed(host(&section.body)?),
+            ("restart", None) => self.restart()?,
+            ("expect", None) => return Ok(Some(self.outcome()?)),
+            _ => bail!("unknown section"),
+        }
+        Ok(None)
+    }
+
+    fn take(&mut self, events: Vec<SourceEvent>) {
+        for event in events {
+            self.pipe.apply(event);
+        }
+    }
+
+    fn host_changed(&mut self, host: HostState) {
+        self.host = Some(host.clone());
+        self.pipe.host_changed(host);
+    }
+
+    /// Another agent takes the maps over; it reads the files as they are now.
+    fn restart(&mut self) -> Result<()> {
+        self.pipe = Pipe::adopt(self.store, config())?;
+        self.folder = Folder::default();
+        if let Some(host) = self.host.clone() {
+            self.pipe.host_changed(host);
+        }
+        let before = self.pipe.sync(self.store);
+        anyhow::ensure!(
+            before.deleted == 0,
+            "rows were deleted before the source was synced"
+        );
+        for (name, text) in self.files.clone() {
+            let events = self.folder.update(&name, &text);
+            self.take(events);
+        }
+        self.take(vec![SourceEvent::Synced]);
+        Ok(())
+    }
+
+    fn outcome(&mut self) -> Result<String> {
+        let Report {
+            written,
+            deleted,
+            problems,
+            retry_after: _,
+        } = self.pipe.sync(self.store);
+        let mut text = String::new();
+        for problem in problems {
+            writeln!(text, "WARN {problem}")?;
+        }
+        writeln!(text, "written {written}, deleted {deleted}")?;
+        text += &render(&Rows::of(self.store)?);
+        Ok(text)
+    }
+}
+
+fn config() -> Config {
+    Config {
+        node_name: NODE_NAME.into(),
+        settings: Settings::default(),
+        ipv4: true,
+        ipv6: true,
+    }
+}
+
+fn host(text: &str) -> Result<HostState> {
+    let mut host = HostState::default();
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["device", ifindex, name, role] => {
+                let role = match role {
+                    "uplink" => DeviceRole::Uplink,
+                    "pod" => DeviceRole::Pod,
+                    "tunnel" => DeviceRole::Tunnel,
+                    _ => bail!("unknown role {role}"),
+                };
+                let (ifindex, name) = (ifindex.parse()?, name.to_owned());
+                host.devices.push(HostDevice {
+                    ifindex,
+                    name,
+                    role,
+                    flags: 0,
+                    route_ifindex: ifindex,
+                });
+            }
+            ["address", ip, ifindex] => {
+                host.addresses.push(HostAddress {
+                    ip: ip.parse()?,
+                    ifindex: ifindex.parse()?,
+                });
+            }
+            _ => bail!("unknown line {line}"),
+        }
+    }
+    Ok(host)
+}
+
+/// The lines that are only in one of the two texts.
+fn differences(expected: &str, found: &str) -> String {
+    let only = |sign: char, text: &str, other: &str| {
+        let lines = text
+            .lines()
+            .filter(|line| !other.lines().any(|other| other == *line));
+        lines.fold(String::new(), |all, line| format!("{all}{sign} {line}\n"))
+    };
+    let lines = only('-', expected, found) + &only('+', found, expected);
+    if lines.is_empty() {
+        format!("the order differs; found:\n{found}")
+    } else {
+        lines
+    }
+}
