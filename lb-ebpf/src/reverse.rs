@@ -70,21 +70,22 @@ pub fn insert<F: Wire, C: Ctx<F>>(
 ) -> Result<(), Stop> {
     let back = entry::<F>(&packet.key, flow);
     let mut at = key::<F>(&packet.key, flow);
+    match claim::<F, C>(cx, &at, &back) {
+        Ok(()) => return Ok(()),
+        Err(InsertError::Full) => return Err(Stop::Drop(DropReason::FlowTableFull)),
+        Err(InsertError::Exists) => {}
+    }
     let mut hash = hash::of_flow::<F>(cx.settings().hash_seed, &packet.key);
-    for attempt in 0..=OTHER_PORTS {
-        match claim::<F, C>(cx, &at, &back) {
-            Ok(()) => {
-                if attempt > 0 {
-                    flow.peer_port = at.dst_port;
-                    cx.count(Counter::PortReplaced);
-                }
-                return Ok(());
-            }
-            Err(InsertError::Full) => return Err(Stop::Drop(DropReason::FlowTableFull)),
-            Err(InsertError::Exists) => {}
-        }
+    for _attempt in 0..OTHER_PORTS {
         hash = hash::finish(hash::mix(hash, 1));
         at.dst_port = port_from(hash);
+        let is_own = cx.flow(&at).is_some_and(|standing| is_own::<F>(&standing, &back));
+        let how = if is_own { Insert::Replace } else { Insert::New };
+        if cx.insert_flow(&at, &back, how).is_ok() {
+            flow.peer_port = at.dst_port;
+            cx.count(Counter::PortReplaced);
+            return Ok(());
+        }
     }
     Err(Stop::Drop(DropReason::NoClientPort))
 }
