@@ -21,8 +21,14 @@ use super::{Engine, Rows, TestFamily};
 const ROWS: u32 = 64;
 /// Enough that none is evicted.
 const FLOWS: u32 = 131_072;
-/// The least that a test run takes: an Ethernet header.
-const SHORTEST: usize = 14;
+/// The least that a test run takes: an Ethernet header, and the IP header that it announces.
+fn shortest(bytes: &[u8]) -> usize {
+    match bytes.get(12..14) {
+        Some([0x08, 0x00]) => 14 + 20,
+        Some([0x86, 0xdd]) => 14 + 40,
+        _ => 14,
+    }
+}
 
 /// The kernel engine. Its programs run in the network namespace of the calling thread.
 #[derive(Debug)]
@@ -72,8 +78,10 @@ impl Kernel {
     }
 
     fn test_run(&mut self, program: &str, frame: &mut Frame) -> io::Result<i32> {
+        // The sum is that of the bytes after an Ethernet header.
+        let complete = self.complete && ![program::PRE_L3, program::POST_L3].contains(&program);
         let program: &mut SchedClassifier = self.ebpf.program_mut(program).unwrap().try_into().unwrap();
-        test_run(program.fd().unwrap().as_fd(), frame, self.complete)
+        test_run(program.fd().unwrap().as_fd(), frame, complete)
     }
 
     fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
@@ -151,7 +159,7 @@ where
     }
 
     fn run(&mut self, program: Program, frame: &mut Frame) -> i32 {
-        if frame.bytes.len() < SHORTEST {
+        if frame.bytes.len() < shortest(&frame.bytes) {
             return super::NEXT;
         }
         let program = match program {
@@ -206,7 +214,11 @@ where
     }
 
     fn connect(&mut self, (local, local_port): (F::Addr, u16), (peer, peer_port): (F::Addr, u16)) {
-        let socket = UdpSocket::bind(SocketAddr::new(local.ip(), local_port)).unwrap();
+        let socket = match UdpSocket::bind(SocketAddr::new(local.ip(), local_port)) {
+            // Another engine in this namespace has it.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return,
+            bound => bound.unwrap(),
+        };
         socket.connect(SocketAddr::new(peer.ip(), peer_port)).unwrap();
         self.sockets.push(socket);
     }
