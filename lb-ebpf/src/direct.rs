@@ -56,10 +56,9 @@ pub fn check<F: Wire, C: Ctx<F>>(
     if reverse::is_over::<F, C>(cx, back, &standing) {
         let forward = reverse::key::<F>(back, &standing);
         cx.delete_flow(back);
-        if cx
-            .flow(&forward)
-            .is_some_and(|entry| entry.addr == back.src && entry.peer_port == back.dst_port)
-        {
+        if cx.flow(&forward).is_some_and(|entry| {
+            (entry.addr, entry.port, entry.peer_port) == (back.src, back.src_port, back.dst_port)
+        }) {
             cx.delete_flow(&forward);
         }
         cx.count(Counter::DeadReverseDeleted);

@@ -96,10 +96,10 @@ impl<F: Wire> Headers<F> {
     }
 }
 
-/// Ports and flags.
+/// Ports and flags, of a header that is whole.
 #[inline(always)]
 fn tcp_start<P: Packet>(packet: &P, l4: u32) -> Result<(u32, u8), Stop> {
-    let [ports, _sequence, _acknowledgement, fourth] = packet.read::<4>(l4)?;
+    let [ports, _sequence, _acknowledgement, fourth, _checksum] = packet.read::<5>(l4)?;
     let [_offset, flags, ..] = fourth.to_ne_bytes();
     Ok((ports, flags))
 }

@@ -3,7 +3,7 @@
 
 use lb_common::{BackendState, Counter, DropReason, Flow, FlowFlags, FlowKey, TcpState};
 
-use crate::ctx::{Ctx, Insert};
+use crate::ctx::{Ctx, Insert, ServiceEvent};
 use crate::headers::{Headers, tcp_flag};
 use crate::reverse;
 use crate::verdict::Stop;
@@ -21,23 +21,28 @@ pub fn pre<F: Wire, C: Ctx<F>>(
         Some(entry) => *flow = entry,
         None => return Ok(false),
     }
-    let other = cx.flow(&reverse::key::<F>(&packet.key, flow));
-    let other_is_there = other.is_some();
+    let standing = cx.flow(&reverse::key::<F>(&packet.key, flow));
+    let other = standing.unwrap_or(Flow { tcp: 0, ..*flow });
+    let missing = if standing.is_none() {
+        Some(Insert::New)
+    } else if packet.is_syn() && other.tcp != 0 {
+        // The client has forgotten the connection: a SYN-ACK must be able to answer again.
+        Some(Insert::Replace)
+    } else {
+        None
+    };
     let state = backend_state::<F, C>(cx, flow);
-    if opens_anew(
-        cx,
-        packet,
-        flow,
-        &other.unwrap_or(Flow { tcp: 0, ..*flow }),
-        state,
-    ) {
+    if opens_anew(cx, packet, flow, &other, state) {
+        // If the packet opens none, what follows it must not find the old one.
+        cx.delete_flow(&packet.key);
         cx.count(Counter::FlowReopened);
         return Ok(false);
     }
     if state == BackendState::Free as u8 {
+        cx.count_service(flow.service, ServiceEvent::Dropped);
         return Err(Stop::Drop(DropReason::BackendGone));
     }
-    refresh(cx, packet, flow, other_is_there);
+    refresh(cx, packet, flow, missing);
     Ok(true)
 }
 
@@ -53,7 +58,7 @@ pub fn post<F: Wire, C: Ctx<F>>(
         None => return Err(Stop::Pass),
     }
     let is_there = cx.flow(&reverse::key::<F>(&packet.key, flow)).is_some();
-    refresh(cx, packet, flow, is_there);
+    refresh(cx, packet, flow, (!is_there).then_some(Insert::New));
     Ok(())
 }
 
@@ -61,7 +66,10 @@ pub fn post<F: Wire, C: Ctx<F>>(
 /// verified.
 #[inline(always)]
 pub fn next_state<F: Wire>(known: u8, packet: &Headers<F>) -> u8 {
-    if !packet.is_tcp() || packet.tcp_flags & tcp_flag::SYN != 0 {
+    if packet.is_syn() {
+        return 0;
+    }
+    if !packet.is_tcp() || packet.is_syn_ack() {
         return known;
     }
     let mut state = (known & !TcpState::RST) | TcpState::ESTABLISHED;
@@ -112,7 +120,7 @@ fn refresh<F: Wire, C: Ctx<F>>(
     cx: &mut C,
     packet: &Headers<F>,
     flow: &mut Flow<F::Addr>,
-    other_is_there: bool,
+    missing: Option<Insert>,
 ) {
     let (now, state) = (cx.now(), next_state(flow.tcp, packet));
     if state != flow.tcp || now.wrapping_sub(flow.last_seen) >= cx.settings().jiffies_per_second {
@@ -120,18 +128,16 @@ fn refresh<F: Wire, C: Ctx<F>>(
         flow.last_seen = now;
         let _kept_as_it_was = cx.insert_flow(&packet.key, flow, Insert::Replace);
     }
-    if !other_is_there {
-        restore(cx, &packet.key, flow);
+    if let Some(how) = missing {
+        restore(cx, &packet.key, flow, how);
     }
 }
 
 #[inline(always)]
-fn restore<F: Wire, C: Ctx<F>>(cx: &mut C, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) {
+fn restore<F: Wire, C: Ctx<F>>(cx: &mut C, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, how: Insert) {
     let other = reverse::entry::<F>(key, flow);
-    if cx
-        .insert_flow(&reverse::key::<F>(key, flow), &other, Insert::New)
-        .is_ok()
-    {
+    let done = cx.insert_flow(&reverse::key::<F>(key, flow), &other, how);
+    if done.is_ok() && how == Insert::New {
         cx.count(Counter::FlowRestored);
     }
 }

@@ -20,7 +20,11 @@ pub fn admit<F: Wire, C: Ctx<F>>(
     front_end: &ServiceValue,
 ) -> Result<(), Stop> {
     check_state(cx, packet, front_end)?;
-    check_source(cx, packet).inspect_err(|_| cx.count_service(front_end.service, ServiceEvent::Dropped))
+    if has_forged_source(cx, packet) {
+        cx.count_service(front_end.service, ServiceEvent::Dropped);
+        return Err(Stop::Drop(DropReason::SpoofedSource));
+    }
+    Ok(())
 }
 
 /// Chooses the backend of a new flow and leaves the flow's entry in `flow`, to be remembered.
@@ -31,18 +35,10 @@ pub fn entry<F: Wire, C: Ctx<F>>(
     front_end: &ServiceValue,
     flow: &mut Flow<F::Addr>,
 ) -> Result<(), Stop> {
-    let counted = match choose::backend(cx, packet, front_end) {
-        Ok(choice) => {
-            *flow = new_entry(cx, packet, &choice);
-            Ok(ServiceEvent::Connection)
-        }
-        Err(stop) => Err(stop),
-    };
-    cx.count_service(
-        front_end.service,
-        *counted.as_ref().unwrap_or(&ServiceEvent::Dropped),
-    );
-    counted.map(|_| ())
+    let choice = choose::backend(cx, packet, front_end)
+        .inspect_err(|_| cx.count_service(front_end.service, ServiceEvent::Dropped))?;
+    *flow = new_entry(cx, packet, &choice);
+    Ok(())
 }
 
 /// On an address that is the node's own, a packet without state may as well belong to a connection of the node that
@@ -71,17 +67,11 @@ fn check_state<F: Wire, C: Ctx<F>>(
 }
 
 /// A pod with a forged source must not create entries.
-#[inline(always)]
-fn check_source<F: Wire, C: Ctx<F>>(cx: &C, packet: &Headers<F>) -> Result<(), Stop> {
-    match cx.device() {
-        Some(device)
-            if device.role == DeviceRole::Pod as u8
-                && !cx.routed_by(packet.key.src, device.route_ifindex) =>
-        {
-            Err(Stop::Drop(DropReason::SpoofedSource))
-        }
-        _ => Ok(()),
-    }
+#[inline(never)]
+pub fn has_forged_source<F: Wire, C: Ctx<F>>(cx: &C, packet: &Headers<F>) -> bool {
+    cx.device().is_some_and(|device| {
+        device.role == DeviceRole::Pod as u8 && !cx.routed_by(packet.key.src, device.route_ifindex)
+    })
 }
 
 #[inline(always)]
@@ -106,9 +96,15 @@ pub fn remember<F: Wire, C: Ctx<F>>(
     packet: &Headers<F>,
     flow: &mut Flow<F::Addr>,
 ) -> Result<(), Stop> {
-    reverse::insert(cx, packet, flow)?;
-    cx.insert_flow(&packet.key, flow, Insert::Replace)
-        .map_err(|_| Stop::Drop(DropReason::FlowTableFull))?;
-    cx.count(Counter::FlowOpened);
-    Ok(())
+    let done = reverse::insert(cx, packet, flow).and_then(|()| {
+        cx.insert_flow(&packet.key, flow, Insert::Replace)
+            .map_err(|_| Stop::Drop(DropReason::FlowTableFull))
+    });
+    if done.is_ok() {
+        cx.count(Counter::FlowOpened);
+        cx.count_service(flow.service, ServiceEvent::Connection);
+    } else {
+        cx.count_service(flow.service, ServiceEvent::Dropped);
+    }
+    done
 }

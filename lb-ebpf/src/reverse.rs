@@ -79,7 +79,9 @@ pub fn insert<F: Wire, C: Ctx<F>>(
     for _attempt in 0..OTHER_PORTS {
         hash = hash::finish(hash::mix(hash, 1));
         at.dst_port = port_from(hash);
-        if cx.insert_flow(&at, &back, Insert::New).is_ok() {
+        let is_own = cx.flow(&at).is_some_and(|standing| is_own::<F>(&standing, &back));
+        let how = if is_own { Insert::Replace } else { Insert::New };
+        if cx.insert_flow(&at, &back, how).is_ok() {
             flow.peer_port = at.dst_port;
             cx.count(Counter::PortReplaced);
             return Ok(());

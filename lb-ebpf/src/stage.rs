@@ -63,6 +63,9 @@ fn open_flow<F: Wire, C: Ctx<F>>(
         open::entry(cx, packet, &front_end, flow)?;
     } else if direct::may_collide(packet) {
         direct::check(cx, packet, flow)?;
+        if open::has_forged_source(cx, packet) {
+            return Err(Stop::Pass);
+        }
     } else {
         return Err(Stop::Pass);
     }

@@ -15,8 +15,8 @@ const NEXT: i32 = -1;
 /// `TC_ACT_SHOT`.
 const SHOT: i32 = 2;
 
-/// Enough of the packet for the headers of most: Ethernet, IPv6, TCP.
-const COMMON_HEADERS: u32 = 14 + 40 + 20;
+/// Enough of the packet for the headers of most: Ethernet with two tags, IPv6, TCP.
+const COMMON_HEADERS: u32 = 14 + 8 + 40 + 20;
 
 /// The hook's context.
 pub(super) struct Tc {
@@ -49,6 +49,15 @@ impl Tc {
     #[inline(always)]
     pub(super) fn ether_type(&self) -> u16 {
         field!(self.protocol) as u16
+    }
+}
+
+impl Tc {
+    /// Adds a change that no checksum balances to the sum of its bytes that came with the packet.
+    #[inline(always)]
+    fn update_sum(&self, change: u32) {
+        // SAFETY: the context is valid. It fails when there is no such sum, and then there is nothing to do.
+        let _no_sum = unsafe { bpf_csum_update(self.skb, change) };
     }
 }
 
@@ -145,6 +154,13 @@ impl Packet for Tc {
     /// (then it covers the pseudo-header alone), or came with the packet's sum from the device.
     #[inline(always)]
     fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop> {
+        if patch.zero_is_none && self.read_u16(patch.at)? == 0 {
+            self.update_sum(patch.ports);
+            if !patch.balanced_in_header {
+                self.update_sum(patch.addresses);
+            }
+            return Ok(());
+        }
         let zero_is_none = if patch.zero_is_none {
             u64::from(BPF_F_MARK_MANGLED_0)
         } else {
@@ -158,8 +174,7 @@ impl Packet for Tc {
         }
         if !patch.balanced_in_header {
             // The helper has taken the change out of the sum that the device gave, as if a header checksum balanced it.
-            // SAFETY: the context is valid. It fails when there is no such sum, and then there is nothing to do.
-            let _no_sum = unsafe { bpf_csum_update(self.skb, patch.addresses) };
+            self.update_sum(patch.addresses);
         }
         if patch.ports != 0 {
             // SAFETY: as above.

@@ -1,0 +1,284 @@
+//! The test bed: each packet goes through all engines, which must agree.
+
+use std::fmt::Debug;
+use std::net::SocketAddr;
+
+use lb_common::addr::Address as _;
+use lb_common::{Flow, FlowKey, Port, ServiceStats, Stage, protocol};
+use lb_ebpf::testkit::{Counts, Flows, Frame, Host, Program};
+
+use super::{Engine, Rows, Step, TestFamily, UNIT, UPLINK};
+use crate::packet::{PacketBuilder, flag};
+
+/// Engines with the same rows, flows and clock.
+pub struct Bed<'a, F: TestFamily> {
+    engines: Vec<&'a mut dyn Engine<F>>,
+    /// What [`Bed::write`] writes.
+    pub rows: Rows<F>,
+    /// The protocol of the services.
+    pub protocol: u8,
+    /// The device of the packets to come.
+    pub device: u32,
+    /// For how many packets on the wire each one stands.
+    pub segments: u32,
+}
+
+impl<'a, F: TestFamily> Bed<'a, F> {
+    /// A bed with the standard rows for services of this protocol.
+    pub fn new(engines: &'a mut [&mut dyn Engine<F>], protocol: u8) -> Self {
+        let mut bed = Self {
+            engines: engines.iter_mut().map(|engine| &mut **engine as &mut dyn Engine<F>).collect(),
+            rows: Rows::new(protocol),
+            protocol,
+            device: UPLINK,
+            segments: 1,
+        };
+        for engine in &mut bed.engines {
+            engine.forget();
+        }
+        bed.write();
+        bed
+    }
+
+    /// Writes the rows into all engines.
+    pub fn write(&mut self) {
+        for engine in &mut self.engines {
+            engine.write(&self.rows);
+        }
+    }
+
+    /// Changes the rows and writes them.
+    pub fn update(&mut self, change: impl FnOnce(&mut Rows<F>)) {
+        change(&mut self.rows);
+        self.write();
+    }
+
+    /// The first packet of a connection: SYN, or a datagram.
+    pub fn opening(&self, source: SocketAddr, destination: SocketAddr) -> PacketBuilder {
+        let packet = self.data(source, destination);
+        if self.is_tcp() {
+            packet.flags(flag::SYN)
+        } else {
+            packet
+        }
+    }
+
+    /// A packet of an open connection.
+    pub fn data(&self, source: SocketAddr, destination: SocketAddr) -> PacketBuilder {
+        if self.is_tcp() {
+            PacketBuilder::tcp(source, destination).flags(flag::ACK | flag::PSH)
+        } else {
+            PacketBuilder::udp(source, destination)
+        }
+    }
+
+    /// The bed's services are TCP ones.
+    pub fn is_tcp(&self) -> bool {
+        self.protocol == protocol::TCP
+    }
+
+    /// Runs stage pre.
+    #[track_caller]
+    pub fn pre(&mut self, packet: &PacketBuilder) -> Step {
+        self.run(Program::Pre, &packet.build())
+    }
+
+    /// Runs stage post.
+    #[track_caller]
+    pub fn post(&mut self, packet: &PacketBuilder) -> Step {
+        self.run(Program::Post, &packet.build())
+    }
+
+    /// Runs a program on all engines; they must agree on everything.
+    #[track_caller]
+    pub fn run(&mut self, program: Program, bytes: &[u8]) -> Step {
+        let (mut first, mut flows) = (None, Flows::new());
+        for engine in &mut self.engines {
+            let before = engine.counts();
+            let step = run_on(*engine, program, bytes, self.device, self.segments, &before);
+            let now = normal(*engine);
+            let Some(first) = &first else {
+                (first, flows) = (Some(step), now);
+                continue;
+            };
+            agree(engine.name(), "the step", first, &step, &self.rows, &now);
+            agree(engine.name(), "the flows", &flows, &now, &self.rows, &step);
+        }
+        first.unwrap()
+    }
+
+    /// Runs a program on all engines and compares verdicts and bytes alone, for speed.
+    #[track_caller]
+    pub fn run_bare(&mut self, program: Program, bytes: &[u8]) -> (i32, Vec<u8>) {
+        let (device, segments) = (self.device, self.segments);
+        let mut outcomes = self.engines.iter_mut().map(|engine| {
+            let mut frame = frame(bytes, device, segments);
+            let verdict = engine.run(program, &mut frame);
+            (engine.name(), verdict, frame.bytes)
+        });
+        let (_, verdict, after) = outcomes.next().unwrap();
+        for (name, other_verdict, other_after) in outcomes {
+            assert!(
+                verdict == other_verdict && after == other_after,
+                "{program:?} of {bytes:02x?}\nhost: {verdict} {after:02x?}\n{name}: {other_verdict} {other_after:02x?}"
+            );
+        }
+        (verdict, after)
+    }
+
+    /// Compares flows and counts; `before` are the counts that do not matter, one for each engine.
+    #[track_caller]
+    pub fn agree(&mut self, before: &[Counts]) {
+        let mut states = self.engines.iter_mut().zip(before).map(|(engine, before)| {
+            let counts = difference(&engine.counts(), before);
+            (engine.name(), counts, normal(*engine))
+        });
+        let (_, counts, flows) = states.next().unwrap();
+        for (name, other_counts, other_flows) in states {
+            agree(name, "the counts", &counts, &other_counts, &(), &());
+            agree(name, "the flows", &flows, &other_flows, &(), &());
+        }
+    }
+
+    /// What each engine has counted so far.
+    pub fn counts(&mut self) -> Vec<Counts> {
+        self.engines.iter_mut().map(|engine| engine.counts()).collect()
+    }
+
+    /// The entry for packets from `source` to `destination` in a stage.
+    pub fn flow(&mut self, stage: Stage, source: SocketAddr, destination: SocketAddr) -> Option<Flow<F::Addr>> {
+        let key = self.key(stage, source, destination);
+        normal(self.engines[0]).get(&key).copied()
+    }
+
+    /// How many entries the flow table has.
+    pub fn flow_count(&mut self) -> usize {
+        self.engines[0].flows().len()
+    }
+
+    /// Removes an entry, as eviction does.
+    #[track_caller]
+    pub fn evict(&mut self, stage: Stage, source: SocketAddr, destination: SocketAddr) {
+        let key = self.key(stage, source, destination);
+        for engine in &mut self.engines {
+            let mut flows = engine.flows();
+            assert!(flows.remove(&key).is_some(), "{key:?} is not in {flows:?}");
+            engine.set_flows(&flows);
+        }
+    }
+
+    /// Makes all flows older by so many seconds.
+    pub fn wait(&mut self, seconds: u32) {
+        for engine in &mut self.engines {
+            let mut flows = engine.flows();
+            for flow in flows.values_mut() {
+                flow.last_seen = flow.last_seen.wrapping_sub(seconds * UNIT);
+            }
+            engine.set_flows(&flows);
+        }
+    }
+
+    /// Connects a UDP socket of the node.
+    pub fn connect(&mut self, local: SocketAddr, peer: SocketAddr) {
+        let (local, peer) = (parts::<F>(local), parts::<F>(peer));
+        for engine in &mut self.engines {
+            engine.connect(local, peer);
+        }
+    }
+
+    /// The host engine, when it is the only one: for what cannot be done to the kernel.
+    pub fn host_alone(&mut self) -> Option<&mut Host> {
+        match self.engines.as_mut_slice() {
+            [only] => only.host(),
+            _ => None,
+        }
+    }
+
+    fn key(&self, stage: Stage, source: SocketAddr, destination: SocketAddr) -> FlowKey<F::Addr> {
+        let ((src, src_port), (dst, dst_port)) = (parts::<F>(source), parts::<F>(destination));
+        FlowKey {
+            src,
+            dst,
+            src_port: Port::new(src_port),
+            dst_port: Port::new(dst_port),
+            protocol: self.protocol,
+            stage: stage as u8,
+            pad: [0; 2],
+        }
+    }
+}
+
+fn parts<F: TestFamily>(end: SocketAddr) -> (F::Addr, u16) {
+    (F::Addr::from_ip(end.ip()).unwrap(), end.port())
+}
+
+fn frame(bytes: &[u8], ifindex: u32, segments: u32) -> Frame {
+    // A test run takes the `EtherType` from here, link layer or not.
+    let ether_type = bytes.get(12..14).map_or(0, |kind| u16::from_be_bytes([kind[0], kind[1]]));
+    Frame {
+        bytes: bytes.to_vec(),
+        ifindex,
+        segments,
+        ether_type,
+    }
+}
+
+fn run_on<F: TestFamily>(
+    engine: &mut dyn Engine<F>,
+    program: Program,
+    bytes: &[u8],
+    device: u32,
+    segments: u32,
+    before: &Counts,
+) -> Step {
+    let mut frame = frame(bytes, device, segments);
+    let verdict = engine.run(program, &mut frame);
+    Step {
+        verdict,
+        before: bytes.to_vec(),
+        after: frame.bytes,
+        counts: difference(&engine.counts(), before),
+    }
+}
+
+/// The flows with their age in seconds instead of the time.
+fn normal<F: TestFamily>(engine: &mut dyn Engine<F>) -> Flows<F::Addr> {
+    let mut flows = engine.flows();
+    let now = engine.now();
+    for flow in flows.values_mut() {
+        let age = now.wrapping_sub(flow.last_seen) & 0x7fff_ffff;
+        flow.last_seen = (age + UNIT / 2) / UNIT;
+    }
+    flows
+}
+
+#[track_caller]
+fn agree<T: PartialEq + Debug>(name: &str, what: &str, host: &T, other: &T, more: &dyn Debug, state: &dyn Debug) {
+    assert!(
+        host == other,
+        "{name} and host disagree about {what}\nhost: {host:#02x?}\n{name}: {other:#02x?}\n{more:#?}\n{state:#02x?}"
+    );
+}
+
+fn difference(after: &Counts, before: &Counts) -> Counts {
+    let mut counts = after.clone();
+    for (reason, count) in &before.drops {
+        *counts.drops.entry(*reason).or_default() -= count;
+    }
+    for (counter, count) in &before.counters {
+        *counts.counters.entry(*counter).or_default() -= count;
+    }
+    for (service, stats) in &before.services {
+        let now = counts.services.entry(*service).or_default();
+        now.packets -= stats.packets;
+        now.bytes -= stats.bytes;
+        now.reply_packets -= stats.reply_packets;
+        now.reply_bytes -= stats.reply_bytes;
+        now.connections -= stats.connections;
+        now.dropped -= stats.dropped;
+    }
+    counts.drops.retain(|_, count| *count > 0);
+    counts.counters.retain(|_, count| *count > 0);
+    counts.services.retain(|_, stats| *stats != ServiceStats::default());
+    counts
+}

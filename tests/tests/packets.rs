@@ -1,0 +1,76 @@
+//! Every packet case on the host engine, and on host and kernel side by side.
+
+#![expect(missing_docs, reason = "tests are named after what they show")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use anyhow::Result;
+use lb_common::{V4, V6, protocol};
+use lb_ebpf::testkit::Host;
+use lb_tests::cases::{self, random};
+use lb_tests::engine::{Bed, Engine, Ground, Kernel, TestFamily};
+use lb_tests::need_root;
+
+/// Runs all cases on these engines; a failed one does not keep the others from being run.
+fn run_all<F: TestFamily>(engines: &mut [&mut dyn Engine<F>]) {
+    let mut failed = Vec::new();
+    for case in cases::all::<F>() {
+        for protocol in case.protocols {
+            let mut bed = Bed::new(engines, *protocol);
+            let done = catch_unwind(AssertUnwindSafe(|| (case.run)(&mut bed)));
+            if done.is_err() {
+                failed.push(format!("{} ({}, protocol {protocol})", case.name, F::NAME));
+                eprintln!("FAILED {}", failed[failed.len() - 1]);
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// Runs `work` with the kernel's engines: packets without and, where the kernel can, with the sum of their bytes.
+fn with_kernels(work: impl FnOnce(&mut Kernel, &mut Kernel) + Send) {
+    let inside = || -> Result<()> {
+        let complete = Kernel::knows_complete()?;
+        if !complete {
+            println!("SKIPPED CHECKSUM_COMPLETE: needs Linux 6.11");
+        }
+        work(&mut Kernel::new(false)?, &mut Kernel::new(complete)?);
+        Ok(())
+    };
+    let done = Ground::new().and_then(|ground| ground.run(inside));
+    assert!(done.is_ok(), "{done:?}");
+}
+
+#[test]
+fn cases_on_the_host() {
+    run_all::<V4>(&mut [&mut Host::default()]);
+    run_all::<V6>(&mut [&mut Host::default()]);
+}
+
+#[test]
+fn cases_on_host_and_kernel() {
+    need_root!();
+    with_kernels(|plain, complete| {
+        run_all::<V4>(&mut [&mut Host::default(), plain, complete]);
+        run_all::<V6>(&mut [&mut Host::default(), plain, complete]);
+    });
+}
+
+#[test]
+fn random_packets_on_the_host() {
+    for protocol in [protocol::TCP, protocol::UDP] {
+        random::run::<V4>(&mut [&mut Host::default()], protocol);
+        random::run::<V6>(&mut [&mut Host::default()], protocol);
+    }
+}
+
+#[test]
+fn random_packets_on_host_and_kernel() {
+    need_root!();
+    with_kernels(|plain, complete| {
+        for protocol in [protocol::TCP, protocol::UDP] {
+            random::run::<V4>(&mut [&mut Host::default(), plain, complete], protocol);
+            random::run::<V6>(&mut [&mut Host::default(), plain, complete], protocol);
+        }
+    });
+}
