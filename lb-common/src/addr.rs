@@ -3,6 +3,8 @@
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::filter::FilterBit;
+
 /// An IPv4 address in network order, aligned so that the programs handle it as one word.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C, align(4))]
@@ -64,6 +66,9 @@ pub trait Address: Copy + Default + Eq + Ord + fmt::Debug + fmt::Display + 'stat
 
     /// From the standard library's address; `None` when it is of the other family.
     fn from_ip(ip: IpAddr) -> Option<Self>;
+
+    /// Its place in the filter in front of the services.
+    fn filter_bit(self) -> FilterBit;
 }
 
 impl Ip4 {
@@ -136,6 +141,11 @@ impl Address for Ip4 {
             IpAddr::V6(_) => None,
         }
     }
+
+    #[inline(always)]
+    fn filter_bit(self) -> FilterBit {
+        FilterBit::of4(self)
+    }
 }
 
 impl Address for Ip6 {
@@ -148,6 +158,11 @@ impl Address for Ip6 {
             IpAddr::V4(_) => None,
             IpAddr::V6(ip) => Some(ip.into()),
         }
+    }
+
+    #[inline(always)]
+    fn filter_bit(self) -> FilterBit {
+        FilterBit::of6(self)
     }
 }
 

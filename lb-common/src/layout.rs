@@ -16,6 +16,10 @@ pub mod map {
     pub const SERVICES4: &str = "lb_services4";
     /// Front ends of IPv6.
     pub const SERVICES6: &str = "lb_services6";
+    /// Which IPv4 addresses may be front ends (array of `u64`, see [`crate::filter`]).
+    pub const FILTER4: &str = "lb_filter4";
+    /// Which IPv6 addresses may be front ends.
+    pub const FILTER6: &str = "lb_filter6";
     /// Eligible backends of IPv4 services (array of [`crate::Slot`]).
     pub const SLOTS4: &str = "lb_slots4";
     /// Eligible backends of IPv6 services.
@@ -46,7 +50,9 @@ pub mod map {
     pub const COUNTERS: &str = "lb_counters";
 
     /// Every map that is pinned.
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 18] = [
+        FILTER4,
+        FILTER6,
         SERVICES4,
         SERVICES6,
         SLOTS4,

@@ -115,6 +115,9 @@ pub enum InsertError {
 
 /// The tables of one family, and the look-ups that depend on it.
 pub trait Tables<F: Family> {
+    /// Whether an address may be a front end's. Only `false` is certain.
+    fn may_be_front_end(&self, addr: F::Addr) -> bool;
+
     /// A front end.
     fn service(&self, key: &ServiceKey<F::Addr>) -> Option<ServiceValue>;
 

@@ -8,9 +8,11 @@ use crate::wire::Wire;
 /// Finds the front end that a packet is sent to: by its exact address, or as a NodePort on an address of the node.
 #[inline(always)]
 pub fn find<F: Wire, C: Ctx<F>>(cx: &C, packet: &FlowKey<F::Addr>) -> Option<ServiceValue> {
-    let exact = ServiceKey::new(packet.dst, packet.dst_port, packet.protocol);
-    if let Some(front_end) = cx.service(&exact) {
-        return Some(front_end);
+    if cx.may_be_front_end(packet.dst) {
+        let exact = ServiceKey::new(packet.dst, packet.dst_port, packet.protocol);
+        if let Some(front_end) = cx.service(&exact) {
+            return Some(front_end);
+        }
     }
     let settings = cx.settings();
     let port = packet.dst_port.number();

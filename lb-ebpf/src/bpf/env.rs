@@ -2,6 +2,7 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::bpf_jiffies64;
+use lb_common::addr::Address as _;
 use lb_common::{
     Backend, Counter, Device, DropReason, Flow, FlowKey, NodeAddress, ServiceKey, ServiceValue, Settings,
     Slot,
@@ -83,6 +84,12 @@ impl<H: Hook> Node for Cx<H> {
 }
 
 impl<H: Hook, F: KernelFamily> Tables<F> for Cx<H> {
+    #[inline(always)]
+    fn may_be_front_end(&self, addr: F::Addr) -> bool {
+        let bit = addr.filter_bit();
+        F::filter().get(bit.row).is_none_or(|row| row & bit.mask != 0)
+    }
+
     #[inline(always)]
     fn service(&self, key: &ServiceKey<F::Addr>) -> Option<ServiceValue> {
         // SAFETY: copied at once; what was read in the middle of a flip fails the comparison of generations.

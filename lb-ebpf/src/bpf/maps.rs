@@ -2,6 +2,7 @@
 
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
+use lb_common::filter;
 use lb_common::{
     Backend, Counter, Device, DropReason, Family, Flow, FlowKey, Ip4, Ip6, NodeAddress, ServiceKey,
     ServiceName, ServiceStats, ServiceValue, Settings, Slot, V4, V6,
@@ -21,6 +22,7 @@ const NODE_ADDRS: usize = 4_096;
 const DEVICES: usize = 16_384;
 
 type ServiceMap<A> = HashMap<ServiceKey<A>, ServiceValue, SERVICES, NO_PREALLOC>;
+type FilterMap = Array<u64, { filter::ROWS as usize }>;
 type SlotMap = Array<Slot, SLOTS, MMAPABLE>;
 type BackendMap<A> = Array<Backend<A>, BACKENDS, MMAPABLE>;
 type FlowMap<A> = LruHashMap<FlowKey<A>, Flow<A>, FLOWS>;
@@ -31,6 +33,12 @@ type NodeAddressMap<A> = HashMap<A, NodeAddress, NODE_ADDRS, NO_PREALLOC>;
 static SERVICES4: ServiceMap<Ip4> = ServiceMap::new();
 #[btf_map(name = "lb_services6")]
 static SERVICES6: ServiceMap<Ip6> = ServiceMap::new();
+
+/// Which addresses may be front ends. Written by the agent.
+#[btf_map(name = "lb_filter4")]
+static FILTER4: FilterMap = FilterMap::new();
+#[btf_map(name = "lb_filter6")]
+static FILTER6: FilterMap = FilterMap::new();
 
 /// Eligible backends, a region for each set of a service. Written by the agent.
 #[btf_map(name = "lb_slots4")]
@@ -83,6 +91,7 @@ pub(super) static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArr
 /// Which maps belong to a family: the only place where a family names a map.
 pub(super) trait FamilyMaps: Family {
     fn services() -> &'static ServiceMap<Self::Addr>;
+    fn filter() -> &'static FilterMap;
     fn slots() -> &'static SlotMap;
     fn backends() -> &'static BackendMap<Self::Addr>;
     fn flows() -> &'static FlowMap<Self::Addr>;
@@ -90,11 +99,15 @@ pub(super) trait FamilyMaps: Family {
 }
 
 macro_rules! family_maps {
-    ($family:ident: $services:ident $slots:ident $backends:ident $flows:ident $node_addresses:ident) => {
+    ($family:ident: $services:ident $filter:ident $slots:ident $backends:ident $flows:ident $node_addresses:ident) => {
         impl FamilyMaps for $family {
             #[inline(always)]
             fn services() -> &'static ServiceMap<Self::Addr> {
                 &$services
+            }
+            #[inline(always)]
+            fn filter() -> &'static FilterMap {
+                &$filter
             }
             #[inline(always)]
             fn slots() -> &'static SlotMap {
@@ -116,5 +129,5 @@ macro_rules! family_maps {
     };
 }
 
-family_maps!(V4: SERVICES4 SLOTS4 BACKENDS4 FLOWS4 NODE_ADDRS4);
-family_maps!(V6: SERVICES6 SLOTS6 BACKENDS6 FLOWS6 NODE_ADDRS6);
+family_maps!(V4: SERVICES4 FILTER4 SLOTS4 BACKENDS4 FLOWS4 NODE_ADDRS4);
+family_maps!(V6: SERVICES6 FILTER6 SLOTS6 BACKENDS6 FLOWS6 NODE_ADDRS6);

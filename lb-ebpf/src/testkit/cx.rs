@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 
+use lb_common::addr::Address as _;
 use lb_common::{
     Backend, Counter, Device, Flow, FlowKey, NodeAddress, ServiceKey, ServiceValue, Settings, Slot,
 };
@@ -125,6 +126,10 @@ impl Node for Cx<'_> {
 }
 
 impl<F: Kept> Tables<F> for Cx<'_> {
+    fn may_be_front_end(&self, addr: F::Addr) -> bool {
+        F::of(self.host).services.keys().any(|key| key.addr.filter_bit() == addr.filter_bit())
+    }
+
     fn service(&self, key: &ServiceKey<F::Addr>) -> Option<ServiceValue> {
         F::of(self.host).service(key)
     }

@@ -11,7 +11,7 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, Pod};
 use lb_common::addr::Address as _;
 use lb_common::layout::{map, program};
-use lb_common::{Backend, Counter, DropReason, Flow, FlowKey, ServiceKey, ServiceStats, Slot};
+use lb_common::{Backend, Counter, DropReason, Flow, FlowKey, ServiceKey, ServiceStats, Slot, filter};
 use lb_ebpf::testkit::{Counts, Flows, Frame, Program};
 
 use super::test_run::test_run;
@@ -142,6 +142,15 @@ where
 
     fn write(&mut self, rows: &Rows<F>) {
         let name = |table: &str| format!("lb_{table}{}", F::SUFFIX);
+        let mut filter = self.array::<u64>(&name("filter"));
+        for row in 0..filter::ROWS {
+            filter.set(row, 0, 0).unwrap();
+        }
+        for key in rows.services.keys() {
+            let bit = key.addr.filter_bit();
+            let row = filter.get(&bit.row, 0).unwrap();
+            filter.set(bit.row, row | bit.mask, 0).unwrap();
+        }
         replace(&mut self.hash(&name("services")), &rows.services);
         replace(&mut self.hash(&name("node_addrs")), &rows.node_addresses);
         replace(&mut self.hash(map::DEVICES), &rows.devices);

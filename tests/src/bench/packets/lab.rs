@@ -133,17 +133,17 @@ impl Lab {
         Array::<_, Settings>::try_from(map)?.set(0, settings, 0)?;
         match self.case.family {
             cases::Family::V4 => {
-                self.fill_family::<V4>([map::SERVICES4, map::SLOTS4, map::BACKENDS4, map::FLOWS4])
+                self.fill_family::<V4>([map::SERVICES4, map::FILTER4, map::SLOTS4, map::BACKENDS4, map::FLOWS4])
             }
             cases::Family::V6 => {
-                self.fill_family::<V6>([map::SERVICES6, map::SLOTS6, map::BACKENDS6, map::FLOWS6])
+                self.fill_family::<V6>([map::SERVICES6, map::FILTER6, map::SLOTS6, map::BACKENDS6, map::FLOWS6])
             }
         }
     }
 
     fn fill_family<F: Family<Addr: Pod>>(
         &mut self,
-        [services, slots, backends, flows]: [&str; 4],
+        [services, filter, slots, backends, flows]: [&str; 5],
     ) -> Result<()>
     where
         ServiceKey<F::Addr>: Pod,
@@ -163,6 +163,8 @@ impl Lab {
             slot_count: 1,
             flags: 0,
         };
+        let bit = vip.filter_bit();
+        Array::<_, u64>::try_from(self.map(filter)?)?.set(bit.row, bit.mask, 0)?;
         self.hash(services)?
             .insert(ServiceKey::new(vip, vip_port, protocol::TCP), value, 0)?;
         let slot = Slot {
