@@ -1,5 +1,12 @@
 //! Packets for tests: built, and their checksums computed and verified, without any code of the data plane.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "what cannot be set up fails the test"
+)]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use etherparse::{

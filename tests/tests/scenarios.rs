@@ -31,7 +31,14 @@ fn kernel_store() -> (Folder, KernelStore) {
     let folder = Folder::new("maps").unwrap();
     let pins = Pins::new(folder.pins());
     pins.prepare().unwrap();
-    let sizes = Sizes { services: 64, slots: 1024, backends: 256, flows: 1024, ipv4: true, ipv6: true };
+    let sizes = Sizes {
+        services: 64,
+        slots: 1024,
+        backends: 256,
+        flows: 1024,
+        ipv4: true,
+        ipv6: true,
+    };
     create_maps(&pins, &sizes).unwrap();
     (folder, KernelStore::open(&pins, Access::ReadWrite).unwrap())
 }

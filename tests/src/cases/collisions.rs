@@ -40,8 +40,7 @@ fn collide<F: TestFamily>(bed: &mut Bed<'_, F>) -> SocketAddr {
 fn second_both_ways<F: TestFamily>(bed: &mut Bed<'_, F>, replaced: SocketAddr) {
     let (client, vip, pod) = (client::<F>(), vip::<F>(3), backend::<F>(0));
     let request = bed.data(client, vip);
-    bed.pre(&request)
-        .becomes(&request.clone().from(replaced).to(pod));
+    bed.pre(&request).becomes(&request.clone().from(replaced).to(pod));
     let reply = bed.data(pod, replaced);
     bed.post(&reply).becomes(&reply.clone().from(vip).to(client));
 }

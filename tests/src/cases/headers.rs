@@ -73,11 +73,22 @@ fn ipv6_extension_headers_are_looked_through<F: TestFamily>(bed: &mut Bed<'_, F>
         &[Authentication],
         &[HopByHop(1), DestinationOptions(1), Routing, Authentication],
         // The most.
-        &[HopByHop(1), DestinationOptions(1), Routing, Authentication, Routing, DestinationOptions(1)],
+        &[
+            HopByHop(1),
+            DestinationOptions(1),
+            Routing,
+            Authentication,
+            Routing,
+            DestinationOptions(1),
+        ],
         // The longest: TCP at 254.
         &[HopByHop(25)],
     ] {
-        is_translated(bed, |packet| extensions.iter().fold(packet, |packet, one| packet.extension(*one)));
+        is_translated(bed, |packet| {
+            extensions
+                .iter()
+                .fold(packet, |packet, one| packet.extension(*one))
+        });
     }
 }
 
@@ -86,9 +97,16 @@ fn too_many_headers_are_not_looked_through<F: TestFamily>(bed: &mut Bed<'_, F>) 
     if F::SUFFIX != '6' {
         return;
     }
-    for extensions in [[Routing; 7].as_slice(), &[HopByHop(26)], &[HopByHop(24), DestinationOptions(2)], &[Unknown]] {
+    for extensions in [
+        [Routing; 7].as_slice(),
+        &[HopByHop(26)],
+        &[HopByHop(24), DestinationOptions(2)],
+        &[Unknown],
+    ] {
         is_untouched(bed, &[], |packet| {
-            extensions.iter().fold(packet, |packet, one| packet.extension(*one))
+            extensions
+                .iter()
+                .fold(packet, |packet, one| packet.extension(*one))
         });
     }
 }
@@ -111,7 +129,9 @@ fn a_packet_cut_short_is_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
         plain.clone(),
         plain.clone().vlan(1).vlan(2),
         plain.clone().options(8).extension(Extension::HopByHop(2)),
-        plain.extension(Extension::Fragment(0, false)).extension(Extension::Authentication),
+        plain
+            .extension(Extension::Fragment(0, false))
+            .extension(Extension::Authentication),
     ];
     for shape in shapes {
         let whole = shape.build();

@@ -7,7 +7,7 @@ use lb_common::protocol;
 use lb_ebpf::testkit::Program;
 
 use super::{client, node, stranger, vip};
-use crate::engine::{Bed, BRIDGE, Engine, NEXT, POD, TestFamily, UPLINK, backend, end};
+use crate::engine::{BRIDGE, Bed, Engine, NEXT, POD, TestFamily, UPLINK, backend, end};
 use crate::packet::{Extension, PacketBuilder, checksums_are_right, flag};
 
 /// Packets for each stage and protocol, unless `$SLUICE_RANDOM_PACKETS` says otherwise.
@@ -49,7 +49,10 @@ pub fn run<F: TestFamily>(engines: &mut [&mut dyn Engine<F>], protocol: u8) {
         }
     }
     // Or it tests nothing.
-    assert!(translated > packets / 5 && judged > packets / 10, "{translated} {judged}");
+    assert!(
+        translated > packets / 5 && judged > packets / 10,
+        "{translated} {judged}"
+    );
 }
 
 /// A packet of some connection, as it should be or with some bits turned and some bytes cut off.

@@ -49,7 +49,12 @@ pub(super) fn all() -> Vec<Case> {
     for (name, path) in PATHS {
         for family in [Family::V4, Family::V6] {
             for flows in [1, 4096] {
-                cases.push(Case { name, path, family, flows });
+                cases.push(Case {
+                    name,
+                    path,
+                    family,
+                    flows,
+                });
             }
         }
     }

@@ -34,7 +34,13 @@ pub struct Floors {
 
 impl fmt::Display for Floors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { xdp_pass, xdp_tx, lru_hit, fib_lookup_ipv4, fib_lookup_ipv6 } = self;
+        let Self {
+            xdp_pass,
+            xdp_tx,
+            lru_hit,
+            fib_lookup_ipv4,
+            fib_lookup_ipv6,
+        } = self;
         write!(
             f,
             "XDP_PASS {xdp_pass}, XDP_TX {xdp_tx}, LRU hit {lru_hit}, bpf_fib_lookup {fib_lookup_ipv4} (IPv4) \
@@ -47,14 +53,12 @@ pub(super) fn measure() -> Result<Floors> {
     // Routes for the FIB look-ups, in a namespace of their own.
     let (inside, outside) = (Netns::new("fib-in")?, Netns::new("fib-out")?);
     veth((&inside, "eth0"), (&outside, "eth0"))?;
-    inside.ip(
-        "addr add 10.1.0.254/16 dev eth0\n\
+    inside.ip("addr add 10.1.0.254/16 dev eth0\n\
          addr add fd00:1::fe/64 dev eth0 nodad\n\
          neigh add 10.1.0.2 lladdr 02:00:00:00:00:09 dev eth0\n\
          neigh add fd00:1::2 lladdr 02:00:00:00:00:09 dev eth0\n\
          route add 10.96.0.0/16 via 10.1.0.2\n\
-         route add fd00:60::/64 via fd00:1::2",
-    )?;
+         route add fd00:60::/64 via fd00:1::2")?;
     inside.sysctls(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
     inside.run(|| {
         let device = nix::net::if_::if_nametoindex("eth0").context("no eth0")?;
@@ -71,9 +75,18 @@ pub(super) fn measure() -> Result<Floors> {
 fn fastest(name: &str, family: cases::Family, device: u32, verdict: u32) -> Result<u64> {
     let mut ebpf = Ebpf::load_file(lab::object("sluice-bench.o")?)?;
     fill(&mut ebpf)?;
-    let program: &mut Xdp = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
+    let program: &mut Xdp = ebpf
+        .program_mut(name)
+        .with_context(|| format!("no program {name}"))?
+        .try_into()?;
     program.load()?;
-    let frame = Case { name: "", path: Path::PreHit, family, flows: 1 }.frame();
+    let frame = Case {
+        name: "",
+        path: Path::PreHit,
+        family,
+        flows: 1,
+    }
+    .frame();
     let context = xdp_context(frame.len() as u32, device);
     let mut fastest = u64::MAX;
     for _round in 0..ROUNDS {
@@ -83,8 +96,14 @@ fn fastest(name: &str, family: cases::Family, device: u32, verdict: u32) -> Resu
             repeat: RUNS,
             ..TestRunOptions::default()
         };
-        let done = program.test_run(options).with_context(|| format!("cannot run {name}"))?;
-        ensure!(done.return_value == verdict, "{name}: verdict {}", done.return_value);
+        let done = program
+            .test_run(options)
+            .with_context(|| format!("cannot run {name}"))?;
+        ensure!(
+            done.return_value == verdict,
+            "{name}: verdict {}",
+            done.return_value
+        );
         fastest = fastest.min(done.duration.as_nanos() as u64);
     }
     Ok(fastest)
@@ -92,7 +111,10 @@ fn fastest(name: &str, family: cases::Family, device: u32, verdict: u32) -> Resu
 
 /// `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
 fn xdp_context(length: u32, device: u32) -> Vec<u8> {
-    [0, length, 0, device, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect()
+    [0, length, 0, device, 0, 0]
+        .into_iter()
+        .flat_map(u32::to_ne_bytes)
+        .collect()
 }
 
 fn fill(ebpf: &mut Ebpf) -> Result<()> {

@@ -14,7 +14,22 @@ pub(super) fn tcp(source: SocketAddr, destination: SocketAddr, flags: u8) -> Vec
     let mut frame = ETHERNET.to_vec();
     match (source.ip(), destination.ip()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            frame.extend([8, 0, 0x45, 0, 0, 20 + TCP_HEADER as u8, 0, 0, 0x40, 0, 64, 6, 0, 0]);
+            frame.extend([
+                8,
+                0,
+                0x45,
+                0,
+                0,
+                20 + TCP_HEADER as u8,
+                0,
+                0,
+                0x40,
+                0,
+                64,
+                6,
+                0,
+                0,
+            ]);
             frame.extend(source.octets());
             frame.extend(destination.octets());
         }

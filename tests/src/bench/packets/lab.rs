@@ -9,8 +9,8 @@ use aya::{Ebpf, Pod};
 use lb_common::bench::Plan;
 use lb_common::layout::map;
 use lb_common::{
-    Backend, BackendState, Counter, DropReason, Family, Flow, FlowKey, Port, ServiceKey, ServiceStats, ServiceValue,
-    Settings, Slot, Stage, TcpState, V4, V6, addr::Address, protocol,
+    Backend, BackendState, Counter, DropReason, Family, Flow, FlowKey, Port, ServiceKey, ServiceStats,
+    ServiceValue, Settings, Slot, Stage, TcpState, V4, V6, addr::Address, protocol,
 };
 
 use super::cases::{self, Case, Path};
@@ -40,7 +40,8 @@ struct Counted {
 
 /// Where the objects are: see `cargo xtask build`.
 pub(super) fn object(name: &str) -> Result<PathBuf> {
-    let folder = std::env::var_os("SLUICE_BPF_DIR").context("SLUICE_BPF_DIR is not set: use cargo xtask bench")?;
+    let folder =
+        std::env::var_os("SLUICE_BPF_DIR").context("SLUICE_BPF_DIR is not set: use cargo xtask bench")?;
     Ok(PathBuf::from(folder).join(name))
 }
 
@@ -51,7 +52,12 @@ impl Lab {
         classifier(&mut sluice, case.program())?.load()?;
         classifier(&mut wrapper, "bench_empty")?.load()?;
         classifier(&mut wrapper, wrapper_name(case))?.load()?;
-        let mut lab = Self { case: *case, sluice, wrapper, frame: case.frame() };
+        let mut lab = Self {
+            case: *case,
+            sluice,
+            wrapper,
+            frame: case.frame(),
+        };
         let plan = lab.wrapper.map_mut("bench_plan").context("no bench_plan")?;
         Array::<_, Plan>::try_from(plan)?.set(0, case.plan(), 0)?;
         lab.fill()?;
@@ -63,7 +69,10 @@ impl Lab {
         let before = self.counted()?;
         let empty = classifier(&mut self.wrapper, "bench_empty")?.fd()?.try_clone()?;
         let nanoseconds = self.run(&empty, runs)?;
-        ensure!(self.counted()? == before, "the wrapper alone has counted something");
+        ensure!(
+            self.counted()? == before,
+            "the wrapper alone has counted something"
+        );
         Ok(nanoseconds)
     }
 
@@ -71,20 +80,36 @@ impl Lab {
     pub(super) fn run_target(&mut self, runs: u32) -> Result<u64> {
         // A flow that rests for a second writes down that it was seen: one packet a second is not what is measured.
         let before = self.counted()?;
-        let target = classifier(&mut self.sluice, self.case.program())?.fd()?.try_clone()?;
+        let target = classifier(&mut self.sluice, self.case.program())?
+            .fd()?
+            .try_clone()?;
         let nanoseconds = self.run(&target, runs)?;
         let after = self.counted()?;
         let expected = before.plus(self.case.path, runs.into());
-        ensure!(after == expected, "{:?}: counted {after:?}, expected {expected:?}", self.case);
+        ensure!(
+            after == expected,
+            "{:?}: counted {after:?}, expected {expected:?}",
+            self.case
+        );
         Ok(nanoseconds)
     }
 
     fn run(&mut self, target: &aya::programs::ProgramFd, runs: u32) -> Result<u64> {
-        let mut targets = ProgramArray::try_from(self.wrapper.map_mut("bench_target").context("no bench_target")?)?;
+        let mut targets =
+            ProgramArray::try_from(self.wrapper.map_mut("bench_target").context("no bench_target")?)?;
         targets.set(0, target, 0)?;
-        let options = TestRunOptions { data_in: Some(&self.frame), repeat: runs, ..TestRunOptions::default() };
+        let options = TestRunOptions {
+            data_in: Some(&self.frame),
+            repeat: runs,
+            ..TestRunOptions::default()
+        };
         let done = classifier(&mut self.wrapper, wrapper_name(&self.case))?.test_run(options)?;
-        ensure!(done.return_value == NEXT, "{:?}: verdict {}", self.case, done.return_value);
+        ensure!(
+            done.return_value == NEXT,
+            "{:?}: verdict {}",
+            self.case,
+            done.return_value
+        );
         Ok(done.duration.as_nanos() as u64)
     }
 
@@ -101,12 +126,19 @@ impl Lab {
         let map = self.sluice.map_mut(map::SETTINGS).context("no settings")?;
         Array::<_, Settings>::try_from(map)?.set(0, settings, 0)?;
         match self.case.family {
-            cases::Family::V4 => self.fill_family::<V4>([map::SERVICES4, map::SLOTS4, map::BACKENDS4, map::FLOWS4]),
-            cases::Family::V6 => self.fill_family::<V6>([map::SERVICES6, map::SLOTS6, map::BACKENDS6, map::FLOWS6]),
+            cases::Family::V4 => {
+                self.fill_family::<V4>([map::SERVICES4, map::SLOTS4, map::BACKENDS4, map::FLOWS4])
+            }
+            cases::Family::V6 => {
+                self.fill_family::<V6>([map::SERVICES6, map::SLOTS6, map::BACKENDS6, map::FLOWS6])
+            }
         }
     }
 
-    fn fill_family<F: Family<Addr: Pod>>(&mut self, [services, slots, backends, flows]: [&str; 4]) -> Result<()>
+    fn fill_family<F: Family<Addr: Pod>>(
+        &mut self,
+        [services, slots, backends, flows]: [&str; 4],
+    ) -> Result<()>
     where
         ServiceKey<F::Addr>: Pod,
         Backend<F::Addr>: Pod,
@@ -118,9 +150,20 @@ impl Lab {
         let (vip, pod) = (addr(service.ip())?, addr(backend.ip())?);
         let (vip_port, pod_port) = (Port::new(service.port()), Port::new(backend.port()));
 
-        let value = ServiceValue { service: SERVICE, generation: 1, slot_base: 0, slot_count: 1, flags: 0 };
-        self.hash(services)?.insert(ServiceKey::new(vip, vip_port, protocol::TCP), value, 0)?;
-        let slot = Slot { service: SERVICE, generation: 1, backend: 0 };
+        let value = ServiceValue {
+            service: SERVICE,
+            generation: 1,
+            slot_base: 0,
+            slot_count: 1,
+            flags: 0,
+        };
+        self.hash(services)?
+            .insert(ServiceKey::new(vip, vip_port, protocol::TCP), value, 0)?;
+        let slot = Slot {
+            service: SERVICE,
+            generation: 1,
+            backend: 0,
+        };
         Array::<_, Slot>::try_from(self.map(slots)?)?.set(0, slot, 0)?;
         let row = Backend {
             addr: pod,
@@ -159,8 +202,16 @@ impl Lab {
                 stage: stage as u8,
                 pad: [0; 2],
             };
-            table.insert(key(Stage::Pre, ip, port, vip, vip_port), entry(pod, pod_port, port), 0)?;
-            table.insert(key(Stage::Post, pod, pod_port, ip, port), entry(vip, vip_port, port), 0)?;
+            table.insert(
+                key(Stage::Pre, ip, port, vip, vip_port),
+                entry(pod, pod_port, port),
+                0,
+            )?;
+            table.insert(
+                key(Stage::Post, pod, pod_port, ip, port),
+                entry(vip, vip_port, port),
+                0,
+            )?;
         }
         Ok(())
     }
@@ -189,11 +240,16 @@ impl Lab {
     }
 
     fn sum(&mut self, name: &str, index: u32) -> Result<u64> {
-        Ok(PerCpuArray::<_, u64>::try_from(self.map(name)?)?.get(&index, 0)?.iter().sum())
+        Ok(PerCpuArray::<_, u64>::try_from(self.map(name)?)?
+            .get(&index, 0)?
+            .iter()
+            .sum())
     }
 
     fn map(&mut self, name: &str) -> Result<&mut Map> {
-        self.sluice.map_mut(name).with_context(|| format!("no map {name}"))
+        self.sluice
+            .map_mut(name)
+            .with_context(|| format!("no map {name}"))
     }
 
     fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> Result<HashMap<&mut MapData, K, V>> {
@@ -205,8 +261,14 @@ impl Counted {
     /// What `runs` packets on this path count.
     fn plus(self, path: Path, runs: u64) -> Self {
         match path {
-            Path::PreHit => Self { packets: self.packets + runs, ..self },
-            Path::PostHit => Self { replies: self.replies + runs, ..self },
+            Path::PreHit => Self {
+                packets: self.packets + runs,
+                ..self
+            },
+            Path::PostHit => Self {
+                replies: self.replies + runs,
+                ..self
+            },
             Path::NewFlow => Self {
                 packets: self.packets + runs,
                 connections: self.connections + runs,
@@ -226,5 +288,8 @@ fn wrapper_name(case: &Case) -> &'static str {
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
-    Ok(ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
+    Ok(ebpf
+        .program_mut(name)
+        .with_context(|| format!("no program {name}"))?
+        .try_into()?)
 }

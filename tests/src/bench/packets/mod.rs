@@ -59,7 +59,10 @@ pub fn run(progress: impl Fn(&str)) -> Result<Report> {
         measured.push(measure(&case)?);
     }
     progress("floors");
-    Ok(Report { cases: measured, floors: floors::measure()? })
+    Ok(Report {
+        cases: measured,
+        floors: floors::measure()?,
+    })
 }
 
 fn measure(case: &Case) -> Result<Measured> {
@@ -92,10 +95,28 @@ impl Report {
     /// For people.
     pub fn table(&self) -> String {
         let mut table = Table::new();
-        table.load_preset(NOTHING).set_header(["CASE", "FAMILY", "FLOWS", "NS MIN", "NS MEDIAN", "WRAPPER", "NET"]);
+        table.load_preset(NOTHING).set_header([
+            "CASE",
+            "FAMILY",
+            "FLOWS",
+            "NS MIN",
+            "NS MEDIAN",
+            "WRAPPER",
+            "NET",
+        ]);
         for row in &self.cases {
-            let numbers = [u64::from(row.flows), row.ns_min, row.ns_median, row.wrapper_ns, row.net_ns];
-            table.add_row([row.name.to_owned(), row.family.to_owned()].into_iter().chain(numbers.map(|n| n.to_string())));
+            let numbers = [
+                u64::from(row.flows),
+                row.ns_min,
+                row.ns_median,
+                row.wrapper_ns,
+                row.net_ns,
+            ];
+            table.add_row(
+                [row.name.to_owned(), row.family.to_owned()]
+                    .into_iter()
+                    .chain(numbers.map(|n| n.to_string())),
+            );
         }
         for column in table.column_iter_mut().skip(2) {
             column.set_cell_alignment(CellAlignment::Right);
