@@ -3,7 +3,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::missing_panics_doc,
     reason = "what cannot be set up fails the test"
 )]
 
@@ -115,7 +114,7 @@ impl PacketBuilder {
         Self::new(source, destination, Transport::Udp { checksum: true })
     }
 
-    /// An ICMP or ICMPv6 echo request; the ports are not used.
+    /// An ICMP or `ICMPv6` echo request; the ports are not used.
     pub fn icmp(source: SocketAddr, destination: SocketAddr) -> Self {
         Self::new(source, destination, Transport::Icmp)
     }

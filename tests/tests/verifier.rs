@@ -2,7 +2,12 @@
 //!
 //! Compared with `verifier-budget.txt`; `UPDATE_EXPECT=1` writes it anew.
 
-#![expect(clippy::unwrap_used, reason = "tests panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests panic"
+)]
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{CStr, CString};
@@ -92,7 +97,7 @@ fn costs() -> BTreeMap<String, Cost> {
     let object = fs::read(PathBuf::from(folder).join("sluice.o")).unwrap();
     let mut object = Object::parse(&object).unwrap();
     let mut maps = Vec::new();
-    for (name, map) in object.maps.drain() {
+    for (name, map) in object.maps.drain().collect::<BTreeMap<_, _>>() {
         // Without the types of key and value, which programs do not need.
         let small = aya_obj::Map::new_from_params(
             map.map_type(),
@@ -134,7 +139,7 @@ fn cost(instructions: &[bpf_insn], log: &str) -> Cost {
 fn calls(instructions: &[bpf_insn]) -> Vec<BTreeSet<usize>> {
     let called: Vec<(usize, usize)> = (0..)
         .zip(instructions)
-        .filter(|(_, instruction)| is_call(instruction))
+        .filter(|(_, instruction)| is_call(**instruction))
         .map(|(at, instruction)| {
             let distance = isize::try_from(instruction.imm).unwrap() + 1;
             (at, usize::checked_add_signed(at, distance).unwrap())
@@ -152,7 +157,7 @@ fn calls(instructions: &[bpf_insn]) -> Vec<BTreeSet<usize>> {
 }
 
 /// `BPF_JMP | BPF_CALL` with `BPF_PSEUDO_CALL`.
-fn is_call(instruction: &bpf_insn) -> bool {
+fn is_call(instruction: bpf_insn) -> bool {
     instruction.code == 0x85 && instruction.src_reg() == 1
 }
 
