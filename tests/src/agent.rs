@@ -95,6 +95,14 @@ impl Agent {
         Ok(())
     }
 
+    /// Ends it by SIGKILL, which leaves it time for nothing.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the agent does not run")?;
+        process.kill().context("cannot kill the agent")?;
+        process.wait().context("cannot wait for the agent")?;
+        Ok(())
+    }
+
     /// Runs another of its subcommands on a node, over the same pins; what it printed.
     pub fn command(&self, node: &Host, arguments: &[&str]) -> Result<String> {
         let pin_root = self.pin_root().display().to_string();

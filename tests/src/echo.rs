@@ -75,6 +75,13 @@ impl Echo {
         Ok(self.stream.get_ref().local_addr()?)
     }
 
+    /// Ends the connection by a reset.
+    pub fn reset(self) -> Result<()> {
+        socket2::SockRef::from(self.stream.get_ref())
+            .set_linger(Some(Duration::ZERO))
+            .context("cannot reset")
+    }
+
     /// Says something and checks that just this comes back.
     pub fn say(&mut self, text: &str) -> Result<()> {
         self.stream

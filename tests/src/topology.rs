@@ -174,6 +174,13 @@ impl Topology {
         Ok(())
     }
 
+    /// Adds a routed pod to node 1.
+    pub fn add_pod(&self, name: &str, number: u8) -> Result<Host> {
+        let pod = Host::new(name, pod_address(1, number), RpFilter::Loose)?;
+        route_pod(&self.node1, &pod)?;
+        Ok(pod)
+    }
+
     fn connect_nodes(&self) -> Result<()> {
         veth((&self.node1.netns, "up-client"), (&self.client.netns, "eth0"))?;
         veth((&self.node1.netns, "up-fabric"), (&self.router.netns, "node1"))?;

@@ -1,6 +1,7 @@
 //! What Sluice costs, measured.
 
 pub mod packets;
+pub mod table;
 pub mod throughput;
 pub mod timings;
 

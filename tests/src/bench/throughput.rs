@@ -24,7 +24,7 @@ const BULK: Port = Port {
 };
 /// The pod that receives: one of node 1, so that the path is as short as it can be.
 const RECEIVER: usize = 0;
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 11;
 const ROUND: Duration = Duration::from_millis(400);
 const CHUNK: usize = 128 * 1024;
 
@@ -39,7 +39,7 @@ pub struct Throughput {
     pub beside_gbps: f64,
     /// Through the load balancer's address.
     pub service_gbps: f64,
-    /// Service to plain.
+    /// Service to plain: the median of every round's ratio, because the machine's pace drifts between rounds.
     pub ratio: f64,
 }
 
@@ -64,26 +64,27 @@ fn measure_family(plain: &Topology, sluice: &Topology, family: Family) -> Result
     let pod = SocketAddr::new(web_address(RECEIVER).of(family), BULK.target);
     let vip = SocketAddr::new(OTHER_VIP.of(family), BULK.port);
     let ways = [(plain, pod), (sluice, pod), (sluice, vip)];
-    let mut measured = [const { Vec::new() }; 3];
+    let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
+        let mut measured = [0.0; 3];
         for ((topology, to), measured) in ways.iter().zip(&mut measured) {
             let receiver = topology.web.get(RECEIVER).context("no receiver")?;
-            measured.push(round(&topology.client, receiver, *to)?);
+            *measured = send(&topology.client, receiver, *to)?;
         }
+        rounds.push(measured);
     }
-    let [plain_gbps, beside_gbps, service_gbps] = measured.map(median);
-    let ratio = service_gbps / plain_gbps;
+    let of = |value: fn(&[f64; 3]) -> f64| median(rounds.iter().map(value).collect());
     Ok(Throughput {
         family: family.name().to_lowercase(),
-        plain_gbps,
-        beside_gbps,
-        service_gbps,
-        ratio,
+        plain_gbps: of(|[plain, ..]| *plain),
+        beside_gbps: of(|[_, beside, _]| *beside),
+        service_gbps: of(|[.., service]| *service),
+        ratio: of(|[plain, _, service]| service / plain),
     })
 }
 
 /// Sends for a while; gigabits per second that arrived.
-fn round(from: &Host, receiver: &Host, to: SocketAddr) -> Result<f64> {
+fn send(from: &Host, receiver: &Host, to: SocketAddr) -> Result<f64> {
     let arriving = receive_once(receiver)?;
     from.netns.run(|| {
         let mut stream = socket::tcp(to, None)?;

@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use lb_tests::bench::packets;
+use lb_tests::bench::throughput::{self, Throughput};
+use lb_tests::bench::timings::{self, Timing};
+use lb_tests::bench::{packets, table};
+use serde::Serialize;
 
 /// Measures Sluice; without a group, everything.
 #[derive(Debug, Parser)]
@@ -20,6 +23,10 @@ struct Arguments {
 enum Group {
     /// Nanoseconds per packet.
     Packets,
+    /// Bulk TCP through a service beside plain routing.
+    Throughput,
+    /// How soon the agent is ready, and how soon an edit is in the maps.
+    Agent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -30,8 +37,20 @@ enum Output {
     Json,
 }
 
+/// One object for all groups; a group that was not asked for is absent.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    packets: Option<packets::Report>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    throughput: Option<Vec<Throughput>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<Vec<Timing>>,
+}
+
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    match measure(arguments.group).and_then(|report| print(&report, arguments.output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -40,12 +59,39 @@ fn main() -> ExitCode {
     }
 }
 
+fn measure(asked: Option<Group>) -> Result<Report> {
+    let wants = |group| asked.is_none_or(|asked| asked == group);
+    let mut report = Report::default();
+    if wants(Group::Packets) {
+        report.packets = Some(packets::run(|what| eprintln!("measuring {what} ..."))?);
+    }
+    if wants(Group::Throughput) {
+        eprintln!("measuring throughput ...");
+        report.throughput = Some(throughput::measure()?);
+    }
+    if wants(Group::Agent) {
+        eprintln!("measuring the agent ...");
+        report.agent = Some(timings::measure()?);
+    }
+    Ok(report)
+}
+
 #[expect(clippy::print_stdout, reason = "the report is what is asked for")]
-fn run(arguments: &Arguments) -> Result<()> {
-    let report = packets::run(|what| eprintln!("measuring {what} ..."))?;
-    match arguments.output {
-        Output::Table => println!("{}", report.table()),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+fn print(report: &Report, output: Output) -> Result<()> {
+    match output {
+        Output::Table => {
+            for text in [
+                report.packets.as_ref().map(packets::Report::table),
+                report.throughput.as_deref().map(table::throughput),
+                report.agent.as_deref().map(table::timings),
+            ]
+            .into_iter()
+            .flatten()
+            {
+                println!("{text}");
+            }
+        }
+        Output::Json => println!("{}", serde_json::to_string_pretty(report)?),
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The folder of manifests to show.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/demo"))]
+    #[arg(long, default_value = "deploy/examples/demo")]
     manifests: PathBuf,
     /// How to print the results.
     #[arg(long, value_enum, default_value_t = Output::Table)]

@@ -1,7 +1,6 @@
 //! Endpoints and the agent come and go under load.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,51 +10,18 @@ use lb_tests::dns::Resolver;
 use lb_tests::echo::Echo;
 use lb_tests::family::Family;
 use lb_tests::http;
-use lb_tests::load::{Load, Sample, is_even, shares};
+use lb_tests::load::{Sample, is_even, shares};
 use lb_tests::manifests::{Condition, DNS, ECHO_TCP, HTTP};
 use lb_tests::need_root;
 use lb_tests::topology::Host;
 use lb_tests::world::World;
 
-use super::{on, until_backend, vip};
+use super::{Loads, on, until_backend, vip};
 
 const READY: Condition = Condition::Ready;
 const TERMINATING: Condition = Condition::Terminating;
 /// Load goes on for as long before and after a change.
 const WHILE: Duration = Duration::from_millis(300);
-const PAUSE: Duration = Duration::from_millis(1);
-
-/// Load over TCP and UDP on both families.
-struct Loads(Vec<Load>);
-
-impl Loads {
-    fn start(from: &Host) -> Self {
-        let both = Family::BOTH.into_iter().flat_map(|family| {
-            let (http, dns, own) = (vip(family, HTTP), vip(family, DNS), from.addresses.of(family));
-            // A UDP port that is used again would go on with its old flow; these are below the kernel's own choice.
-            let port = AtomicU16::new(10_000);
-            let new_flow = move || SocketAddr::new(own, port.fetch_add(1, Ordering::Relaxed));
-            [
-                Load::start(from, PAUSE, move || http::ask(http)).unwrap(),
-                Load::start(from, PAUSE, move || Resolver::open(dns, Some(new_flow()))?.ask()).unwrap(),
-            ]
-        });
-        Self(both.collect())
-    }
-
-    /// Stops; no request may have failed.
-    fn stop(self) -> Vec<Sample> {
-        let samples: Vec<_> = self.0.into_iter().flat_map(|load| load.stop().unwrap()).collect();
-        for sample in &samples {
-            assert!(
-                sample.result.is_ok(),
-                "a request failed under load: {:#}",
-                sample.result.as_ref().unwrap_err()
-            );
-        }
-        samples
-    }
-}
 
 /// A TCP connection and a UDP socket with the same backend.
 struct Flows {

@@ -1,15 +1,17 @@
 //! One client port, several connections that end at the same backend: their replies differ in nothing.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use lb_common::Counter;
 use lb_tests::dns::Resolver;
 use lb_tests::echo::Echo;
 use lb_tests::family::Family;
 use lb_tests::manifests::{Condition, DNS, ECHO_TCP, Port, Service};
 use lb_tests::need_root;
 use lb_tests::topology::{CLIENT, web_address};
-use lb_tests::world::{OTHER_CLUSTER_IP, OTHER_VIP, World, web};
+use lb_tests::world::{OTHER_CLUSTER_IP, OTHER_VIP, VIP, World, web};
 
 use super::on;
 
@@ -76,6 +78,8 @@ fn tcp_connections_from_one_port_live_side_by_side() {
             Ok(())
         });
     }
+    // All but the first of each family.
+    assert_eq!(world.agent.maps().counter(Counter::PortReplaced).unwrap(), 8);
 }
 
 #[test]
@@ -115,6 +119,45 @@ fn a_port_is_free_again_when_its_tcp_connection_is_closed() {
                 Echo::open(second, from)?.say("second")?;
             }
             Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_port_whose_connection_was_reset_opens_a_new_flow() {
+    need_root!();
+    let world = World::new(&[0, 1]).unwrap();
+    for family in Family::BOTH {
+        let vip = SocketAddr::new(VIP.of(family), ECHO_TCP.port);
+        let from = Some(client(family, 42_000));
+        world
+            .set_endpoints(&[(0, Condition::Ready), (1, Condition::Ready)])
+            .unwrap();
+        let backend = on(&world.topology.client, || {
+            let mut backends = BTreeSet::new();
+            for _ in 0..5 {
+                let mut connection = Echo::open(vip, from)?;
+                connection.say("hello")?;
+                backends.insert(connection.answer().backend.clone());
+                connection.reset()?;
+            }
+            assert_eq!(
+                backends.len(),
+                1,
+                "the choice is a hash of the flow: {backends:?}"
+            );
+            Ok(backends.pop_first())
+        });
+        let other = usize::from(backend.as_deref() == Some("web-1"));
+        world.set_endpoints(&[(other, Condition::Ready)]).unwrap();
+        on(&world.topology.client, || {
+            let connection = Echo::open(vip, from)?;
+            assert_ne!(
+                Some(&connection.answer().backend),
+                backend.as_ref(),
+                "the old backend has left"
+            );
+            connection.reset()
         });
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Case {
     pub(super) name: &'static str,
     pub(super) path: Path,
     pub(super) family: Family,
-    pub(super) flows: u32,
+    pub(super) flows: u16,
 }
 
 /// Every case, in the order of the report.
@@ -99,8 +99,8 @@ impl Case {
     }
 
     /// The client of a flow.
-    pub(super) fn client(&self, flow: u32) -> SocketAddr {
-        self.family.endpoint(1, FIRST_PORT + flow as u16)
+    pub(super) fn client(&self, flow: u16) -> SocketAddr {
+        self.family.endpoint(1, FIRST_PORT + flow)
     }
 
     /// The first packet.
@@ -120,7 +120,11 @@ impl Case {
         let is_new = self.path == Path::NewFlow;
         Plan {
             words: frame::words(&self.frame()),
-            mask: if is_new { u32::MAX } else { self.flows - 1 },
+            mask: if is_new {
+                u32::MAX
+            } else {
+                u32::from(self.flows) - 1
+            },
             run: 0,
             first_port: if is_new { 0 } else { FIRST_PORT.into() },
             clients_first: u32::from(is_new && self.flows > 1),

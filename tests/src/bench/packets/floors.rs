@@ -87,7 +87,7 @@ fn fastest(name: &str, family: cases::Family, device: u32, verdict: u32) -> Resu
         flows: 1,
     }
     .frame();
-    let context = xdp_context(frame.len() as u32, device);
+    let context = xdp_context(u32::try_from(frame.len())?, device);
     let mut fastest = u64::MAX;
     for _round in 0..ROUNDS {
         let options = TestRunOptions {
@@ -104,12 +104,12 @@ fn fastest(name: &str, family: cases::Family, device: u32, verdict: u32) -> Resu
             "{name}: verdict {}",
             done.return_value
         );
-        fastest = fastest.min(done.duration.as_nanos() as u64);
+        fastest = fastest.min(lab::nanoseconds(done.duration)?);
     }
     Ok(fastest)
 }
 
-/// `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+/// `struct xdp_md`: `data`, `data_end`, `data_meta`, `ingress_ifindex`, `rx_queue_index`, `egress_ifindex`.
 fn xdp_context(length: u32, device: u32) -> Vec<u8> {
     [0, length, 0, device, 0, 0]
         .into_iter()

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use lb_common::bench::Plan;
 
 const ETHERNET: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-const TCP_HEADER: usize = 20;
+const TCP_HEADER: u8 = 20;
 /// The least that Ethernet carries, and what a test run wants.
 const PADDED: usize = 80;
 
@@ -14,27 +14,12 @@ pub(super) fn tcp(source: SocketAddr, destination: SocketAddr, flags: u8) -> Vec
     let mut frame = ETHERNET.to_vec();
     match (source.ip(), destination.ip()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            frame.extend([
-                8,
-                0,
-                0x45,
-                0,
-                0,
-                20 + TCP_HEADER as u8,
-                0,
-                0,
-                0x40,
-                0,
-                64,
-                6,
-                0,
-                0,
-            ]);
+            frame.extend([8, 0, 0x45, 0, 0, 20 + TCP_HEADER, 0, 0, 0x40, 0, 64, 6, 0, 0]);
             frame.extend(source.octets());
             frame.extend(destination.octets());
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, TCP_HEADER as u8, 6, 64]);
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, TCP_HEADER, 6, 64]);
             frame.extend(source.octets());
             frame.extend(destination.octets());
         }

@@ -1,6 +1,7 @@
 //! The programs, loaded, with the tables that a case needs.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, ProgramArray};
@@ -45,6 +46,11 @@ pub(super) fn object(name: &str) -> Result<PathBuf> {
     Ok(PathBuf::from(folder).join(name))
 }
 
+/// Of one run.
+pub(super) fn nanoseconds(duration: Duration) -> Result<u64> {
+    Ok(u64::try_from(duration.as_nanos())?)
+}
+
 impl Lab {
     pub(super) fn new(case: &Case) -> Result<Self> {
         let mut sluice = Ebpf::load_file(object("sluice.o")?)?;
@@ -78,7 +84,6 @@ impl Lab {
 
     /// Nanoseconds of the wrapper with the program under test to call.
     pub(super) fn run_target(&mut self, runs: u32) -> Result<u64> {
-        // A flow that rests for a second writes down that it was seen: one packet a second is not what is measured.
         let before = self.counted()?;
         let target = classifier(&mut self.sluice, self.case.program())?
             .fd()?
@@ -110,10 +115,11 @@ impl Lab {
             self.case,
             done.return_value
         );
-        Ok(done.duration.as_nanos() as u64)
+        nanoseconds(done.duration)
     }
 
     fn fill(&mut self) -> Result<()> {
+        // A flow writes down once a second that it was seen: that is not what is measured.
         const JIFFIES_FOR_EVER: u32 = u32::MAX;
         let settings = Settings {
             jiffies_per_second: JIFFIES_FOR_EVER,

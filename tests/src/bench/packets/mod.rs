@@ -11,12 +11,12 @@ mod frame;
 mod lab;
 
 use anyhow::{Result, ensure};
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use cases::Case;
 use lab::Lab;
+
+use super::table::table;
 
 /// Runs in one round.
 const RUNS: u32 = 500_000;
@@ -40,7 +40,7 @@ pub struct Measured {
     /// `ipv4` or `ipv6`.
     pub family: &'static str,
     /// Flows that the packets belong to in turn. For new flows: clients that they come from in turn.
-    pub flows: u32,
+    pub flows: u16,
     /// Fastest round, wrapper included.
     pub ns_min: u64,
     /// Middle round, wrapper included.
@@ -94,17 +94,8 @@ fn measure(case: &Case) -> Result<Measured> {
 impl Report {
     /// For people.
     pub fn table(&self) -> String {
-        let mut table = Table::new();
-        table.load_preset(NOTHING).set_header([
-            "CASE",
-            "FAMILY",
-            "FLOWS",
-            "NS MIN",
-            "NS MEDIAN",
-            "WRAPPER",
-            "NET",
-        ]);
-        for row in &self.cases {
+        let rows = self.cases.iter().map(|row| {
+            let words = [row.name.to_owned(), row.family.to_owned()];
             let numbers = [
                 u64::from(row.flows),
                 row.ns_min,
@@ -112,15 +103,12 @@ impl Report {
                 row.wrapper_ns,
                 row.net_ns,
             ];
-            table.add_row(
-                [row.name.to_owned(), row.family.to_owned()]
-                    .into_iter()
-                    .chain(numbers.map(|n| n.to_string())),
-            );
-        }
-        for column in table.column_iter_mut().skip(2) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        format!("{table}\n\nfloors (ns): {}\n", self.floors)
+            words
+                .into_iter()
+                .chain(numbers.map(|number| number.to_string()))
+                .collect()
+        });
+        let header = ["CASE", "FAMILY", "FLOWS", "NS MIN", "NS MEDIAN", "WRAPPER", "NET"];
+        format!("{}\nfloors (ns): {}\n", table(&header, 2, rows), self.floors)
     }
 }
