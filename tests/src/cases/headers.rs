@@ -13,6 +13,7 @@ cases! {
         ipv4_options_are_looked_through,
         ipv6_extension_headers_are_looked_through,
         too_many_headers_are_not_looked_through,
+        a_packet_that_is_still_on_its_route_is_untouched,
         fragments_are_untouched,
         an_atomic_fragment_is_a_whole_packet,
         a_packet_cut_short_is_untouched,
@@ -68,17 +69,17 @@ fn ipv6_extension_headers_are_looked_through<F: TestFamily>(bed: &mut Bed<'_, F>
     for extensions in [
         [HopByHop(1)].as_slice(),
         &[HopByHop(3)],
-        &[Routing],
+        &[Routing(0)],
         &[DestinationOptions(2)],
         &[Authentication],
-        &[HopByHop(1), DestinationOptions(1), Routing, Authentication],
+        &[HopByHop(1), DestinationOptions(1), Routing(0), Authentication],
         // The most.
         &[
             HopByHop(1),
             DestinationOptions(1),
-            Routing,
+            Routing(0),
             Authentication,
-            Routing,
+            Routing(0),
             DestinationOptions(1),
         ],
         // The longest: TCP at 254.
@@ -98,7 +99,7 @@ fn too_many_headers_are_not_looked_through<F: TestFamily>(bed: &mut Bed<'_, F>) 
         return;
     }
     for extensions in [
-        [Routing; 7].as_slice(),
+        [Routing(0); 7].as_slice(),
         &[HopByHop(26)],
         &[HopByHop(24), DestinationOptions(2)],
         &[Unknown],
@@ -108,6 +109,13 @@ fn too_many_headers_are_not_looked_through<F: TestFamily>(bed: &mut Bed<'_, F>) 
                 .iter()
                 .fold(packet, |packet, one| packet.extension(*one))
         });
+    }
+}
+
+/// Its checksum is made for the last destination, which is not the one in the header.
+fn a_packet_that_is_still_on_its_route_is_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    if F::SUFFIX == '6' {
+        is_untouched(bed, &[], |packet| packet.extension(Extension::Routing(1)));
     }
 }
 

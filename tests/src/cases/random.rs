@@ -133,7 +133,8 @@ fn shape<F: TestFamily>(random: &mut Random, protocol: u8) -> PacketBuilder {
         packet = packet.extension(random.one_of(&[
             Extension::HopByHop(1),
             Extension::DestinationOptions(2),
-            Extension::Routing,
+            Extension::Routing(0),
+            Extension::Routing(1),
             Extension::Authentication,
             Extension::Fragment(0, false),
         ]));
