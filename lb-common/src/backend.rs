@@ -14,7 +14,7 @@ pub struct Backend<A> {
     pub port: Port,
     /// Raised each time that the row is given to another endpoint.
     pub epoch: u16,
-    /// The service port that it belongs to; 0 in a free row, so that it matches no flow.
+    /// The service port that it belongs to, or has belonged to when the row is free.
     pub service: u32,
     /// [`BackendState`].
     pub state: u8,

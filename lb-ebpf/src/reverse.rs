@@ -3,7 +3,9 @@
 //! Two connections may want one reverse key: the same client port to two VIPs of one backend, or to a VIP and to the
 //! pod itself. As netfilter does, the later one gets another client port; post puts the client's own back.
 
-use lb_common::{Counter, DropReason, Flow, FlowFlags, FlowKey, Port, Stage, TcpState, protocol};
+use lb_common::{
+    BackendState, Counter, DropReason, Flow, FlowFlags, FlowKey, Port, Stage, TcpState, protocol,
+};
 
 use crate::ctx::{Ctx, Insert, InsertError};
 use crate::hash;
@@ -143,7 +145,10 @@ fn has_backend<F: Wire, C: Ctx<F>>(cx: &C, flow: &Flow<F::Addr>) -> bool {
     let Some(backend) = cx.backend(flow.backend) else {
         return false;
     };
-    u32::from(backend.epoch ^ flow.epoch) | (backend.service ^ flow.service) == 0
+    let difference = u32::from(backend.epoch ^ flow.epoch)
+        | (backend.service ^ flow.service)
+        | u32::from(backend.state == BackendState::Free as u8);
+    difference == 0
 }
 
 /// Whether the two directions have shown that the connection is finished, or that it is idle for too long.

@@ -97,7 +97,8 @@ fn is_steady<F: Wire, C: Ctx<F>>(
     // The address also proves that the copy of the entry is whole: its element may have been reused meanwhile.
     let difference = u32::from(backend.epoch ^ flow.epoch)
         | (backend.service ^ flow.service)
-        | F::difference(backend.addr, endpoint);
+        | F::difference(backend.addr, endpoint)
+        | u32::from(backend.state == BackendState::Free as u8);
     difference == 0 && (backend.state != BackendState::Removed as u8 || packet.is_tcp())
 }
 

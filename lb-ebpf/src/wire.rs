@@ -245,6 +245,11 @@ mod extension {
                 break;
             }
             let [following, length] = packet.read_u16(at)?.to_ne_bytes();
+            let [_, segments_left] = packet.read_u16(at + 2)?.to_ne_bytes();
+            if next == ROUTING && segments_left != 0 {
+                // The checksum is made for the last destination, which is not the one in the header.
+                return Err(Stop::Pass);
+            }
             at += match next {
                 FRAGMENT => {
                     // Neither offset nor more to come: an atomic fragment (RFC 6946), which is the whole packet.

@@ -1,5 +1,11 @@
 //! Packets for tests: built, and their checksums computed and verified, without any code of the data plane.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what cannot be set up fails the test"
+)]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use etherparse::{
@@ -31,8 +37,8 @@ const SERVICE_VLAN: u16 = 0x88a8;
 pub enum Extension {
     /// Hop-by-hop options, filled with padding up to this many units of 8 bytes.
     HopByHop(u8),
-    /// A routing header whose segments are used up.
-    Routing,
+    /// A routing header with so many segments left.
+    Routing(u8),
     /// A fragment header: offset in units of 8 bytes, and whether more follow.
     Fragment(u16, bool),
     /// An authentication header (its integrity value is not right).
@@ -47,7 +53,7 @@ impl Extension {
     fn number(self) -> u8 {
         match self {
             Self::HopByHop(_) => 0,
-            Self::Routing => 43,
+            Self::Routing(_) => 43,
             Self::Fragment(..) => 44,
             Self::Authentication => 51,
             Self::DestinationOptions(_) => 60,
@@ -63,8 +69,8 @@ impl Extension {
                 bytes[1] = units - 1;
                 bytes
             }
-            // Type 4, no segments left.
-            Self::Routing => vec![next, 0, 4, 0, 0, 0, 0, 0],
+            // Type 253, for experiments, which has no contents of its own.
+            Self::Routing(left) => vec![next, 0, 253, left, 0, 0, 0, 0],
             Self::Fragment(offset, more) => {
                 let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
                 vec![next, 0, high, low, 0, 0, 0, 7]
@@ -108,7 +114,7 @@ impl PacketBuilder {
         Self::new(source, destination, Transport::Udp { checksum: true })
     }
 
-    /// An ICMP or ICMPv6 echo request; the ports are not used.
+    /// An ICMP or `ICMPv6` echo request; the ports are not used.
     pub fn icmp(source: SocketAddr, destination: SocketAddr) -> Self {
         Self::new(source, destination, Transport::Icmp)
     }

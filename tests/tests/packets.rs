@@ -1,7 +1,5 @@
 //! Every packet case on the host engine, and on host and kernel side by side.
 
-#![expect(missing_docs, reason = "tests are named after what they show")]
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anyhow::Result;

@@ -3,7 +3,7 @@
 use core::arch::asm;
 use core::mem::MaybeUninit;
 
-use aya_ebpf::bindings::{BPF_NOEXIST, __sk_buff, bpf_fib_lookup, xdp_action, xdp_md};
+use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST, bpf_fib_lookup, xdp_action, xdp_md};
 use aya_ebpf::btf_maps::{Array, LruHashMap, ProgramArray};
 use aya_ebpf::helpers::{bpf_fib_lookup as fib_lookup, bpf_tail_call};
 use aya_ebpf::macros::btf_map;

@@ -29,7 +29,7 @@ pub struct FamilyTables<F: Family> {
     /// Addresses, with the device that the route to each leads out of.
     pub routes: BTreeSet<(F::Addr, u32)>,
     /// Connected UDP sockets: local endpoint and peer.
-    pub sockets: BTreeSet<(Endpoint<F::Addr>, Endpoint<F::Addr>)>,
+    pub sockets: BTreeSet<[Endpoint<F::Addr>; 2]>,
     /// Replaces a front end right after it was looked up: an update in the middle of a packet.
     pub flip: RefCell<Option<(ServiceKey<F::Addr>, ServiceValue)>>,
     /// Front ends that [`FamilyTables::flip`] has replaced.
@@ -64,7 +64,7 @@ impl<F: Family> FamilyTables<F> {
     pub(super) fn connected(&self, packet: &FlowKey<F::Addr>) -> bool {
         let local = (packet.dst, packet.dst_port);
         let peer = (packet.src, packet.src_port);
-        self.sockets.contains(&(local, peer))
+        self.sockets.contains(&[local, peer])
     }
 }
 

@@ -93,9 +93,7 @@ fn a_backend_whose_row_is_anothers_has_lost_its_flows<F: TestFamily>(bed: &mut B
 fn a_service_that_is_gone_ends_its_flows<F: TestFamily>(bed: &mut Bed<'_, F>) {
     let (client, vip) = (client::<F>(), vip::<F>(1));
     let old = retire(bed, |rows, old| {
-        let row = rows.backend(old.into());
-        row.state = BackendState::Free as u8;
-        row.service = 0;
+        rows.set_state(old.into(), BackendState::Free);
         rows.services.clear();
     });
     if bed.is_tcp() {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use lb_common::{Counter, DropReason, ServiceStats, Stage};
+use lb_common::{BackendState, Counter, DropReason, ServiceStats, Stage};
 
 use super::{answer, both_ways, cases, client, finish, open, vip};
 use crate::engine::{Bed, TestFamily, backend, end};
@@ -40,8 +40,7 @@ fn collide<F: TestFamily>(bed: &mut Bed<'_, F>) -> SocketAddr {
 fn second_both_ways<F: TestFamily>(bed: &mut Bed<'_, F>, replaced: SocketAddr) {
     let (client, vip, pod) = (client::<F>(), vip::<F>(3), backend::<F>(0));
     let request = bed.data(client, vip);
-    bed.pre(&request)
-        .becomes(&request.clone().from(replaced).to(pod));
+    bed.pre(&request).becomes(&request.clone().from(replaced).to(pod));
     let reply = bed.data(pod, replaced);
     bed.post(&reply).becomes(&reply.clone().from(vip).to(client));
 }
@@ -79,6 +78,10 @@ fn a_flow_whose_backend_is_gone_is_taken_over<F: TestFamily>(bed: &mut Bed<'_, F
     open(bed, client, vip::<F>(2), pod);
     bed.update(|rows| rows.backend(3).epoch += 1);
     open(bed, client, vip::<F>(3), pod);
+    assert_eq!(bed.flow_count(), 3);
+    // Or nobody's.
+    bed.update(|rows| rows.set_state(4, BackendState::Free));
+    open(bed, client, vip::<F>(2), pod);
     assert_eq!(bed.flow_count(), 3);
 }
 

@@ -17,7 +17,10 @@ cases! {
 fn the_way_back_is_made_again_by_the_way_there<F: TestFamily>(bed: &mut Bed<'_, F>) {
     let (client, vip, pod) = (client::<F>(), vip::<F>(2), backend::<F>(0));
     open(bed, client, vip, pod);
-    let (pre, post) = (bed.flow(Stage::Pre, client, vip), bed.flow(Stage::Post, pod, client));
+    let (pre, post) = (
+        bed.flow(Stage::Pre, client, vip),
+        bed.flow(Stage::Post, pod, client),
+    );
     bed.wait(1);
     bed.evict(Stage::Post, pod, client);
     let request = bed.data(client, vip);
@@ -32,7 +35,10 @@ fn the_way_back_is_made_again_by_the_way_there<F: TestFamily>(bed: &mut Bed<'_, 
 fn the_way_there_is_made_again_by_the_way_back<F: TestFamily>(bed: &mut Bed<'_, F>) {
     let (client, vip, pod) = (client::<F>(), vip::<F>(2), backend::<F>(0));
     open(bed, client, vip, pod);
-    let (pre, post) = (bed.flow(Stage::Pre, client, vip), bed.flow(Stage::Post, pod, client));
+    let (pre, post) = (
+        bed.flow(Stage::Pre, client, vip),
+        bed.flow(Stage::Post, pod, client),
+    );
     bed.wait(1);
     bed.evict(Stage::Pre, client, vip);
     let reply = bed.data(pod, client);
@@ -62,8 +68,7 @@ fn a_replaced_port_is_made_again_both_ways<F: TestFamily>(bed: &mut Bed<'_, F>) 
             bed.pre(&request)
         };
         there.counts(&[Counter::FlowRestored]);
-        bed.pre(&request)
-            .becomes(&request.clone().from(replaced).to(pod));
+        bed.pre(&request).becomes(&request.clone().from(replaced).to(pod));
         bed.post(&reply).becomes(&reply.clone().from(vip).to(client));
     }
 }

@@ -13,6 +13,7 @@ cases! {
         ipv4_options_are_looked_through,
         ipv6_extension_headers_are_looked_through,
         too_many_headers_are_not_looked_through,
+        a_packet_that_is_still_on_its_route_is_untouched,
         fragments_are_untouched,
         an_atomic_fragment_is_a_whole_packet,
         a_packet_cut_short_is_untouched,
@@ -68,16 +69,27 @@ fn ipv6_extension_headers_are_looked_through<F: TestFamily>(bed: &mut Bed<'_, F>
     for extensions in [
         [HopByHop(1)].as_slice(),
         &[HopByHop(3)],
-        &[Routing],
+        &[Routing(0)],
         &[DestinationOptions(2)],
         &[Authentication],
-        &[HopByHop(1), DestinationOptions(1), Routing, Authentication],
+        &[HopByHop(1), DestinationOptions(1), Routing(0), Authentication],
         // The most.
-        &[HopByHop(1), DestinationOptions(1), Routing, Authentication, Routing, DestinationOptions(1)],
+        &[
+            HopByHop(1),
+            DestinationOptions(1),
+            Routing(0),
+            Authentication,
+            Routing(0),
+            DestinationOptions(1),
+        ],
         // The longest: TCP at 254.
         &[HopByHop(25)],
     ] {
-        is_translated(bed, |packet| extensions.iter().fold(packet, |packet, one| packet.extension(*one)));
+        is_translated(bed, |packet| {
+            extensions
+                .iter()
+                .fold(packet, |packet, one| packet.extension(*one))
+        });
     }
 }
 
@@ -86,10 +98,24 @@ fn too_many_headers_are_not_looked_through<F: TestFamily>(bed: &mut Bed<'_, F>) 
     if F::SUFFIX != '6' {
         return;
     }
-    for extensions in [[Routing; 7].as_slice(), &[HopByHop(26)], &[HopByHop(24), DestinationOptions(2)], &[Unknown]] {
+    for extensions in [
+        [Routing(0); 7].as_slice(),
+        &[HopByHop(26)],
+        &[HopByHop(24), DestinationOptions(2)],
+        &[Unknown],
+    ] {
         is_untouched(bed, &[], |packet| {
-            extensions.iter().fold(packet, |packet, one| packet.extension(*one))
+            extensions
+                .iter()
+                .fold(packet, |packet, one| packet.extension(*one))
         });
+    }
+}
+
+/// Its checksum is made for the last destination, which is not the one in the header.
+fn a_packet_that_is_still_on_its_route_is_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    if F::SUFFIX == '6' {
+        is_untouched(bed, &[], |packet| packet.extension(Extension::Routing(1)));
     }
 }
 
@@ -111,7 +137,9 @@ fn a_packet_cut_short_is_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
         plain.clone(),
         plain.clone().vlan(1).vlan(2),
         plain.clone().options(8).extension(Extension::HopByHop(2)),
-        plain.extension(Extension::Fragment(0, false)).extension(Extension::Authentication),
+        plain
+            .extension(Extension::Fragment(0, false))
+            .extension(Extension::Authentication),
     ];
     for shape in shapes {
         let whole = shape.build();

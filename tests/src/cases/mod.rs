@@ -1,6 +1,12 @@
 //! What the data plane does to packets: cases that every engine must pass, for both families.
 
-#![expect(clippy::unwrap_used, reason = "a case that cannot be set up fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    clippy::cast_possible_truncation,
+    reason = "what cannot be set up fails the test"
+)]
 
 mod backends;
 mod basic;

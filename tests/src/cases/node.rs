@@ -28,8 +28,7 @@ fn a_pod_with_a_forged_source_opens_nothing<F: TestFamily>(bed: &mut Bed<'_, F>)
             .stats(&[(2, dropped)]);
         assert_eq!(bed.flow_count(), 0);
         // What is for no service is the kernel's business.
-        bed.pre(&bed.opening(forged, super::stranger::<F>()))
-            .untouched();
+        bed.pre(&bed.opening(forged, super::stranger::<F>())).untouched();
     }
     open(bed, end::<F>([1, 50], 40_000), vip::<F>(2), backend::<F>(0));
 }

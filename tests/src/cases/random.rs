@@ -7,13 +7,23 @@ use lb_common::protocol;
 use lb_ebpf::testkit::Program;
 
 use super::{client, node, stranger, vip};
-use crate::engine::{Bed, BRIDGE, Engine, NEXT, POD, TestFamily, UPLINK, backend, end};
+use crate::engine::{BRIDGE, Bed, Engine, NEXT, POD, TestFamily, UPLINK, backend, end};
 use crate::packet::{Extension, PacketBuilder, checksums_are_right, flag};
 
 /// Packets for each stage and protocol, unless `$SLUICE_RANDOM_PACKETS` says otherwise.
 const PACKETS: u32 = 10_000;
 /// Between two comparisons of flows and counters.
 const CHUNK: u32 = 500;
+
+/// Most devices have Ethernet headers.
+const PROGRAMS: [Program; 6] = [
+    Program::Pre,
+    Program::Pre,
+    Program::Post,
+    Program::Post,
+    Program::PreL3,
+    Program::PostL3,
+];
 
 /// Sends random packets through both stages.
 pub fn run<F: TestFamily>(engines: &mut [&mut dyn Engine<F>], protocol: u8) {
@@ -26,9 +36,9 @@ pub fn run<F: TestFamily>(engines: &mut [&mut dyn Engine<F>], protocol: u8) {
     let mut before = bed.counts();
     let (mut translated, mut judged) = (0, 0);
     for number in 1..=2 * packets {
-        let program = random.one_of(&[Program::Pre, Program::Post]);
+        let program = random.one_of(&PROGRAMS);
         bed.device = random.one_of(&[UPLINK, UPLINK, POD, BRIDGE]);
-        let bytes = packet::<F>(&mut random, protocol);
+        let bytes = packet::<F>(&mut random, protocol, program);
         let (verdict, after) = bed.run_bare(program, &bytes);
         if verdict == NEXT && after != bytes {
             translated += 1;
@@ -49,12 +59,20 @@ pub fn run<F: TestFamily>(engines: &mut [&mut dyn Engine<F>], protocol: u8) {
         }
     }
     // Or it tests nothing.
-    assert!(translated > packets / 5 && judged > packets / 10, "{translated} {judged}");
+    assert!(
+        translated > packets / 5 && judged > packets / 10,
+        "{translated} {judged}"
+    );
 }
 
 /// A packet of some connection, as it should be or with some bits turned and some bytes cut off.
-fn packet<F: TestFamily>(random: &mut Random, protocol: u8) -> Vec<u8> {
-    let mut bytes = shape::<F>(random, protocol).build();
+fn packet<F: TestFamily>(random: &mut Random, protocol: u8, program: Program) -> Vec<u8> {
+    let mut shape = shape::<F>(random, protocol);
+    let is_l3 = matches!(program, Program::PreL3 | Program::PostL3);
+    if is_l3 {
+        shape = shape.without_link();
+    }
+    let mut bytes = shape.build();
     if random.below(3) == 0 {
         for _bit in 0..=random.below(3) {
             // Mostly in the headers.
@@ -64,8 +82,10 @@ fn packet<F: TestFamily>(random: &mut Random, protocol: u8) -> Vec<u8> {
         }
     }
     if random.below(16) == 0 {
-        let length = 14 + random.below(bytes.len() as u32 - 13);
-        bytes.truncate(length as usize);
+        // The least that the kernel runs in any case.
+        let least = if is_l3 { 54 } else { 14 };
+        let cut = random.below(bytes.len().saturating_sub(least) as u32);
+        bytes.truncate(bytes.len() - cut as usize);
     }
     bytes
 }
@@ -101,7 +121,8 @@ fn shape<F: TestFamily>(random: &mut Random, protocol: u8) -> PacketBuilder {
     } else {
         PacketBuilder::udp(source, destination)
     };
-    let length = random.below(80) as usize;
+    // Without link layer, too, as long as the least that the kernel runs.
+    let length = 26 + random.below(60) as usize;
     let payload: Vec<u8> = (0..length).map(|_| random.below(256) as u8).collect();
     packet = packet.payload(&payload);
     for _tag in 0..random.one_of(&[0, 0, 0, 1, 2, 3]) {
@@ -112,7 +133,8 @@ fn shape<F: TestFamily>(random: &mut Random, protocol: u8) -> PacketBuilder {
         packet = packet.extension(random.one_of(&[
             Extension::HopByHop(1),
             Extension::DestinationOptions(2),
-            Extension::Routing,
+            Extension::Routing(0),
+            Extension::Routing(1),
             Extension::Authentication,
             Extension::Fragment(0, false),
         ]));

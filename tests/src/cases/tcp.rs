@@ -90,10 +90,7 @@ fn a_packet_after_a_reset_takes_it_back<F: TestFamily>(bed: &mut Bed<'_, F>) {
     open(bed, client, vip, pod);
     let reset = bed.data(client, vip).flags(flag::RST);
     bed.pre(&reset).becomes(&reset.clone().to(pod));
-    assert_ne!(
-        bed.flow(Stage::Pre, client, vip).unwrap().tcp & TcpState::RST,
-        0
-    );
+    assert_ne!(bed.flow(Stage::Pre, client, vip).unwrap().tcp & TcpState::RST, 0);
     both_ways(bed, client, vip, pod);
     assert_eq!(
         bed.flow(Stage::Pre, client, vip).unwrap().tcp,

@@ -27,7 +27,10 @@ impl<'a, F: TestFamily> Bed<'a, F> {
     /// A bed with the standard rows for services of this protocol.
     pub fn new(engines: &'a mut [&mut dyn Engine<F>], protocol: u8) -> Self {
         let mut bed = Self {
-            engines: engines.iter_mut().map(|engine| &mut **engine as &mut dyn Engine<F>).collect(),
+            engines: engines
+                .iter_mut()
+                .map(|engine| &mut **engine as &mut dyn Engine<F>)
+                .collect(),
             rows: Rows::new(protocol),
             protocol,
             device: UPLINK,
@@ -146,7 +149,12 @@ impl<'a, F: TestFamily> Bed<'a, F> {
     }
 
     /// The entry for packets from `source` to `destination` in a stage.
-    pub fn flow(&mut self, stage: Stage, source: SocketAddr, destination: SocketAddr) -> Option<Flow<F::Addr>> {
+    pub fn flow(
+        &mut self,
+        stage: Stage,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) -> Option<Flow<F::Addr>> {
         let key = self.key(stage, source, destination);
         normal(self.engines[0]).get(&key).copied()
     }
@@ -214,7 +222,9 @@ fn parts<F: TestFamily>(end: SocketAddr) -> (F::Addr, u16) {
 
 fn frame(bytes: &[u8], ifindex: u32, segments: u32) -> Frame {
     // A test run takes the `EtherType` from here, link layer or not.
-    let ether_type = bytes.get(12..14).map_or(0, |kind| u16::from_be_bytes([kind[0], kind[1]]));
+    let ether_type = bytes
+        .get(12..14)
+        .map_or(0, |kind| u16::from_be_bytes([kind[0], kind[1]]));
     Frame {
         bytes: bytes.to_vec(),
         ifindex,
@@ -253,7 +263,14 @@ fn normal<F: TestFamily>(engine: &mut dyn Engine<F>) -> Flows<F::Addr> {
 }
 
 #[track_caller]
-fn agree<T: PartialEq + Debug>(name: &str, what: &str, host: &T, other: &T, more: &dyn Debug, state: &dyn Debug) {
+fn agree<T: PartialEq + Debug>(
+    name: &str,
+    what: &str,
+    host: &T,
+    other: &T,
+    more: &dyn Debug,
+    state: &dyn Debug,
+) {
     assert!(
         host == other,
         "{name} and host disagree about {what}\nhost: {host:#02x?}\n{name}: {other:#02x?}\n{more:#?}\n{state:#02x?}"
@@ -279,6 +296,8 @@ fn difference(after: &Counts, before: &Counts) -> Counts {
     }
     counts.drops.retain(|_, count| *count > 0);
     counts.counters.retain(|_, count| *count > 0);
-    counts.services.retain(|_, stats| *stats != ServiceStats::default());
+    counts
+        .services
+        .retain(|_, stats| *stats != ServiceStats::default());
     counts
 }

@@ -45,10 +45,7 @@ impl Ground {
              route add 2001:db8:86dd::800:132/128 dev pod
              route add 8.0.1.60/32 dev bridge
              route add 2001:db8:86dd::800:13c/128 dev bridge")?;
-        namespace.sysctls(&[
-            ("ipv4/ip_forward", "1"),
-            ("ipv6/conf/all/forwarding", "1"),
-        ])?;
+        namespace.sysctls(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
         Ok(Self { namespace })
     }
 

@@ -57,7 +57,7 @@ impl<F: TestFamily> Engine<F> for Host {
     }
 
     fn connect(&mut self, (local, local_port): (F::Addr, u16), (peer, peer_port): (F::Addr, u16)) {
-        let socket = ((local, Port::new(local_port)), (peer, Port::new(peer_port)));
+        let socket = [(local, Port::new(local_port)), (peer, Port::new(peer_port))];
         F::of_mut(self).sockets.insert(socket);
     }
 

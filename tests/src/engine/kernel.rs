@@ -44,7 +44,13 @@ impl Kernel {
     pub fn new(complete: bool) -> Result<Self> {
         let folder = std::env::var_os("SLUICE_BPF_DIR").context("SLUICE_BPF_DIR is not set")?;
         let mut loader = EbpfLoader::new();
-        for name in [map::SLOTS4, map::SLOTS6, map::BACKENDS4, map::BACKENDS6, map::STATS] {
+        for name in [
+            map::SLOTS4,
+            map::SLOTS6,
+            map::BACKENDS4,
+            map::BACKENDS6,
+            map::STATS,
+        ] {
             loader.map_max_entries(name, ROWS);
         }
         for name in [map::FLOWS4, map::FLOWS6] {
@@ -219,7 +225,9 @@ where
             segments: 1,
             ether_type: 0,
         };
-        self.test_run(program::JIFFIES, &mut frame).unwrap().cast_unsigned()
+        self.test_run(program::JIFFIES, &mut frame)
+            .unwrap()
+            .cast_unsigned()
     }
 
     fn connect(&mut self, (local, local_port): (F::Addr, u16), (peer, peer_port): (F::Addr, u16)) {

@@ -1,6 +1,12 @@
 //! Two engines that run the data plane on single packets: the core on the host, and the BPF object in the kernel.
 
-#![expect(clippy::unwrap_used, reason = "an engine that cannot work fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    clippy::cast_possible_truncation,
+    reason = "what cannot be set up fails the test"
+)]
 
 mod bed;
 mod ground;
@@ -58,4 +64,3 @@ pub trait Engine<F: Family> {
         None
     }
 }
-

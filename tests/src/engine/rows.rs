@@ -176,7 +176,7 @@ impl<F: TestFamily> Rows<F> {
         self.backends.get_mut(&index).unwrap()
     }
 
-    /// A backend gets this state, and its slot goes, as when it leaves the eligible ones.
+    /// A backend gets this state; its slot stays.
     pub fn set_state(&mut self, index: u32, state: BackendState) {
         self.backend(index).state = state as u8;
     }

@@ -43,7 +43,9 @@ pub(super) fn test_run(program: BorrowedFd<'_>, frame: &mut Frame, complete: boo
         return Err(io::Error::last_os_error());
     }
     if context[CONTROL_BLOCK..CONTROL_BLOCK + 20] != control_block[CONTROL_BLOCK..CONTROL_BLOCK + 20] {
-        return Err(io::Error::other("the program has left something in the control block"));
+        return Err(io::Error::other(
+            "the program has left something in the control block",
+        ));
     }
     frame.bytes = out;
     // SAFETY: as above.
