@@ -125,23 +125,36 @@ impl<F: FamilyMaps> FamilyImage<F> {
         Ok(found)
     }
 
-    /// No front ends, and backends that are nobody's.
-    pub(super) fn retire(&mut self, id: u32, rows: &Rows) -> HalfRows<F> {
+    /// No front ends, and backends that have left.
+    pub(super) fn retire(&self, id: u32, rows: &Rows) -> HalfRows<F> {
         let mut found = HalfRows::default();
         if let Some(port) = self.ports.get(&id) {
             found.gone = port.keys.iter().copied().collect();
             for (target, index) in &port.backends {
                 if let Some(row) = own_row::<F>(rows, id, target, *index) {
-                    // It will be written, so no other port may take it in the same pass.
-                    self.indices.wake(*index);
-                    found.backends.insert(*index, with_state(row, BackendState::Free));
+                    found.backends.insert(*index, removed(row));
                 }
             }
         }
         found
     }
 
-    /// Gives back what no row speaks of. Returns whether anything is left.
+    /// Frees the backends that the former holder of an id has left behind.
+    pub(super) fn vacate(&mut self, id: u32, rows: &Rows) -> HalfRows<F> {
+        let port = self.ports.remove(&id).unwrap_or_default();
+        for index in port.backends.into_values() {
+            self.give_back(index, rows);
+        }
+        let row = |index: &u32| Some((*index, *rows.get::<F::Backends>(index)?));
+        let left = self.cast_off.iter().filter_map(row);
+        let left = left.filter(|(_, row)| row.service == id);
+        HalfRows {
+            backends: left.map(|(index, row)| (index, free(row))).collect(),
+            ..HalfRows::default()
+        }
+    }
+
+    /// Gives back what no row speaks of. Returns whether anything is left but removed backends.
     pub(super) fn settle(&mut self, id: u32, rows: &Rows) -> bool {
         let Some(port) = self.ports.get_mut(&id) else {
             return false;
@@ -171,8 +184,9 @@ impl<F: FamilyMaps> FamilyImage<F> {
             }
             row.is_some()
         });
-        let left = !(port.keys.is_empty() && port.regions.is_empty() && port.backends.is_empty());
-        if !left {
+        let resting = port.backends.values().all(|index| self.indices.rests(*index));
+        let left = !(port.keys.is_empty() && port.regions.is_empty() && resting);
+        if !left && port.backends.is_empty() {
             self.ports.remove(&id);
         }
         for index in unused {
@@ -192,7 +206,7 @@ impl<F: FamilyMaps> FamilyImage<F> {
             .iter()
             .filter_map(|index| Some((*index, *rows.get::<F::Backends>(index)?)));
         left.map(|(index, row)| {
-            let backends = BTreeMap::from([(index, with_state(row, BackendState::Free))]);
+            let backends = BTreeMap::from([(index, free(row))]);
             (
                 row.service,
                 HalfRows {
@@ -205,8 +219,8 @@ impl<F: FamilyMaps> FamilyImage<F> {
     }
 
     fn give_back(&mut self, index: u32, rows: &Rows) {
-        let free = |row: &Backend<F::Addr>| row.state == BackendState::Free as u8;
-        if rows.get::<F::Backends>(&index).is_none_or(free) {
+        let is_free = |row: &Backend<F::Addr>| row.state == BackendState::Free as u8;
+        if rows.get::<F::Backends>(&index).is_none_or(is_free) {
             self.indices.release(index);
         } else {
             self.indices.wake(index);
@@ -227,7 +241,7 @@ impl<F: FamilyMaps> FamilyImage<F> {
                 if half.backends.contains_key(target) {
                     self.indices.wake(*index);
                 } else if let Some(row) = own_row::<F>(rows, id, target, *index) {
-                    found.insert(*index, with_state(row, BackendState::Removed));
+                    found.insert(*index, removed(row));
                 }
             }
         }
@@ -423,10 +437,18 @@ fn backend_row<F: FamilyMaps>(
     }
 }
 
-fn with_state<A>(row: Backend<A>, state: BackendState) -> Backend<A> {
+fn removed<A>(row: Backend<A>) -> Backend<A> {
     Backend {
-        state: state as u8,
+        state: BackendState::Removed as u8,
         ..row
+    }
+}
+
+/// Nobody's, so that no flow matches it; the epoch stays, for the next one.
+fn free<A: Default>(row: Backend<A>) -> Backend<A> {
+    Backend {
+        epoch: row.epoch,
+        ..Backend::default()
     }
 }
 

@@ -106,11 +106,12 @@ fn diff_half<F: FamilyMaps + FamilyWrites>(id: u32, wanted: &HalfRows<F>, rows: 
 
 /// A backend that slots may lead to until the flip is changed after it.
 fn backend_phase<A>(before: Option<&Backend<A>>, row: &Backend<A>) -> Phase {
-    let active = BackendState::Active as u8;
-    let was_active = before.is_some_and(|before| before.state == active);
-    let leaves = [BackendState::Removed as u8, BackendState::Free as u8].contains(&row.state);
-    if leaves || (was_active && row.state != active) {
+    let is = |row: &Backend<A>, state| row.state == state as u8;
+    let was_active = before.is_some_and(|before| is(before, BackendState::Active));
+    if is(row, BackendState::Removed) || (was_active && !is(row, BackendState::Active)) {
         Phase::Retire
+    } else if is(row, BackendState::Free) {
+        Phase::Free
     } else {
         Phase::Backends
     }

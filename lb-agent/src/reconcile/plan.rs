@@ -12,6 +12,8 @@ use crate::image::Region;
 pub(super) enum Phase {
     /// Settings, devices, addresses of the node.
     Node,
+    /// Backends that are nobody's and that nothing leads to.
+    Free,
     /// Names of new ports.
     Names,
     /// Backends that are new or that get more flows than before.
@@ -31,7 +33,7 @@ pub(super) enum Phase {
 /// Writes by phase.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    phases: [Vec<Planned>; 8],
+    phases: [Vec<Planned>; 9],
 }
 
 /// A write and whose it is.
