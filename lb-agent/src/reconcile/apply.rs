@@ -56,7 +56,7 @@ fn holder(write: &Write, rows: &Rows) -> Option<u32> {
     match write {
         Write::V4(write) => of_family(write, rows),
         Write::V6(write) => of_family(write, rows),
-        Write::Settings(_) | Write::Device(..) | Write::Name(..) => None,
+        Write::Settings(_) | Write::Device(..) | Write::Name(..) | Write::ResetStats(_) => None,
     }
 }
 
@@ -72,6 +72,7 @@ impl<S: MapStore> Target<'_, S> {
             Write::Settings(row) => self.put::<SettingsTable>(0, Some(row)),
             Write::Device(ifindex, row) => self.put::<Devices>(*ifindex, row.as_ref()),
             Write::Name(id, row) => self.put::<Names>(*id, row.as_ref()),
+            Write::ResetStats(id) => self.store.reset_stats(*id),
             Write::V4(write) => self.write_family(owner, write),
             Write::V6(write) => self.write_family(owner, write),
         }

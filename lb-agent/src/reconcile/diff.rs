@@ -12,12 +12,12 @@ use crate::store::{Devices, FamilyMaps, Names, Rows, SettingsTable};
 pub(super) fn diff_port(wanted: &PortRows, rows: &Rows, plan: &mut Plan) {
     let PortRows { id, name, v4, v6 } = wanted;
     if rows.get::<Names>(id) != name.as_ref() {
-        let phase = if name.is_some() {
-            Phase::Names
+        if name.is_some() {
+            plan.add(Phase::Names, *id, Write::ResetStats(*id));
+            plan.add(Phase::Names, *id, Write::Name(*id, *name));
         } else {
-            Phase::Unname
-        };
-        plan.add(phase, *id, Write::Name(*id, *name));
+            plan.add(Phase::Unname, *id, Write::Name(*id, None));
+        }
     }
     diff_half(*id, v4, rows, plan);
     diff_half(*id, v6, rows, plan);

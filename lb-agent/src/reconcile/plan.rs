@@ -57,6 +57,8 @@ pub(super) enum Write {
     Device(u32, Option<Device>),
     /// A row of names.
     Name(u32, Option<ServiceName>),
+    /// The traffic counters of a port that is new: they are its id's former holder's.
+    ResetStats(u32),
     /// Rows of IPv4.
     V4(FamilyWrite<V4>),
     /// Rows of IPv6.

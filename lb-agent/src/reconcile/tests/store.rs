@@ -48,6 +48,10 @@ impl MapStore for CheckedStore {
     fn capacity<T: Table>(&self) -> Result<usize, StoreError> {
         self.inner.capacity::<T>()
     }
+
+    fn reset_stats(&mut self, service: u32) -> Result<(), StoreError> {
+        self.inner.reset_stats(service)
+    }
 }
 
 impl CheckedStore {
