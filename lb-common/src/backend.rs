@@ -12,7 +12,7 @@ pub struct Backend<A> {
     pub addr: A,
     /// The target port.
     pub port: Port,
-    /// Raised each time that the row is given to another endpoint.
+    /// Raised each time that the row is given to another endpoint, or its address and port to another pod.
     pub epoch: u16,
     /// The service port that it belongs to, or has belonged to when the row is free.
     pub service: u32,
@@ -26,13 +26,14 @@ pub struct Backend<A> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum BackendState {
-    /// The row is nobody's.
+    /// The row is nobody's, and its service is 0.
     Free = 0,
     /// Gets new flows.
     Active = 1,
     /// Keeps its flows and gets no new ones: terminating, or not ready.
     NoNew = 2,
-    /// Left the slices: established TCP lives on until the row is needed again, UDP is chosen anew.
+    /// Left the slices, or its service port is gone: established TCP lives on until the row, or the service port's
+    /// number, is needed again; UDP is chosen anew.
     Removed = 3,
 }
 

@@ -10,13 +10,16 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use lb_agent::dataplane::{Access, KernelStore, Pins, Sizes, create_maps};
 use lb_agent::store::{Devices, MapStore as _, Names, Slots, StoreError};
-use lb_common::{Device, ServiceName, Slot, V4};
+use lb_common::layout::map;
+use lb_common::{Device, ServiceName, ServiceStats, Slot, V4};
 use lb_tests::agent::Agent;
 use lb_tests::family::Pair;
 use lb_tests::need_root;
@@ -316,6 +319,24 @@ fn rows_are_written_read_and_removed_in_the_kernel() {
     }
     store.delete::<Slots<V4>>(&4999).unwrap();
     assert!(store.rows::<Slots<V4>>().unwrap().is_empty());
+
+    let counted = ServiceStats {
+        connections: 7,
+        ..ServiceStats::default()
+    };
+    let path = pins.map(map::STATS);
+    let mut stats = PerCpuArray::<_, ServiceStats>::try_from(
+        Map::from_map_data(MapData::from_pin(path).unwrap()).unwrap(),
+    )
+    .unwrap();
+    for id in [1, 2] {
+        let rows = PerCpuValues::try_from(vec![counted; nr_cpus().unwrap()]).unwrap();
+        stats.set(id, rows, 0).unwrap();
+    }
+    store.reset_stats(1).unwrap();
+    let sum = |id| -> u64 { stats.get(&id, 0).unwrap().iter().map(|row| row.connections).sum() };
+    assert_eq!(sum(1), 0);
+    assert_eq!(sum(2), 7 * nr_cpus().unwrap() as u64);
 
     let device = Device {
         route_ifindex: 7,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{Backend, BackendState, Family, ServiceKey, ServiceValue, Slot};
 
+use super::pods::Pods;
 use super::{Generations, IndexPool, NoRoom, SlotRegions};
 use crate::desired::{Half, Target};
 use crate::model::TrafficPolicy;
@@ -26,6 +27,7 @@ struct Holdings<F: Family> {
     keys: BTreeSet<ServiceKey<F::Addr>>,
     /// The index of each endpoint, also of those that have left.
     backends: BTreeMap<Target<F::Addr>, u32>,
+    pods: Pods<F::Addr>,
     regions: Vec<Region>,
 }
 
@@ -125,23 +127,36 @@ impl<F: FamilyMaps> FamilyImage<F> {
         Ok(found)
     }
 
-    /// No front ends, and backends that are nobody's.
-    pub(super) fn retire(&mut self, id: u32, rows: &Rows) -> HalfRows<F> {
+    /// No front ends, and backends that have left.
+    pub(super) fn retire(&self, id: u32, rows: &Rows) -> HalfRows<F> {
         let mut found = HalfRows::default();
         if let Some(port) = self.ports.get(&id) {
             found.gone = port.keys.iter().copied().collect();
             for (target, index) in &port.backends {
                 if let Some(row) = own_row::<F>(rows, id, target, *index) {
-                    // It will be written, so no other port may take it in the same pass.
-                    self.indices.wake(*index);
-                    found.backends.insert(*index, with_state(row, BackendState::Free));
+                    found.backends.insert(*index, removed(row));
                 }
             }
         }
         found
     }
 
-    /// Gives back what no row speaks of. Returns whether anything is left.
+    /// Frees the backends that the former holder of an id has left behind.
+    pub(super) fn vacate(&mut self, id: u32, rows: &Rows) -> HalfRows<F> {
+        let port = self.ports.remove(&id).unwrap_or_default();
+        for index in port.backends.into_values() {
+            self.give_back(index, rows);
+        }
+        let row = |index: &u32| Some((*index, *rows.get::<F::Backends>(index)?));
+        let left = self.cast_off.iter().filter_map(row);
+        let left = left.filter(|(_, row)| row.service == id);
+        HalfRows {
+            backends: left.map(|(index, row)| (index, free(row))).collect(),
+            ..HalfRows::default()
+        }
+    }
+
+    /// Gives back what no row speaks of. Returns whether anything is left but removed backends.
     pub(super) fn settle(&mut self, id: u32, rows: &Rows) -> bool {
         let Some(port) = self.ports.get_mut(&id) else {
             return false;
@@ -165,14 +180,18 @@ impl<F: FamilyMaps> FamilyImage<F> {
         port.backends.retain(|target, index| {
             let row = own_row::<F>(rows, id, target, *index);
             match row.and_then(|row| BackendState::from_number(row.state)) {
-                None | Some(BackendState::Free) => unused.push(*index),
+                None | Some(BackendState::Free) => {
+                    port.pods.forget(target);
+                    unused.push(*index);
+                }
                 Some(BackendState::Removed) => self.indices.rest(*index),
                 Some(BackendState::Active | BackendState::NoNew) => self.indices.wake(*index),
             }
             row.is_some()
         });
-        let left = !(port.keys.is_empty() && port.regions.is_empty() && port.backends.is_empty());
-        if !left {
+        let resting = port.backends.values().all(|index| self.indices.rests(*index));
+        let left = !(port.keys.is_empty() && port.regions.is_empty() && resting);
+        if !left && port.backends.is_empty() {
             self.ports.remove(&id);
         }
         for index in unused {
@@ -192,7 +211,7 @@ impl<F: FamilyMaps> FamilyImage<F> {
             .iter()
             .filter_map(|index| Some((*index, *rows.get::<F::Backends>(index)?)));
         left.map(|(index, row)| {
-            let backends = BTreeMap::from([(index, with_state(row, BackendState::Free))]);
+            let backends = BTreeMap::from([(index, free(row))]);
             (
                 row.service,
                 HalfRows {
@@ -205,8 +224,8 @@ impl<F: FamilyMaps> FamilyImage<F> {
     }
 
     fn give_back(&mut self, index: u32, rows: &Rows) {
-        let free = |row: &Backend<F::Addr>| row.state == BackendState::Free as u8;
-        if rows.get::<F::Backends>(&index).is_none_or(free) {
+        let is_free = |row: &Backend<F::Addr>| row.state == BackendState::Free as u8;
+        if rows.get::<F::Backends>(&index).is_none_or(is_free) {
             self.indices.release(index);
         } else {
             self.indices.wake(index);
@@ -227,7 +246,7 @@ impl<F: FamilyMaps> FamilyImage<F> {
                 if half.backends.contains_key(target) {
                     self.indices.wake(*index);
                 } else if let Some(row) = own_row::<F>(rows, id, target, *index) {
-                    found.insert(*index, with_state(row, BackendState::Removed));
+                    found.insert(*index, removed(row));
                 }
             }
         }
@@ -242,15 +261,18 @@ impl<F: FamilyMaps> FamilyImage<F> {
                 map: F::Backends::NAME,
             });
         }
-        for (target, active) in &half.backends {
+        for (target, member) in &half.backends {
             let index = self.index_of(id, target, rows)?;
-            let state = if *active {
+            let state = if member.active {
                 BackendState::Active
             } else {
                 BackendState::NoNew
             };
+            let row = backend_row::<F>(rows, id, target, index, state);
+            let port = self.ports.entry(id).or_default();
+            let epoch = port.pods.epoch(target, member.pod.as_ref(), row.epoch);
             // This replaces the row of an endpoint of this port that has just lost its index.
-            found.insert(index, backend_row::<F>(rows, id, target, index, state));
+            found.insert(index, Backend { epoch, ..row });
         }
         Ok(found)
     }
@@ -272,6 +294,7 @@ impl<F: FamilyMaps> FamilyImage<F> {
                 && port.backends.get(&before) == Some(&index)
             {
                 port.backends.remove(&before);
+                port.pods.forget(&before);
             }
         }
         self.ports.entry(id).or_default().backends.insert(*target, index);
@@ -423,10 +446,18 @@ fn backend_row<F: FamilyMaps>(
     }
 }
 
-fn with_state<A>(row: Backend<A>, state: BackendState) -> Backend<A> {
+fn removed<A>(row: Backend<A>) -> Backend<A> {
     Backend {
-        state: state as u8,
+        state: BackendState::Removed as u8,
         ..row
+    }
+}
+
+/// Nobody's, so that no flow matches it; the epoch stays, for the next one.
+fn free<A: Default>(row: Backend<A>) -> Backend<A> {
+    Backend {
+        epoch: row.epoch,
+        ..Backend::default()
     }
 }
 
@@ -439,6 +470,7 @@ impl<F: Family> Default for Holdings<F> {
         Self {
             keys: BTreeSet::new(),
             backends: BTreeMap::new(),
+            pods: Pods::default(),
             regions: Vec::new(),
         }
     }

@@ -66,11 +66,16 @@ impl IndexPool {
 
     /// Lets an index rest, from now on if it does not do so already.
     pub fn rest(&mut self, index: u32) {
-        if !self.since.contains_key(&index) {
+        if !self.rests(index) {
             self.clock += 1;
             self.since.insert(index, self.clock);
             self.resting.insert(self.clock, index);
         }
+    }
+
+    /// Whether an index rests.
+    pub fn rests(&self, index: u32) -> bool {
+        self.since.contains_key(&index)
     }
 
     /// Says that an index is in use again.

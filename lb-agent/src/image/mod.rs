@@ -6,6 +6,7 @@
 mod family;
 mod ids;
 mod names;
+mod pods;
 pub mod render;
 mod slots;
 
@@ -129,14 +130,17 @@ impl Image {
         self.names.get(name).copied()
     }
 
-    /// Gives a port an id, if it has none.
-    pub fn assign_id(&mut self, name: &PortName) -> Result<u32, NoRoom> {
-        if let Some(id) = self.id(name) {
-            return Ok(id);
-        }
+    /// Gives a port an id: one never used, or else the one that was given back first. Returns the rows in which its
+    /// former holder must be forgotten before anything is written for the new one.
+    pub fn take_id(&mut self, name: &PortName, rows: &Rows) -> Result<PortRows, NoRoom> {
         let id = self.ids.take().ok_or(NoRoom::Ids)?;
         self.names.insert(name.clone(), id);
-        Ok(id)
+        Ok(PortRows {
+            id,
+            name: None,
+            v4: self.v4.vacate(id, rows),
+            v6: self.v6.vacate(id, rows),
+        })
     }
 
     /// The rows that a port should have, with indices and slots for what is new.
@@ -152,7 +156,7 @@ impl Image {
     }
 
     /// The rows that are left of a port that is gone.
-    pub fn retire(&mut self, id: u32, rows: &Rows) -> PortRows {
+    pub fn retire(&self, id: u32, rows: &Rows) -> PortRows {
         PortRows {
             id,
             name: None,
@@ -183,13 +187,14 @@ impl Image {
     }
 
     /// Gives back what, after the writes, the maps hold no more of a port; `name` is what it was called, if known.
+    /// Removed backends are no reason to keep its id, only to take others first.
     pub fn settle(&mut self, id: u32, name: Option<&PortName>, rows: &Rows) {
         let left = self.v4.settle(id, rows) | self.v6.settle(id, rows) | rows.get::<Names>(&id).is_some();
         if !left {
             if let Some(name) = name {
                 self.names.remove(name);
             }
-            self.ids.release(id);
+            self.ids.rest(id);
         }
     }
 

@@ -33,7 +33,8 @@ pub(super) fn apply(plan: Plan, store: &mut impl MapStore, rows: &mut Rows) -> O
             outcome: &mut outcome,
         };
         if let Err(error) = target.write(owner, &write) {
-            // Who was to lose this front end still has it, and must keep what it leads to.
+            // Who was to lose this row still has it: a front end, and must keep what it leads to; or a backend, which
+            // may be its id's former holder's.
             outcome
                 .held_up
                 .extend(holder(&write, rows).filter(|holder| *holder != owner));
@@ -43,18 +44,19 @@ pub(super) fn apply(plan: Plan, store: &mut impl MapStore, rows: &mut Rows) -> O
     outcome
 }
 
-/// The port that the front end of a write belongs to so far.
+/// The port that the row of a write belongs to so far.
 fn holder(write: &Write, rows: &Rows) -> Option<u32> {
     fn of_family<F: FamilyMaps>(write: &FamilyWrite<F>, rows: &Rows) -> Option<u32> {
-        let FamilyWrite::Service(key, _) = write else {
-            return None;
-        };
-        rows.get::<F::Services>(key).map(|row| row.service)
+        match write {
+            FamilyWrite::Service(key, _) => rows.get::<F::Services>(key).map(|row| row.service),
+            FamilyWrite::Backend(index, _) => rows.get::<F::Backends>(index).map(|row| row.service),
+            FamilyWrite::NodeAddress(..) | FamilyWrite::Slots(..) => None,
+        }
     }
     match write {
         Write::V4(write) => of_family(write, rows),
         Write::V6(write) => of_family(write, rows),
-        Write::Settings(_) | Write::Device(..) | Write::Name(..) => None,
+        Write::Settings(_) | Write::Device(..) | Write::Name(..) | Write::ResetStats(_) => None,
     }
 }
 
@@ -70,6 +72,7 @@ impl<S: MapStore> Target<'_, S> {
             Write::Settings(row) => self.put::<SettingsTable>(0, Some(row)),
             Write::Device(ifindex, row) => self.put::<Devices>(*ifindex, row.as_ref()),
             Write::Name(id, row) => self.put::<Names>(*id, row.as_ref()),
+            Write::ResetStats(id) => self.store.reset_stats(*id),
             Write::V4(write) => self.write_family(owner, write),
             Write::V6(write) => self.write_family(owner, write),
         }

@@ -12,12 +12,12 @@ use crate::store::{Devices, FamilyMaps, Names, Rows, SettingsTable};
 pub(super) fn diff_port(wanted: &PortRows, rows: &Rows, plan: &mut Plan) {
     let PortRows { id, name, v4, v6 } = wanted;
     if rows.get::<Names>(id) != name.as_ref() {
-        let phase = if name.is_some() {
-            Phase::Names
+        if name.is_some() {
+            plan.add(Phase::Names, *id, Write::ResetStats(*id));
+            plan.add(Phase::Names, *id, Write::Name(*id, *name));
         } else {
-            Phase::Unname
-        };
-        plan.add(phase, *id, Write::Name(*id, *name));
+            plan.add(Phase::Unname, *id, Write::Name(*id, None));
+        }
     }
     diff_half(*id, v4, rows, plan);
     diff_half(*id, v6, rows, plan);
@@ -106,11 +106,12 @@ fn diff_half<F: FamilyMaps + FamilyWrites>(id: u32, wanted: &HalfRows<F>, rows: 
 
 /// A backend that slots may lead to until the flip is changed after it.
 fn backend_phase<A>(before: Option<&Backend<A>>, row: &Backend<A>) -> Phase {
-    let active = BackendState::Active as u8;
-    let was_active = before.is_some_and(|before| before.state == active);
-    let leaves = [BackendState::Removed as u8, BackendState::Free as u8].contains(&row.state);
-    if leaves || (was_active && row.state != active) {
+    let is = |row: &Backend<A>, state| row.state == state as u8;
+    let was_active = before.is_some_and(|before| is(before, BackendState::Active));
+    if is(row, BackendState::Removed) || (was_active && !is(row, BackendState::Active)) {
         Phase::Retire
+    } else if is(row, BackendState::Free) {
+        Phase::Free
     } else {
         Phase::Backends
     }

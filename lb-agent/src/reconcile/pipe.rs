@@ -211,11 +211,26 @@ impl Pipe {
     }
 
     fn plan_port(&mut self, port: &DesiredPort, pass: &mut Pass) -> Result<(), NoRoom> {
-        let id = self.image.assign_id(&port.name)?;
+        let id = match self.image.id(&port.name) {
+            Some(id) => id,
+            None => self.plan_id(&port.name, pass)?,
+        };
         pass.ports.insert(id, Some(port.name.clone()));
-        let wanted = self.image.assign(id, port, &self.rows)?;
-        diff_port(&wanted, &self.rows, &mut pass.plan);
+        match self.image.assign(id, port, &self.rows) {
+            Ok(wanted) => diff_port(&wanted, &self.rows, &mut pass.plan),
+            Err(error) => {
+                // What it took and will not use is other ports' again.
+                self.image.settle(id, Some(&port.name), &self.rows);
+                return Err(error);
+            }
+        }
         Ok(())
+    }
+
+    fn plan_id(&mut self, name: &PortName, pass: &mut Pass) -> Result<u32, NoRoom> {
+        let vacated = self.image.take_id(name, &self.rows)?;
+        diff_port(&vacated, &self.rows, &mut pass.plan);
+        Ok(vacated.id)
     }
 
     fn desired(&self, service: &ObjectName) -> Vec<DesiredPort> {

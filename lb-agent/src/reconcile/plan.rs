@@ -12,6 +12,8 @@ use crate::image::Region;
 pub(super) enum Phase {
     /// Settings, devices, addresses of the node.
     Node,
+    /// Backends that are nobody's and that nothing leads to.
+    Free,
     /// Names of new ports.
     Names,
     /// Backends that are new or that get more flows than before.
@@ -31,7 +33,7 @@ pub(super) enum Phase {
 /// Writes by phase.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    phases: [Vec<Planned>; 8],
+    phases: [Vec<Planned>; 9],
 }
 
 /// A write and whose it is.
@@ -55,6 +57,8 @@ pub(super) enum Write {
     Device(u32, Option<Device>),
     /// A row of names.
     Name(u32, Option<ServiceName>),
+    /// The traffic counters of a port that is new: they are its id's former holder's.
+    ResetStats(u32),
     /// Rows of IPv4.
     V4(FamilyWrite<V4>),
     /// Rows of IPv6.

@@ -3,6 +3,8 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 
+use lb_common::ServiceStats;
+
 use super::{Kind, MapStore, Rows, StoreError, Table};
 
 /// Rows that a map can hold unless [`FakeStore::with_capacity`] says otherwise.
@@ -13,6 +15,7 @@ const CAPACITY: usize = 1 << 20;
 pub struct FakeStore {
     rows: Rows,
     capacities: BTreeMap<&'static str, usize>,
+    stats: BTreeMap<u32, ServiceStats>,
 }
 
 impl FakeStore {
@@ -26,6 +29,11 @@ impl FakeStore {
     /// Makes one map hold this many rows from now on.
     pub fn resize<T: Table>(&mut self, rows: usize) {
         self.capacities.insert(T::NAME, rows);
+    }
+
+    /// The traffic counters of a service id.
+    pub fn stats(&mut self, service: u32) -> &mut ServiceStats {
+        self.stats.entry(service).or_default()
     }
 
     /// What it holds.
@@ -71,6 +79,11 @@ impl MapStore for FakeStore {
 
     fn capacity<T: Table>(&self) -> Result<usize, StoreError> {
         Ok(self.size::<T>())
+    }
+
+    fn reset_stats(&mut self, service: u32) -> Result<(), StoreError> {
+        *self.stats(service) = ServiceStats::default();
+        Ok(())
     }
 }
 

@@ -56,6 +56,9 @@ pub trait MapStore {
 
     /// How many rows the map can hold.
     fn capacity<T: Table>(&self) -> Result<usize, StoreError>;
+
+    /// Sets the traffic counters of a service id to zero. They are no [`Table`]: the programs write them, per CPU.
+    fn reset_stats(&mut self, service: u32) -> Result<(), StoreError>;
 }
 
 /// The families that have maps: what ties a [`Family`] to the names of its maps.

@@ -8,7 +8,9 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::maps::{MapData, MapError, MapInfo, MapType};
+use aya::util::nr_cpus;
 use aya_obj::generated::BPF_F_MMAPABLE;
+use lb_common::ServiceStats;
 use lb_common::layout::map;
 
 use super::{DataplaneError, Pins};
@@ -75,12 +77,16 @@ impl KernelStore {
 
     /// The map of a table, if its rows are what the table says.
     fn map<T: Table>(&self) -> Result<&PinnedMap, StoreError> {
-        let unusable = |why: String| StoreError::Unusable { map: T::NAME, why };
+        self.map_of(T::NAME, size_of::<T::Key>(), size_of::<T::Value>())
+    }
+
+    /// The map of that name, if its rows are of these sizes.
+    fn map_of(&self, name: &'static str, key: usize, value: usize) -> Result<&PinnedMap, StoreError> {
+        let unusable = |why: String| StoreError::Unusable { map: name, why };
         let map = self
             .maps
-            .get(T::NAME)
+            .get(name)
             .ok_or_else(|| unusable("it is not pinned".to_owned()))?;
-        let (key, value) = (size_of::<T::Key>(), size_of::<T::Value>());
         if (map.key, map.value) == (key, value) {
             Ok(map)
         } else {
@@ -205,5 +211,17 @@ impl MapStore for KernelStore {
 
     fn capacity<T: Table>(&self) -> Result<usize, StoreError> {
         Ok(self.map::<T>()?.rows as usize)
+    }
+
+    fn reset_stats(&mut self, service: u32) -> Result<(), StoreError> {
+        let failed = |source| StoreError::Kernel {
+            call: "BPF_MAP_UPDATE_ELEM",
+            map: map::STATS,
+            source,
+        };
+        let cpus = nr_cpus().map_err(|(_, source)| failed(source))?;
+        let map = self.map_of(map::STATS, size_of::<u32>(), size_of::<ServiceStats>())?;
+        let zeros = vec![0; map.value.next_multiple_of(8) * cpus];
+        sys::update(map.fd.as_fd(), sys::bytes_of(&service), &zeros).map_err(failed)
     }
 }

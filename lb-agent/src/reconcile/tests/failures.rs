@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use lb_common::{V4, V6};
+use lb_common::{BackendState, ServiceStats, V4, V6};
 
 use super::store::CheckedStore;
 use super::world::{applied, service, slice};
@@ -162,4 +162,48 @@ fn rows_whose_name_is_gone_are_cleared_up() {
             .all(|line| line.contains("default/second"))
     );
     assert_eq!(agent.sync(&mut store).written, 0);
+}
+
+#[test]
+fn an_id_that_is_given_to_another_port_says_nothing_of_the_former() {
+    let mut store = CheckedStore {
+        inner: FakeStore::default().with_capacity::<Names>(2),
+        ..Default::default()
+    };
+    let mut agent = pipe(&store, first());
+    agent.sync(&mut store);
+    for id in [1, 2] {
+        store.inner.stats(id).connections = 7;
+    }
+    agent.apply(SourceEvent::Delete(ObjectRef {
+        kind: Kind::Service,
+        name: ObjectName::new("default", "first"),
+    }));
+    agent.sync(&mut store);
+    let states = |store: &CheckedStore| -> Vec<_> {
+        let rows = store.rows::<Backends<V4>>().unwrap();
+        rows.values().map(|row| (row.state, row.service)).collect()
+    };
+    let (free, active, removed) = (
+        BackendState::Free as u8,
+        BackendState::Active as u8,
+        BackendState::Removed as u8,
+    );
+    let left = [(removed, 1), (removed, 1), (removed, 2), (removed, 2)];
+    assert_eq!(states(&store), left);
+    assert_eq!(
+        store.inner.stats(1).connections,
+        7,
+        "the last numbers stay to be read"
+    );
+
+    for event in second() {
+        agent.apply(event);
+    }
+    assert_eq!(agent.sync(&mut store).problems, []);
+    let new = [(active, 1), (active, 1), (active, 2), (active, 2)];
+    assert_eq!(states(&store), [[(free, 0); 4], new].concat());
+    for id in [1, 2] {
+        assert_eq!(*store.inner.stats(id), ServiceStats::default());
+    }
 }

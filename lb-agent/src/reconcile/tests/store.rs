@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::io;
 
-use lb_common::{Backend, BackendState, Slot, V4, V6};
+use lb_common::{Backend, BackendState, ServiceValue, Slot, V4, V6};
 
 use crate::store::{FakeStore, FamilyMaps, MapStore, Names, StoreError, Table};
 use crate::testkit::Random;
@@ -16,7 +16,12 @@ pub(super) struct CheckedStore {
     /// One of so many writes fails, chosen at random.
     pub(super) faults: Option<(Random, u32)>,
     pub(super) writes: usize,
+    /// What was there of each id when it got its name.
+    pub(super) left: BTreeMap<u32, Vec<Left>>,
 }
+
+/// A backend of a former holder of an id: its family, index and epoch.
+pub(super) type Left = (&'static str, u32, u16);
 
 impl MapStore for CheckedStore {
     fn rows<T: Table>(&self) -> Result<BTreeMap<T::Key, T::Value>, StoreError> {
@@ -27,6 +32,7 @@ impl MapStore for CheckedStore {
         self.fail::<T>()?;
         check_epoch::<T, V4>(&self.inner, key, value);
         check_epoch::<T, V6>(&self.inner, key, value);
+        self.check_former_holder::<T>(key, value);
         self.inner.set::<T>(key, value)?;
         self.check();
         Ok(())
@@ -41,6 +47,10 @@ impl MapStore for CheckedStore {
 
     fn capacity<T: Table>(&self) -> Result<usize, StoreError> {
         self.inner.capacity::<T>()
+    }
+
+    fn reset_stats(&mut self, service: u32) -> Result<(), StoreError> {
+        self.inner.reset_stats(service)
     }
 }
 
@@ -59,6 +69,30 @@ impl CheckedStore {
         Ok(())
     }
 
+    /// An id leads nowhere before the backends of its former holder are gone.
+    fn check_former_holder<T: Table>(&mut self, key: &T::Key, value: &T::Value) {
+        let (key, value): (&dyn Any, &dyn Any) = (key, value);
+        let all_of = |id| {
+            let v4 = backends_of::<V4>(&self.inner, id);
+            v4.chain(backends_of::<V6>(&self.inner, id)).collect::<Vec<_>>()
+        };
+        if let Some(row) = value.downcast_ref::<ServiceValue>() {
+            let now = all_of(row.service);
+            let left = self.left.get(&row.service).into_iter().flatten();
+            assert!(
+                left.into_iter().all(|row| !now.contains(row)),
+                "id {} is not free",
+                row.service
+            );
+        }
+        if let Some(id) = key.downcast_ref::<u32>()
+            && T::NAME == Names::NAME
+            && self.inner.contents().get::<Names>(id).is_none()
+        {
+            self.left.insert(*id, all_of(*id));
+        }
+    }
+
     fn check(&mut self) {
         self.writes += 1;
         check_family::<V4>(&self.inner);
@@ -66,7 +100,7 @@ impl CheckedStore {
     }
 }
 
-/// Every front end leads to slots of its own generation, and those to active backends of its own.
+/// Every front end leads to slots of its own generation, and those to active backends of its own; free rows are nobody's.
 fn check_family<F: FamilyMaps>(store: &FakeStore) {
     let rows = store.contents();
     for (key, row) in rows.iter::<F::Services>() {
@@ -94,6 +128,20 @@ fn check_family<F: FamilyMaps>(store: &FakeStore) {
             );
         }
     }
+    for (index, row) in rows.iter::<F::Backends>() {
+        assert_eq!(
+            row.state == BackendState::Free as u8,
+            row.service == 0,
+            "{index} {row:?}"
+        );
+    }
+}
+
+/// The backends of an id, by family, index and epoch.
+fn backends_of<F: FamilyMaps>(store: &FakeStore, id: u32) -> impl Iterator<Item = Left> {
+    let rows = store.contents().iter::<F::Backends>();
+    rows.filter(move |(_, row)| row.service == id)
+        .map(|(index, row)| (F::NAME, *index, row.epoch))
 }
 
 /// A row's epoch rises by one exactly when it is given to an endpoint that has not got it already.
