@@ -1,7 +1,7 @@
 //! The filter in front of the services: whether an address may be a front end's, at the price of one bit.
 //!
-//! Most packets are for no service. A bit is set before the first front end of its addresses is written, and is not
-//! taken back while the agent runs: a bit that is set means "look", one that is not means "no service".
+//! Most packets are for no service. A bit is set before the first front end of its addresses is written, and is never
+//! taken back: a bit that is set means "look", one that is not means "no service".
 
 use crate::addr::{Ip4, Ip6};
 
@@ -38,7 +38,10 @@ impl FilterBit {
     #[inline(always)]
     const fn of_hash(hash: u32) -> Self {
         let number = hash >> (u32::BITS - BITS);
-        Self { row: number / 64, mask: 1 << (number % 64) }
+        Self {
+            row: number / 64,
+            mask: 1 << (number % 64),
+        }
     }
 }
 

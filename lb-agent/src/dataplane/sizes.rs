@@ -70,17 +70,30 @@ impl Sizes {
             (
                 self.ipv4,
                 "--ipv4",
-                [map::SERVICES4, map::SLOTS4, map::BACKENDS4, map::FLOWS4],
+                [
+                    map::SERVICES4,
+                    map::FILTER4,
+                    map::SLOTS4,
+                    map::BACKENDS4,
+                    map::FLOWS4,
+                ],
             ),
             (
                 self.ipv6,
                 "--ipv6",
-                [map::SERVICES6, map::SLOTS6, map::BACKENDS6, map::FLOWS6],
+                [
+                    map::SERVICES6,
+                    map::FILTER6,
+                    map::SLOTS6,
+                    map::BACKENDS6,
+                    map::FLOWS6,
+                ],
             ),
         ];
-        for (on, switch, [services, slots, backends, flows]) in families {
+        for (on, switch, [services, filter, slots, backends, flows]) in families {
             let rows = [
                 (services, front_ends, "--max-services"),
+                (filter, lb_common::filter::ROWS, switch),
                 (slots, self.slots, "--max-slots"),
                 (backends, self.backends, "--max-backends"),
                 (flows, flow_entries, "--max-flows"),

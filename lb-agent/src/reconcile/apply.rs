@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::Slot;
+use lb_common::addr::Address as _;
 
 use super::plan::{FamilyWrite, Plan, Planned, Write};
 use crate::store::{Devices, FamilyMaps, MapStore, Names, Rows, SettingsTable, StoreError, Table};
@@ -92,7 +93,10 @@ impl<S: MapStore> Target<'_, S> {
                     self.put::<F::Slots>(slot, Some(&row))
                 })
             }
-            FamilyWrite::Service(key, Some(row)) => self.put::<F::Services>(*key, Some(row)),
+            FamilyWrite::Service(key, Some(row)) => {
+                self.open_filter::<F>(key.addr)?;
+                self.put::<F::Services>(*key, Some(row))
+            }
             FamilyWrite::Service(key, None) => {
                 // Another port may have taken the front end over, in this plan or before.
                 let own = self
@@ -106,6 +110,16 @@ impl<S: MapStore> Target<'_, S> {
                 }
             }
         }
+    }
+
+    /// The programs look for a front end only where the filter says that there may be one.
+    fn open_filter<F: FamilyMaps>(&mut self, addr: F::Addr) -> Result<(), StoreError> {
+        let bit = addr.filter_bit();
+        let row = self.rows.get::<F::Filter>(&bit.row).copied().unwrap_or_default();
+        if row & bit.mask == 0 {
+            self.put::<F::Filter>(bit.row, Some(&(row | bit.mask)))?;
+        }
+        Ok(())
     }
 
     fn put<T: Table>(&mut self, key: T::Key, row: Option<&T::Value>) -> Result<(), StoreError> {

@@ -65,6 +65,8 @@ pub trait MapStore {
 pub trait FamilyMaps: Family<Addr: Pod + Send> {
     /// Front ends.
     type Services: Table<Key = ServiceKey<Self::Addr>, Value = ServiceValue>;
+    /// Which addresses may be front ends' (see [`lb_common::filter`]).
+    type Filter: Table<Key = u32, Value = u64>;
     /// Eligible backends of the front ends.
     type Slots: Table<Key = u32, Value = Slot>;
     /// Endpoints.
@@ -87,6 +89,9 @@ pub struct Names;
 /// `lb_services4`, `lb_services6`.
 #[derive(Debug)]
 pub struct Services<F>(PhantomData<F>);
+/// `lb_filter4`, `lb_filter6`.
+#[derive(Debug)]
+pub struct Filter<F>(PhantomData<F>);
 /// `lb_slots4`, `lb_slots6`.
 #[derive(Debug)]
 pub struct Slots<F>(PhantomData<F>);
@@ -112,8 +117,9 @@ macro_rules! table {
 }
 
 macro_rules! family_tables {
-    ($family:ident: $services:ident $slots:ident $backends:ident $node_addresses:ident $flows:ident) => {
+    ($family:ident: $services:ident $filter:ident $slots:ident $backends:ident $node_addresses:ident $flows:ident) => {
         table!(Services<$family>: Hash $services, ServiceKey<<$family as Family>::Addr> => ServiceValue);
+        table!(Filter<$family>: Array $filter, u32 => u64);
         table!(Slots<$family>: Array $slots, u32 => Slot);
         table!(Backends<$family>: Array $backends, u32 => Backend<<$family as Family>::Addr>);
         table!(NodeAddresses<$family>: Hash $node_addresses, <$family as Family>::Addr => NodeAddress);
@@ -121,6 +127,7 @@ macro_rules! family_tables {
 
         impl FamilyMaps for $family {
             type Services = Services<Self>;
+            type Filter = Filter<Self>;
             type Slots = Slots<Self>;
             type Backends = Backends<Self>;
             type NodeAddresses = NodeAddresses<Self>;
@@ -132,5 +139,5 @@ macro_rules! family_tables {
 table!(Devices: Hash DEVICES, u32 => Device);
 table!(SettingsTable: Array SETTINGS, u32 => Settings);
 table!(Names: Hash NAMES, u32 => ServiceName);
-family_tables!(V4: SERVICES4 SLOTS4 BACKENDS4 NODE_ADDRS4 FLOWS4);
-family_tables!(V6: SERVICES6 SLOTS6 BACKENDS6 NODE_ADDRS6 FLOWS6);
+family_tables!(V4: SERVICES4 FILTER4 SLOTS4 BACKENDS4 NODE_ADDRS4 FLOWS4);
+family_tables!(V6: SERVICES6 FILTER6 SLOTS6 BACKENDS6 NODE_ADDRS6 FLOWS6);

@@ -58,6 +58,7 @@ impl Rows {
 
     fn read_family<F: FamilyMaps>(&mut self, store: &impl MapStore) -> Result<(), StoreError> {
         self.read::<F::Services>(store)?;
+        self.read::<F::Filter>(store)?;
         self.read::<F::Slots>(store)?;
         self.read::<F::Backends>(store)?;
         self.read::<F::NodeAddresses>(store)

@@ -127,7 +127,10 @@ impl Node for Cx<'_> {
 
 impl<F: Kept> Tables<F> for Cx<'_> {
     fn may_be_front_end(&self, addr: F::Addr) -> bool {
-        F::of(self.host).services.keys().any(|key| key.addr.filter_bit() == addr.filter_bit())
+        F::of(self.host)
+            .services
+            .keys()
+            .any(|key| key.addr.filter_bit() == addr.filter_bit())
     }
 
     fn service(&self, key: &ServiceKey<F::Addr>) -> Option<ServiceValue> {

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::io;
 
+use lb_common::addr::Address as _;
 use lb_common::{Backend, BackendState, ServiceValue, Slot, V4, V6};
 
 use crate::store::{FakeStore, FamilyMaps, MapStore, Names, StoreError, Table};
@@ -105,6 +106,9 @@ fn check_family<F: FamilyMaps>(store: &FakeStore) {
     let rows = store.contents();
     for (key, row) in rows.iter::<F::Services>() {
         assert!(rows.get::<Names>(&row.service).is_some(), "{key:?} has no name");
+        let bit = key.addr.filter_bit();
+        let filter = rows.get::<F::Filter>(&bit.row).copied().unwrap_or_default();
+        assert_ne!(filter & bit.mask, 0, "the filter hides {key:?}");
         for index in row.slot_base..row.slot_base + row.slot_count {
             let slot = rows.get::<F::Slots>(&index).copied().unwrap_or_default();
             let Slot {

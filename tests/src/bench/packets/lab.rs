@@ -132,12 +132,20 @@ impl Lab {
         let map = self.sluice.map_mut(map::SETTINGS).context("no settings")?;
         Array::<_, Settings>::try_from(map)?.set(0, settings, 0)?;
         match self.case.family {
-            cases::Family::V4 => {
-                self.fill_family::<V4>([map::SERVICES4, map::FILTER4, map::SLOTS4, map::BACKENDS4, map::FLOWS4])
-            }
-            cases::Family::V6 => {
-                self.fill_family::<V6>([map::SERVICES6, map::FILTER6, map::SLOTS6, map::BACKENDS6, map::FLOWS6])
-            }
+            cases::Family::V4 => self.fill_family::<V4>([
+                map::SERVICES4,
+                map::FILTER4,
+                map::SLOTS4,
+                map::BACKENDS4,
+                map::FLOWS4,
+            ]),
+            cases::Family::V6 => self.fill_family::<V6>([
+                map::SERVICES6,
+                map::FILTER6,
+                map::SLOTS6,
+                map::BACKENDS6,
+                map::FLOWS6,
+            ]),
         }
     }
 
