@@ -3,7 +3,7 @@
 use core::arch::asm;
 use core::mem::MaybeUninit;
 
-use aya_ebpf::bindings::{__sk_buff, bpf_fib_lookup, xdp_action, xdp_md};
+use aya_ebpf::bindings::{BPF_NOEXIST, __sk_buff, bpf_fib_lookup, xdp_action, xdp_md};
 use aya_ebpf::btf_maps::{Array, LruHashMap, ProgramArray};
 use aya_ebpf::helpers::{bpf_fib_lookup as fib_lookup, bpf_tail_call};
 use aya_ebpf::macros::btf_map;
@@ -143,7 +143,35 @@ extern "C" fn floor_tx(ctx: *mut xdp_md) -> u32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 extern "C" fn floor_lru_hit(_ctx: *mut xdp_md) -> u32 {
-    let key = FlowKey {
+    match FLOWS.get_ptr(flow_key()) {
+        Some(_) => xdp_action::XDP_PASS,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// Floor: a new entry in an LRU map of the flow table's size, which is full after the warm-up.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn floor_lru_insert(_ctx: *mut xdp_md) -> u32 {
+    let Some(plan) = PLAN.get_ptr_mut(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: the row is the bench's alone.
+    let run = unsafe {
+        (*plan).run = (*plan).run.wrapping_add(1);
+        (*plan).run
+    };
+    let mut key = flow_key();
+    key.src = Ip4::from_word(run);
+    match FLOWS.insert(key, Flow::default(), BPF_NOEXIST.into()) {
+        Ok(()) => xdp_action::XDP_PASS,
+        Err(_) => xdp_action::XDP_ABORTED,
+    }
+}
+
+#[inline(always)]
+fn flow_key() -> FlowKey<Ip4> {
+    FlowKey {
         src: Ip4::new([10, 0, 0, 1]),
         dst: Ip4::new([10, 96, 0, 1]),
         src_port: lb_common::Port::new(1),
@@ -151,10 +179,6 @@ extern "C" fn floor_lru_hit(_ctx: *mut xdp_md) -> u32 {
         protocol: 6,
         stage: 1,
         pad: [0; 2],
-    };
-    match FLOWS.get_ptr(key) {
-        Some(_) => xdp_action::XDP_PASS,
-        None => xdp_action::XDP_ABORTED,
     }
 }
 
