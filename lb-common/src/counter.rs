@@ -16,7 +16,7 @@ pub enum Counter {
     DeadReverseDeleted = 4,
     /// A SYN-ACK that answers no translated SYN went by unchanged.
     ForeignSynAck = 5,
-    /// A fragment to or from a service went by unchanged.
+    /// A TCP or UDP fragment went by unchanged, whether of a service or not.
     Fragment = 6,
     /// A slot was missing, and the service was looked up once more.
     SlotRetried = 7,

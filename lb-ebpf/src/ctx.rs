@@ -1,6 +1,6 @@
 //! What the core needs from its surroundings: the packet's bytes, the tables, the node.
 //!
-//! Implemented by the BPF programs (`bpf/`) and, for tests, by [`crate::testkit`].
+//! Implemented by the BPF programs (`bpf/`) and, for tests, by the host engine (`testkit/`).
 
 use lb_common::{
     Backend, Counter, Device, Family, Flow, FlowKey, NodeAddress, ServiceKey, ServiceValue, Settings, Slot,

@@ -1,4 +1,5 @@
-//! The command line: one file per subcommand. All but `run` only read the pinned maps, and work while no agent runs.
+//! The command line: one file per subcommand. All but `run` and `cleanup` only read the pinned maps, and work while no
+//! agent runs.
 
 mod backends;
 mod cleanup;

@@ -21,7 +21,8 @@ pub(super) trait KernelFamily: Wire + FamilyMaps {
     /// Fills in the destination of a route look-up.
     fn destination(addr: Self::Addr) -> [u32; 4];
 
-    /// Whether a UDP socket of the node is connected with the sender of this packet. A real call, as above.
+    /// Whether a UDP socket of the node is connected with the sender of this packet. A real call, for
+    /// the sake of the stack.
     fn connected_socket(context: *mut c_void, packet: &FlowKey<Self::Addr>) -> bool;
 }
 

@@ -1,4 +1,4 @@
-//! Two services, one backend, one client port: both flows would share one reverse entry (design, trap 1).
+//! Two services, one backend, one client port: both flows would share one reverse entry.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! A connection straight to a pod that meets the reverse entry of a service flow (design, trap 1).
+//! A connection straight to a pod that meets the reverse entry of a service flow.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! The flow table forgets one entry of two (design, trap 4).
+//! The flow table forgets one entry of two.
 
 use std::net::SocketAddr;
 
