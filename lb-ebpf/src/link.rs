@@ -5,7 +5,7 @@ use crate::verdict::Stop;
 
 /// Which network header follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Network {
+pub enum Version {
     /// IPv4.
     V4,
     /// IPv6.
@@ -23,7 +23,7 @@ const TAG_LENGTH: u32 = 4;
 
 /// Finds the network header: its kind and where it begins.
 #[inline(always)]
-pub fn ethernet<P: Packet>(packet: &P) -> Result<(Network, u32), Stop> {
+pub fn ethernet<P: Packet>(packet: &P) -> Result<(Version, u32), Stop> {
     let mut at = ETHERNET_LENGTH;
     let mut kind = packet.read_u16(at - 2)?;
     for _tag in 0..2 {
@@ -38,10 +38,10 @@ pub fn ethernet<P: Packet>(packet: &P) -> Result<(Network, u32), Stop> {
 
 /// The network header that an `EtherType`, as it stands in memory, announces.
 #[inline(always)]
-pub fn network(kind: u16) -> Result<Network, Stop> {
+pub fn network(kind: u16) -> Result<Version, Stop> {
     match kind {
-        IPV4 => Ok(Network::V4),
-        IPV6 => Ok(Network::V6),
+        IPV4 => Ok(Version::V4),
+        IPV6 => Ok(Version::V6),
         _ => Err(Stop::Pass),
     }
 }

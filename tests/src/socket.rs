@@ -1,7 +1,8 @@
 //! Client sockets with a chosen source.
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use anyhow::{Context as _, Result};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -27,14 +28,27 @@ pub fn tcp(to: SocketAddr, from: Option<SocketAddr>) -> Result<TcpStream> {
         Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?,
         from,
     )?;
-    socket
-        .connect_timeout(&to.into(), CONNECT_TIMEOUT)
-        .with_context(|| match from {
-            Some(from) => format!("cannot connect to {to} from {from}"),
-            None => format!("cannot connect to {to}"),
-        })?;
+    connect(&socket, to).with_context(|| match from {
+        Some(from) => format!("cannot connect to {to} from {from}"),
+        None => format!("cannot connect to {to}"),
+    })?;
     socket.set_tcp_nodelay(true)?;
     Ok(socket.into())
+}
+
+/// A port may still be taken for a moment by a connection that was reset just now.
+fn connect(socket: &Socket, to: SocketAddr) -> io::Result<()> {
+    let begin = Instant::now();
+    loop {
+        match socket.connect_timeout(&to.into(), CONNECT_TIMEOUT) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrNotAvailable && begin.elapsed() < CONNECT_TIMEOUT =>
+            {
+                thread::sleep(Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
 }
 
 fn bound(socket: Socket, from: Option<SocketAddr>) -> Result<Socket> {

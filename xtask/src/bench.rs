@@ -14,7 +14,7 @@ use crate::{
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub(crate) enum Output {
     /// For people.
-    Text,
+    Table,
     /// For programs; nothing else goes to standard output.
     Json,
 }
@@ -28,7 +28,7 @@ pub(crate) fn run(workspace: &Workspace, group: Option<&str>, output: Option<Out
 fn arguments(group: Option<&str>, output: Option<Output>) -> Vec<String> {
     let output: &[&str] = match output {
         Some(Output::Json) => &["--output", "json"],
-        Some(Output::Text) | None => &[],
+        Some(Output::Table) | None => &[],
     };
     group
         .iter()

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::bpf_jiffies64;
 use lb_common::{V4, V6};
-use lb_ebpf::link::{self, Network};
+use lb_ebpf::link::{self, Version};
 use lb_ebpf::stage;
 use lb_ebpf::verdict::Stop;
 
@@ -15,28 +15,28 @@ use super::tc::{self, Tc};
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn lb_pre(skb: *mut __sk_buff) -> i32 {
-    tc::action(after_ethernet(skb).and_then(|(network, l3)| pre(skb, network, l3)))
+    tc::action(after_ethernet(skb).and_then(|(version, l3)| pre(skb, version, l3)))
 }
 
 /// Stage post at TC egress.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn lb_post(skb: *mut __sk_buff) -> i32 {
-    tc::action(after_ethernet(skb).and_then(|(network, l3)| post(skb, network, l3)))
+    tc::action(after_ethernet(skb).and_then(|(version, l3)| post(skb, version, l3)))
 }
 
 /// Stage pre at TC ingress of a device without link-layer header.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn lb_pre_l3(skb: *mut __sk_buff) -> i32 {
-    tc::action(without_link_layer(skb).and_then(|network| pre(skb, network, 0)))
+    tc::action(without_link_layer(skb).and_then(|version| pre(skb, version, 0)))
 }
 
 /// Stage post at TC egress of a device without link-layer header.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn lb_post_l3(skb: *mut __sk_buff) -> i32 {
-    tc::action(without_link_layer(skb).and_then(|network| post(skb, network, 0)))
+    tc::action(without_link_layer(skb).and_then(|version| post(skb, version, 0)))
 }
 
 /// The kernel's clock, for the agent, which runs it by `BPF_PROG_TEST_RUN`.
@@ -49,7 +49,7 @@ extern "C" fn lb_jiffies(_skb: *mut __sk_buff) -> i32 {
 
 /// The network header's kind and offset.
 #[inline(always)]
-fn after_ethernet(skb: *mut __sk_buff) -> Result<(Network, u32), Stop> {
+fn after_ethernet(skb: *mut __sk_buff) -> Result<(Version, u32), Stop> {
     let mut packet = Tc { skb };
     packet.prepare()?;
     link::ethernet(&packet)
@@ -57,25 +57,25 @@ fn after_ethernet(skb: *mut __sk_buff) -> Result<(Network, u32), Stop> {
 
 /// The network header's kind; it begins with the packet.
 #[inline(always)]
-fn without_link_layer(skb: *mut __sk_buff) -> Result<Network, Stop> {
+fn without_link_layer(skb: *mut __sk_buff) -> Result<Version, Stop> {
     let mut packet = Tc { skb };
     packet.prepare()?;
     link::network(packet.ether_type())
 }
 
 #[inline(always)]
-fn pre(skb: *mut __sk_buff, network: Network, l3: u32) -> Result<(), Stop> {
-    match network {
-        Network::V4 => pre_of::<V4>(skb, l3),
-        Network::V6 => pre_of::<V6>(skb, l3),
+fn pre(skb: *mut __sk_buff, version: Version, l3: u32) -> Result<(), Stop> {
+    match version {
+        Version::V4 => pre_of::<V4>(skb, l3),
+        Version::V6 => pre_of::<V6>(skb, l3),
     }
 }
 
 #[inline(always)]
-fn post(skb: *mut __sk_buff, network: Network, l3: u32) -> Result<(), Stop> {
-    match network {
-        Network::V4 => post_of::<V4>(skb, l3),
-        Network::V6 => post_of::<V6>(skb, l3),
+fn post(skb: *mut __sk_buff, version: Version, l3: u32) -> Result<(), Stop> {
+    match version {
+        Version::V4 => post_of::<V4>(skb, l3),
+        Version::V6 => post_of::<V6>(skb, l3),
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use lb_common::{Counter, Device, DropReason, Flow, FlowKey, ServiceStats, Settings, V4, V6};
 
 pub use self::tables::{Endpoint, FamilyTables, Kept};
-use crate::link::{self, Network};
+use crate::link::{self, Version};
 use crate::stage;
 use crate::verdict::Stop;
 use cx::Cx;
@@ -80,10 +80,10 @@ impl Host {
         let done = cx
             .network(program)
             .and_then(|(network, l3)| match (program, network) {
-                (Program::Pre | Program::PreL3, Network::V4) => stage::pre::<V4, _>(&mut cx, l3),
-                (Program::Pre | Program::PreL3, Network::V6) => stage::pre::<V6, _>(&mut cx, l3),
-                (Program::Post | Program::PostL3, Network::V4) => stage::post::<V4, _>(&mut cx, l3),
-                (Program::Post | Program::PostL3, Network::V6) => stage::post::<V6, _>(&mut cx, l3),
+                (Program::Pre | Program::PreL3, Version::V4) => stage::pre::<V4, _>(&mut cx, l3),
+                (Program::Pre | Program::PreL3, Version::V6) => stage::pre::<V6, _>(&mut cx, l3),
+                (Program::Post | Program::PostL3, Version::V4) => stage::post::<V4, _>(&mut cx, l3),
+                (Program::Post | Program::PostL3, Version::V6) => stage::post::<V6, _>(&mut cx, l3),
             });
         match done {
             Ok(()) | Err(Stop::Pass) => Ok(()),
@@ -96,7 +96,7 @@ impl Host {
 }
 
 impl Cx<'_> {
-    fn network(&self, program: Program) -> Result<(Network, u32), Stop> {
+    fn network(&self, program: Program) -> Result<(Version, u32), Stop> {
         match program {
             Program::Pre | Program::Post => link::ethernet(self),
             Program::PreL3 | Program::PostL3 => Ok((link::network(self.ether_type())?, 0)),
