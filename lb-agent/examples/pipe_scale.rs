@@ -121,6 +121,7 @@ fn slice(number: u32, endpoints: u32) -> EndpointSlice {
         address: address(128, number * 64 + place),
         conditions: Conditions::default(),
         node: Some("node-b".into()),
+        pod: None,
     };
     EndpointSlice {
         name: name(number),

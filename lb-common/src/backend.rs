@@ -12,7 +12,7 @@ pub struct Backend<A> {
     pub addr: A,
     /// The target port.
     pub port: Port,
-    /// Raised each time that the row is given to another endpoint.
+    /// Raised each time that the row is given to another endpoint, or its address and port to another pod.
     pub epoch: u16,
     /// The service port that it belongs to; 0 in a free row, so that it matches no flow.
     pub service: u32,

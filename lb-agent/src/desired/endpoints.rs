@@ -1,6 +1,7 @@
 //! Which endpoints the slices of a Service hold for one of its ports.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use lb_common::addr::Address as _;
 use lb_common::{Family, Port};
@@ -9,12 +10,14 @@ use super::{Target, ip_family};
 use crate::model::{Conditions, EndpointSlice, ServicePort};
 
 /// What the rules know of an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
     /// Its conditions.
     pub(super) conditions: Conditions,
     /// Whether it is on this node.
     pub(super) local: bool,
+    /// The UID of the pod, when known.
+    pub(super) pod: Option<Arc<str>>,
 }
 
 /// The endpoints of `port` in one family, from every slice port of the same name and protocol, which also gives
@@ -39,6 +42,7 @@ pub(super) fn endpoints<'a, F: Family>(
                 let candidate = Candidate {
                     conditions: endpoint.conditions,
                     local: endpoint.node.as_deref() == Some(node_name),
+                    pod: endpoint.pod.clone(),
                 };
                 let better = found
                     .get(&target)

@@ -9,6 +9,7 @@ mod frontends;
 pub mod node;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use lb_common::addr::Address as _;
 use lb_common::{Family, Port, ServiceKey, V4, V6};
@@ -16,6 +17,7 @@ use lb_common::{Family, Port, ServiceKey, V4, V6};
 use crate::model::{EndpointSlice, IpFamily, PortName, Service, ServicePort, TrafficPolicy};
 
 pub use claims::{Claim, Claims};
+use endpoints::Candidate;
 pub use frontends::claims_of;
 
 /// An address and port that packets are sent to.
@@ -43,12 +45,21 @@ pub struct DesiredPort {
 pub struct Half<F: Family> {
     /// Its front ends.
     pub frontends: BTreeMap<ServiceKey<F::Addr>, Frontend>,
-    /// Every endpoint in the slices, and whether any front end sends new flows to it.
-    pub backends: BTreeMap<Target<F::Addr>, bool>,
+    /// Every endpoint in the slices.
+    pub backends: BTreeMap<Target<F::Addr>, Member>,
     /// The endpoints that the policy Cluster leads to, in order of address: the same on all nodes.
     pub cluster: Vec<Target<F::Addr>>,
     /// The endpoints that the policy Local leads to.
     pub local: Vec<Target<F::Addr>>,
+}
+
+/// An endpoint in the slices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Whether any front end sends new flows to it.
+    pub active: bool,
+    /// The UID of the pod that it is, when known.
+    pub pod: Option<Arc<str>>,
 }
 
 /// A front end: where it leads.
@@ -120,8 +131,12 @@ fn desired_half<'a, F: Family>(
     } else {
         Vec::new()
     };
-    let active = |target| cluster.binary_search(target).is_ok() || local.binary_search(target).is_ok();
-    let backends = endpoints.keys().map(|target| (*target, active(target))).collect();
+    let member = |(target, candidate): (_, Candidate)| {
+        let active = cluster.binary_search(&target).is_ok() || local.binary_search(&target).is_ok();
+        let pod = candidate.pod;
+        (target, Member { active, pod })
+    };
+    let backends = endpoints.into_iter().map(member).collect();
     Half {
         frontends,
         backends,

@@ -53,6 +53,7 @@ fn endpoint(text: &str) -> Endpoint {
             terminating,
         },
         node: local.then(|| "node-a".into()),
+        pod: None,
     }
 }
 
@@ -94,9 +95,9 @@ fn check(slices: &[EndpointSlice], cluster: &str, local: &str) {
         (words(&half.cluster).as_str(), words(&half.local).as_str()),
         (cluster, local)
     );
-    for (target, active) in &half.backends {
+    for (target, member) in &half.backends {
         assert_eq!(
-            *active,
+            member.active,
             half.cluster.contains(target) || half.local.contains(target),
             "{target:?}"
         );

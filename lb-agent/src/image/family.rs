@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{Backend, BackendState, Family, ServiceKey, ServiceValue, Slot};
 
+use super::pods::Pods;
 use super::{Generations, IndexPool, NoRoom, SlotRegions};
 use crate::desired::{Half, Target};
 use crate::model::TrafficPolicy;
@@ -26,6 +27,7 @@ struct Holdings<F: Family> {
     keys: BTreeSet<ServiceKey<F::Addr>>,
     /// The index of each endpoint, also of those that have left.
     backends: BTreeMap<Target<F::Addr>, u32>,
+    pods: Pods<F::Addr>,
     regions: Vec<Region>,
 }
 
@@ -178,7 +180,10 @@ impl<F: FamilyMaps> FamilyImage<F> {
         port.backends.retain(|target, index| {
             let row = own_row::<F>(rows, id, target, *index);
             match row.and_then(|row| BackendState::from_number(row.state)) {
-                None | Some(BackendState::Free) => unused.push(*index),
+                None | Some(BackendState::Free) => {
+                    port.pods.forget(target);
+                    unused.push(*index);
+                }
                 Some(BackendState::Removed) => self.indices.rest(*index),
                 Some(BackendState::Active | BackendState::NoNew) => self.indices.wake(*index),
             }
@@ -256,15 +261,18 @@ impl<F: FamilyMaps> FamilyImage<F> {
                 map: F::Backends::NAME,
             });
         }
-        for (target, active) in &half.backends {
+        for (target, member) in &half.backends {
             let index = self.index_of(id, target, rows)?;
-            let state = if *active {
+            let state = if member.active {
                 BackendState::Active
             } else {
                 BackendState::NoNew
             };
+            let row = backend_row::<F>(rows, id, target, index, state);
+            let port = self.ports.entry(id).or_default();
+            let epoch = port.pods.epoch(target, member.pod.as_ref(), row.epoch);
             // This replaces the row of an endpoint of this port that has just lost its index.
-            found.insert(index, backend_row::<F>(rows, id, target, index, state));
+            found.insert(index, Backend { epoch, ..row });
         }
         Ok(found)
     }
@@ -286,6 +294,7 @@ impl<F: FamilyMaps> FamilyImage<F> {
                 && port.backends.get(&before) == Some(&index)
             {
                 port.backends.remove(&before);
+                port.pods.forget(&before);
             }
         }
         self.ports.entry(id).or_default().backends.insert(*target, index);
@@ -461,6 +470,7 @@ impl<F: Family> Default for Holdings<F> {
         Self {
             keys: BTreeSet::new(),
             backends: BTreeMap::new(),
+            pods: Pods::default(),
             regions: Vec::new(),
         }
     }

@@ -6,6 +6,7 @@
 mod family;
 mod ids;
 mod names;
+mod pods;
 pub mod render;
 mod slots;
 

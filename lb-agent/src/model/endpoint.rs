@@ -41,6 +41,8 @@ pub struct Endpoint {
     pub conditions: Conditions,
     /// The node that it is on, when known.
     pub node: Option<Arc<str>>,
+    /// The UID of the pod that it is, when known.
+    pub pod: Option<Arc<str>>,
 }
 
 /// Conditions of an endpoint, with Kubernetes' meaning of absent ones filled in.

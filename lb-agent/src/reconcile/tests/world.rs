@@ -100,6 +100,7 @@ impl SmallWorld {
                 address,
                 conditions,
                 node: here.then(|| "node-a".into()),
+                pod: None,
             });
         }
         Object::EndpointSlice(slice)
@@ -154,6 +155,7 @@ pub(super) fn slice(service: &str, name: &str, endpoints: &[Ipv4Addr]) -> Endpoi
             address,
             conditions,
             node: None,
+            pod: None,
         }
     };
     let port = |name: &str, port, protocol| SlicePort {

@@ -98,10 +98,15 @@ fn endpoint(place: usize, endpoint: &api::Endpoint, family: IpFamily) -> Result<
         });
     }
     let node = endpoint.node_name.as_deref().map(Into::into);
+    let pod = endpoint
+        .target_ref
+        .as_ref()
+        .and_then(|target| target.uid.as_deref());
     Ok(Endpoint {
         address,
         conditions: conditions(endpoint.conditions.as_ref()),
         node,
+        pod: pod.map(Into::into),
     })
 }
 
