@@ -45,7 +45,7 @@ pub(super) struct RunArgs {
     /// Room for endpoints, per family.
     #[arg(long, value_name = "N", default_value_t = Sizes::default().backends, value_parser = at_least_one())]
     max_backends: u32,
-    /// Room for entries of the flow table, per family; a connection has two.
+    /// Room for connections, per family; each has two entries in the flow table.
     #[arg(long, value_name = "N", default_value_t = Sizes::default().flows, value_parser = at_least_one())]
     max_flows: u32,
     /// A TCP flow without packets is finished after this time.

@@ -2,7 +2,7 @@
 //!
 //! JSON: an object with `version`, `layout`, `pin_root`, `settings` (the row of `lb_settings`), `devices` (each `name`,
 //! `ifindex`, `role`, `stacked`, `ingress`, `egress`: `tcx`, `clsact`, or `missing: why`), `maps` (each `name`, `rows`,
-//! `used`; null where that cannot be counted), `drops` and `counters` (numbers by name).
+//! `used`; null where that cannot be counted; a connection has two rows in a table of flows), `drops` and `counters` (numbers by name).
 
 use std::collections::BTreeMap;
 

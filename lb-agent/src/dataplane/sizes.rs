@@ -11,7 +11,7 @@ pub struct Sizes {
     pub slots: u32,
     /// Backends, per family.
     pub backends: u32,
-    /// Entries of the flow table, per family.
+    /// Connections (and flows of UDP) that are remembered, per family.
     pub flows: u32,
     /// Whether IPv4 is on; the maps of a family that is off have one row.
     pub ipv4: bool,
@@ -21,6 +21,9 @@ pub struct Sizes {
 
 /// Front ends that there is room for, per service port and family: ClusterIP, NodePort, and a few VIPs.
 const FRONT_ENDS_PER_SERVICE: u32 = 4;
+
+/// Entries of the flow table for each connection: one in pre, one in post.
+const ENTRIES_PER_FLOW: u32 = 2;
 
 impl Default for Sizes {
     fn default() -> Self {
@@ -49,6 +52,7 @@ impl Sizes {
     pub(super) fn by_map(&self) -> Vec<Size> {
         let front_ends = self.services.saturating_mul(FRONT_ENDS_PER_SERVICE);
         let ids = self.services.saturating_add(1);
+        let flow_entries = self.flows.saturating_mul(ENTRIES_PER_FLOW);
         let mut sizes = vec![
             Size {
                 map: map::NAMES,
@@ -79,7 +83,7 @@ impl Sizes {
                 (services, front_ends, "--max-services"),
                 (slots, self.slots, "--max-slots"),
                 (backends, self.backends, "--max-backends"),
-                (flows, self.flows, "--max-flows"),
+                (flows, flow_entries, "--max-flows"),
             ];
             sizes.extend(rows.map(|(map, rows, flag)| {
                 if on {
@@ -114,7 +118,7 @@ mod tests {
                 .find(|size| size.map == name)
                 .map(|size| (size.rows, size.flag))
         };
-        assert_eq!(rows(map::FLOWS4), Some((524_288, "--max-flows")));
+        assert_eq!(rows(map::FLOWS4), Some((1_048_576, "--max-flows")));
         assert_eq!(rows(map::FLOWS6), Some((1, "--ipv6")));
         assert_eq!(rows(map::SERVICES4), Some((65_536, "--max-services")));
         assert_eq!(rows(map::STATS), Some((16_385, "--max-services")));
