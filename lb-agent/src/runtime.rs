@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! folder of manifests ──┐
-//! netlink notifications ┼─ Event ─> Runtime::take ─(burst drained)─> Runtime::pass: look, sync the maps, attach
+//! netlink notifications ┼─ Event ─> Runtime::take ─(burst drained)─> Runtime::pass: look, sync the maps, ask for programs
+//! reports of programs ──┤
 //! timers, signals ──────┘
 //! ```
 
@@ -18,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::dataplane::attach::{self, Attacher, Hook};
+use crate::dataplane::attach::{self, Attacher, Hook, Worker};
 use crate::dataplane::clock::FirstReading;
 use crate::dataplane::devices::{Changes, Devices, Host, Patterns};
 use crate::dataplane::{self, Access, KernelStore, Pins, Sizes};
@@ -56,6 +57,8 @@ enum Event {
     Source(Vec<SourceEvent>),
     /// Devices, addresses, default routes or filters changed.
     Devices(Changes),
+    /// Programs were brought into order.
+    Attached(attach::Report),
     /// Rows that could not be written are tried again.
     Retry,
     /// Time to see whether the programs are still in their places.
@@ -95,7 +98,9 @@ struct Runtime {
     pipe: Pipe,
     store: KernelStore,
     devices: Devices,
-    attacher: Attacher,
+    attacher: Worker,
+    /// Until the first programs are in their places.
+    start: Option<StartTimes>,
     host: Host,
     changes: watch::Receiver<Changes>,
     source: mpsc::Receiver<Vec<SourceEvent>>,
@@ -106,6 +111,15 @@ struct Runtime {
     retry_at: Option<Instant>,
     recheck_at: Instant,
     attach_retry: Duration,
+}
+
+/// When the steps of the start were done.
+#[derive(Clone, Copy, Debug)]
+struct StartTimes {
+    start: Instant,
+    loaded: Instant,
+    adopted: Instant,
+    synced: Instant,
 }
 
 /// What a burst of events asks for, beside writing the maps.
@@ -146,14 +160,15 @@ impl Runtime {
         let mut pipe = Pipe::adopt(&store, config)?;
         pipe.host_changed(host.state());
         let adopted = Instant::now();
+        debug!(jiffies_per_second, "maps adopted");
 
         first_objects(&mut pipe, &mut source).await?;
-        let netlink = devices.netlink().clone();
         let mut runtime = Self {
             pipe,
             store,
             devices,
-            attacher: Attacher::new(programs, options.pins.clone(), netlink),
+            attacher: Worker::start(Attacher::new(programs, options.pins.clone())?),
+            start: None,
             host,
             changes,
             source,
@@ -164,19 +179,13 @@ impl Runtime {
             attach_retry: ATTACH_RETRY,
         };
         runtime.sync();
-        let synced = Instant::now();
-        let ways = runtime.attach().await;
-        info!(
-            devices = runtime.host.devices.len(),
-            ways,
-            jiffies_per_second,
-            load_ms = millis(start, loaded),
-            adopt_ms = millis(loaded, adopted),
-            sync_ms = millis(adopted, synced),
-            attach_ms = millis(synced, Instant::now()),
-            total_ms = millis(start, Instant::now()),
-            "data plane ready"
-        );
+        runtime.start = Some(StartTimes {
+            start,
+            loaded,
+            adopted,
+            synced: Instant::now(),
+        });
+        runtime.attach();
         Ok(runtime)
     }
 
@@ -191,6 +200,7 @@ impl Runtime {
                 self.take(event, &mut due);
             }
             if let Some(signal) = due.stop {
+                self.attacher.stop().await;
                 return signal;
             }
             self.pass(&due).await;
@@ -209,6 +219,7 @@ impl Runtime {
             signal = signals.next() => Event::Stop(signal),
             Ok(()) = self.changes.changed() => Event::Devices(*self.changes.borrow_and_update()),
             Some(events) = self.source.recv() => Event::Source(events),
+            Some(report) = self.attacher.report() => Event::Attached(report),
             () = retry => Event::Retry,
             () = sleep_until(self.recheck_at) => Event::Recheck,
         }
@@ -219,6 +230,7 @@ impl Runtime {
         match event {
             Event::Source(events) => events.into_iter().for_each(|event| self.pipe.apply(event)),
             Event::Devices(changes) => due.look = Some(changes),
+            Event::Attached(report) => self.attached(&report),
             Event::Retry => {
                 self.retry_at = None;
                 self.pipe.retry();
@@ -244,7 +256,7 @@ impl Runtime {
         }
         self.sync();
         if due.attach || due.look.is_some() {
-            self.attach().await;
+            self.attach();
         }
     }
 
@@ -260,9 +272,13 @@ impl Runtime {
         self.retry_at = report.retry_after.map(|after| Instant::now() + after);
     }
 
-    /// Brings programs into order; says how many hooks are attached by which way.
-    async fn attach(&mut self) -> String {
-        let report = self.attacher.sync(&self.host.targets()).await;
+    /// Asks for programs at every device that is there now.
+    fn attach(&self) {
+        self.attacher.sync(self.host.targets());
+    }
+
+    /// Draws the conclusions from a pass over the programs.
+    fn attached(&mut self, report: &attach::Report) {
         if report.changed() {
             info!(
                 attached = report.attached,
@@ -272,14 +288,16 @@ impl Runtime {
                 "programs updated"
             );
         }
-        self.warn_of(&report);
+        self.warn_of(report);
         if report.failed.is_empty() {
             self.attach_retry = ATTACH_RETRY;
         } else {
             self.recheck_at = Instant::now() + self.attach_retry;
             self.attach_retry = RECHECK.min(self.attach_retry * 2);
         }
-        report.summary()
+        if let Some(times) = self.start.take() {
+            times.log(self.host.devices.len(), &report.summary());
+        }
     }
 
     fn warn_of(&mut self, report: &attach::Report) {
@@ -339,6 +357,28 @@ fn settings(options: &Options, jiffies_per_second: u32) -> Settings {
 
 fn millis(from: Instant, to: Instant) -> u64 {
     u64::try_from((to - from).as_millis()).unwrap_or(u64::MAX)
+}
+
+impl StartTimes {
+    fn log(self, devices: usize, ways: &str) {
+        let Self {
+            start,
+            loaded,
+            adopted,
+            synced,
+        } = self;
+        let attached = Instant::now();
+        info!(
+            devices,
+            ways,
+            load_ms = millis(start, loaded),
+            adopt_ms = millis(loaded, adopted),
+            sync_ms = millis(adopted, synced),
+            attach_ms = millis(synced, attached),
+            total_ms = millis(start, attached),
+            "data plane ready"
+        );
+    }
 }
 
 struct Signals {

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod devices;
 mod error;
 pub mod load;
+pub mod netlink;
 pub mod pins;
 mod preflight;
 mod sizes;
