@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 use crate::dataplane::attach::{self, Attacher, Hook, Worker};
 use crate::dataplane::clock::FirstReading;
 use crate::dataplane::devices::{Changes, Devices, Host, Patterns};
+use crate::dataplane::reserved::{PortRange, reserve};
 use crate::dataplane::{self, Access, KernelStore, Pins, Sizes};
 use crate::reconcile::{Config, Pipe};
 use crate::source::{ManifestSource, SourceEvent};
@@ -44,6 +45,8 @@ pub struct Options {
     pub tcp_idle: Duration,
     /// After which a UDP flow without packets is finished.
     pub udp_idle: Duration,
+    /// Ports to keep from the node's own connections.
+    pub reserved_ports: Option<PortRange>,
     /// Seed of the flow hash.
     pub hash_seed: u32,
     /// Leave nothing behind.
@@ -96,6 +99,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
 struct Runtime {
     pipe: Pipe,
+    pins: Pins,
+    reserved_ports: Option<PortRange>,
+    /// The NodePorts for which ports were reserved last.
+    node_ports: Option<(u16, u16)>,
+    reserve_failed: bool,
     store: KernelStore,
     devices: Devices,
     attacher: Worker,
@@ -165,6 +173,10 @@ impl Runtime {
         first_objects(&mut pipe, &mut source).await?;
         let mut runtime = Self {
             pipe,
+            pins: options.pins.clone(),
+            reserved_ports: options.reserved_ports,
+            node_ports: None,
+            reserve_failed: false,
             store,
             devices,
             attacher: Worker::start(Attacher::new(programs, options.pins.clone())?),
@@ -178,6 +190,7 @@ impl Runtime {
             recheck_at: start + RECHECK,
             attach_retry: ATTACH_RETRY,
         };
+        runtime.reserve_ports();
         runtime.sync();
         runtime.start = Some(StartTimes {
             start,
@@ -270,6 +283,20 @@ impl Runtime {
             info!(written = report.written, deleted = report.deleted, "maps updated");
         }
         self.retry_at = report.retry_after.map(|after| Instant::now() + after);
+        if self.node_ports != self.pipe.node_ports() {
+            self.reserve_ports();
+        }
+    }
+
+    /// Keeps NodePorts from the node's own connections; somebody may have set the sysctl anew meanwhile.
+    fn reserve_ports(&mut self) {
+        self.node_ports = self.pipe.node_ports();
+        if let Err(error) = reserve(&self.pins, self.reserved_ports)
+            && !std::mem::replace(&mut self.reserve_failed, true)
+        {
+            let error = anyhow::Error::new(error);
+            warn!("{error:#}; the node's own connections may be given NodePorts and then fail");
+        }
     }
 
     /// Asks for programs at every device that is there now.
@@ -416,6 +443,7 @@ mod tests {
             devices: Patterns::default(),
             tcp_idle: Duration::from_hours(24),
             udp_idle: Duration::from_millis(1500),
+            reserved_ports: None,
             hash_seed: 7,
             detach_on_exit: false,
         };

@@ -1,7 +1,10 @@
 //! Away with everything that the data plane left in the kernel.
 
+use tracing::warn;
+
 use super::attach::{AttachError, remove_filters};
 use super::netlink::connect;
+use super::reserved::reserve;
 use super::{DataplaneError, Pins};
 
 /// Detaches all programs, and removes all pins and what was mounted for them. Says what it removed; nothing, the
@@ -15,6 +18,12 @@ pub async fn cleanup(pins: &Pins) -> Result<Vec<String>, DataplaneError> {
             source: Box::new(error),
         },
     })?;
+    match reserve(pins, None) {
+        Ok(true) => removed.push("reservation of NodePorts".to_owned()),
+        Ok(false) => {}
+        // No reason to leave the rest.
+        Err(error) => warn!("{:#}", anyhow::Error::new(error)),
+    }
     removed.extend(pins.remove()?);
     Ok(removed)
 }

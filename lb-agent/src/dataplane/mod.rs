@@ -12,6 +12,7 @@ pub mod load;
 pub mod netlink;
 pub mod pins;
 mod preflight;
+pub mod reserved;
 mod sizes;
 mod store;
 mod verifier;
