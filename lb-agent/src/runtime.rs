@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! folder of manifests ──┐
-//! netlink notifications ┼─ Event ─> Runtime::take ─(burst drained)─> Runtime::pass: look, sync the maps, attach
+//! netlink notifications ┼─ Event ─> Runtime::take ─(burst drained)─> Runtime::pass: look, sync the maps, ask for programs
+//! reports of programs ──┤
 //! timers, signals ──────┘
 //! ```
 
@@ -18,9 +19,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::dataplane::attach::{self, Attacher, Hook};
+use crate::dataplane::attach::{self, Attacher, Hook, Worker};
 use crate::dataplane::clock::FirstReading;
 use crate::dataplane::devices::{Changes, Devices, Host, Patterns};
+use crate::dataplane::reserved::{PortRange, reserve};
 use crate::dataplane::{self, Access, KernelStore, Pins, Sizes};
 use crate::reconcile::{Config, Pipe};
 use crate::source::{ManifestSource, SourceEvent};
@@ -43,6 +45,8 @@ pub struct Options {
     pub tcp_idle: Duration,
     /// After which a UDP flow without packets is finished.
     pub udp_idle: Duration,
+    /// Ports to keep from the node's own connections.
+    pub reserved_ports: Option<PortRange>,
     /// Seed of the flow hash.
     pub hash_seed: u32,
     /// Leave nothing behind.
@@ -56,6 +60,8 @@ enum Event {
     Source(Vec<SourceEvent>),
     /// Devices, addresses, default routes or filters changed.
     Devices(Changes),
+    /// Programs were brought into order.
+    Attached(attach::Report),
     /// Rows that could not be written are tried again.
     Retry,
     /// Time to see whether the programs are still in their places.
@@ -93,9 +99,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
 struct Runtime {
     pipe: Pipe,
+    pins: Pins,
+    reserved_ports: Option<PortRange>,
+    /// The NodePorts for which ports were reserved last.
+    node_ports: Option<(u16, u16)>,
+    reserve_failed: bool,
     store: KernelStore,
     devices: Devices,
-    attacher: Attacher,
+    attacher: Worker,
+    /// Until the first programs are in their places.
+    start: Option<StartTimes>,
     host: Host,
     changes: watch::Receiver<Changes>,
     source: mpsc::Receiver<Vec<SourceEvent>>,
@@ -106,6 +119,15 @@ struct Runtime {
     retry_at: Option<Instant>,
     recheck_at: Instant,
     attach_retry: Duration,
+}
+
+/// When the steps of the start were done.
+#[derive(Clone, Copy, Debug)]
+struct StartTimes {
+    start: Instant,
+    loaded: Instant,
+    adopted: Instant,
+    synced: Instant,
 }
 
 /// What a burst of events asks for, beside writing the maps.
@@ -146,14 +168,19 @@ impl Runtime {
         let mut pipe = Pipe::adopt(&store, config)?;
         pipe.host_changed(host.state());
         let adopted = Instant::now();
+        debug!(jiffies_per_second, "maps adopted");
 
         first_objects(&mut pipe, &mut source).await?;
-        let netlink = devices.netlink().clone();
         let mut runtime = Self {
             pipe,
+            pins: options.pins.clone(),
+            reserved_ports: options.reserved_ports,
+            node_ports: None,
+            reserve_failed: false,
             store,
             devices,
-            attacher: Attacher::new(programs, options.pins.clone(), netlink),
+            attacher: Worker::start(Attacher::new(programs, options.pins.clone())?),
+            start: None,
             host,
             changes,
             source,
@@ -163,20 +190,15 @@ impl Runtime {
             recheck_at: start + RECHECK,
             attach_retry: ATTACH_RETRY,
         };
+        runtime.reserve_ports();
         runtime.sync();
-        let synced = Instant::now();
-        let ways = runtime.attach().await;
-        info!(
-            devices = runtime.host.devices.len(),
-            ways,
-            jiffies_per_second,
-            load_ms = millis(start, loaded),
-            adopt_ms = millis(loaded, adopted),
-            sync_ms = millis(adopted, synced),
-            attach_ms = millis(synced, Instant::now()),
-            total_ms = millis(start, Instant::now()),
-            "data plane ready"
-        );
+        runtime.start = Some(StartTimes {
+            start,
+            loaded,
+            adopted,
+            synced: Instant::now(),
+        });
+        runtime.attach();
         Ok(runtime)
     }
 
@@ -191,6 +213,7 @@ impl Runtime {
                 self.take(event, &mut due);
             }
             if let Some(signal) = due.stop {
+                self.attacher.stop().await;
                 return signal;
             }
             self.pass(&due).await;
@@ -209,6 +232,7 @@ impl Runtime {
             signal = signals.next() => Event::Stop(signal),
             Ok(()) = self.changes.changed() => Event::Devices(*self.changes.borrow_and_update()),
             Some(events) = self.source.recv() => Event::Source(events),
+            Some(report) = self.attacher.report() => Event::Attached(report),
             () = retry => Event::Retry,
             () = sleep_until(self.recheck_at) => Event::Recheck,
         }
@@ -219,6 +243,7 @@ impl Runtime {
         match event {
             Event::Source(events) => events.into_iter().for_each(|event| self.pipe.apply(event)),
             Event::Devices(changes) => due.look = Some(changes),
+            Event::Attached(report) => self.attached(&report),
             Event::Retry => {
                 self.retry_at = None;
                 self.pipe.retry();
@@ -244,7 +269,7 @@ impl Runtime {
         }
         self.sync();
         if due.attach || due.look.is_some() {
-            self.attach().await;
+            self.attach();
         }
     }
 
@@ -258,11 +283,29 @@ impl Runtime {
             info!(written = report.written, deleted = report.deleted, "maps updated");
         }
         self.retry_at = report.retry_after.map(|after| Instant::now() + after);
+        if self.node_ports != self.pipe.node_ports() {
+            self.reserve_ports();
+        }
     }
 
-    /// Brings programs into order; says how many hooks are attached by which way.
-    async fn attach(&mut self) -> String {
-        let report = self.attacher.sync(&self.host.targets()).await;
+    /// Keeps NodePorts from the node's own connections; somebody may have set the sysctl anew meanwhile.
+    fn reserve_ports(&mut self) {
+        self.node_ports = self.pipe.node_ports();
+        if let Err(error) = reserve(&self.pins, self.reserved_ports)
+            && !std::mem::replace(&mut self.reserve_failed, true)
+        {
+            let error = anyhow::Error::new(error);
+            warn!("{error:#}; the node's own connections may be given NodePorts and then fail");
+        }
+    }
+
+    /// Asks for programs at every device that is there now.
+    fn attach(&self) {
+        self.attacher.sync(self.host.targets());
+    }
+
+    /// Draws the conclusions from a pass over the programs.
+    fn attached(&mut self, report: &attach::Report) {
         if report.changed() {
             info!(
                 attached = report.attached,
@@ -272,14 +315,16 @@ impl Runtime {
                 "programs updated"
             );
         }
-        self.warn_of(&report);
+        self.warn_of(report);
         if report.failed.is_empty() {
             self.attach_retry = ATTACH_RETRY;
         } else {
             self.recheck_at = Instant::now() + self.attach_retry;
             self.attach_retry = RECHECK.min(self.attach_retry * 2);
         }
-        report.summary()
+        if let Some(times) = self.start.take() {
+            times.log(self.host.devices.len(), &report.summary());
+        }
     }
 
     fn warn_of(&mut self, report: &attach::Report) {
@@ -341,6 +386,28 @@ fn millis(from: Instant, to: Instant) -> u64 {
     u64::try_from((to - from).as_millis()).unwrap_or(u64::MAX)
 }
 
+impl StartTimes {
+    fn log(self, devices: usize, ways: &str) {
+        let Self {
+            start,
+            loaded,
+            adopted,
+            synced,
+        } = self;
+        let attached = Instant::now();
+        info!(
+            devices,
+            ways,
+            load_ms = millis(start, loaded),
+            adopt_ms = millis(loaded, adopted),
+            sync_ms = millis(adopted, synced),
+            attach_ms = millis(synced, attached),
+            total_ms = millis(start, attached),
+            "data plane ready"
+        );
+    }
+}
+
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -376,6 +443,7 @@ mod tests {
             devices: Patterns::default(),
             tcp_idle: Duration::from_hours(24),
             udp_idle: Duration::from_millis(1500),
+            reserved_ports: None,
             hash_seed: 7,
             detach_on_exit: false,
         };

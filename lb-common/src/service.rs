@@ -71,7 +71,8 @@ pub struct Slot {
     pub backend: u32,
 }
 
-/// Value of `lb_stats` (a per-CPU array, index [`ServiceValue::service`]).
+/// Value of `lb_stats` (a per-CPU array, index [`ServiceValue::service`]). It starts at zero for each service port that is
+/// given the index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ServiceStats {

@@ -86,15 +86,16 @@ impl Node {
 fn links(pin_root: &Path) -> Vec<(String, u32, u32)> {
     let mut links: Vec<_> = std::fs::read_dir(pin_root.join("v1/links"))
         .unwrap()
-        .map(|entry| {
+        .filter_map(|entry| {
             let entry = entry.unwrap();
-            let link: FdLink = PinnedLink::from_pin(entry.path()).unwrap().into();
+            // The agent may have removed it by now.
+            let link: FdLink = PinnedLink::from_pin(entry.path()).ok()?.into();
             let info = link.info().unwrap();
-            (
+            Some((
                 entry.file_name().into_string().unwrap(),
                 info.id(),
                 info.program_id(),
-            )
+            ))
         })
         .collect();
     links.sort();
@@ -273,6 +274,40 @@ fn cleanup_leaves_nothing_and_can_be_repeated() {
         agent.command(&node.host, &["cleanup"]).unwrap(),
         "Nothing to remove.\n"
     );
+}
+
+#[test]
+fn node_ports_are_reserved_beside_the_ports_of_others() {
+    need_root!();
+    const SYSCTL: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+    let node = Node::new();
+    let reserved = || {
+        let read = || Ok(std::fs::read_to_string(SYSCTL)?);
+        node.host.netns.run(read).unwrap().trim().to_owned()
+    };
+    let mut agent = Agent::new().unwrap();
+    node.start(&mut agent);
+    assert_eq!(reserved(), "30000-32767");
+    agent.stop().unwrap();
+    agent.command(&node.host, &["cleanup"]).unwrap();
+    assert_eq!(reserved(), "");
+
+    node.host
+        .netns
+        .sysctl("ipv4/ip_local_reserved_ports", "8080,31000")
+        .unwrap();
+    node.start(&mut agent);
+    assert_eq!(reserved(), "8080,30000-32767");
+    agent.stop().unwrap();
+    let other = [&SMALL[..], &["--node-port-range", "20000-20010"]].concat();
+    agent.start(&node.host, &other).unwrap();
+    assert_eq!(reserved(), "8080,20000-20010,31000");
+    agent.stop().unwrap();
+    let none = [&SMALL[..], &["--node-port-range", "none", "--detach-on-exit"]].concat();
+    agent.start(&node.host, &none).unwrap();
+    assert_eq!(reserved(), "8080,31000");
+    agent.stop().unwrap();
+    assert_eq!(reserved(), "8080,31000");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `lb-agent backends`.
 //!
 //! JSON: a list of objects with `service` (`namespace/name:port/protocol`), `family` (`ipv4`, `ipv6`), `address`,
-//! `port`, `state` (`active`, `no-new`, `removed`), `id`, `epoch`.
+//! `port`, `state` (`active`, `no-new`, `removed`), `id`, `epoch`. Of a service that is gone `service` is `#` and its number.
 
 use super::output::{Format, json, print, table};
 use super::view::{self, BackendView, socket};

@@ -1,6 +1,7 @@
 //! `lb-agent run`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -8,6 +9,7 @@ use clap::{Args, ValueEnum};
 use super::{LogFormat, PinArgs, log, runtime};
 use crate::dataplane::Sizes;
 use crate::dataplane::devices::Patterns;
+use crate::dataplane::reserved::{PortRange, PortRangeError};
 use crate::runtime::{Options, run};
 
 /// Flags of `run`.
@@ -54,6 +56,10 @@ pub(super) struct RunArgs {
     /// A UDP flow without packets is finished after this time.
     #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration)]
     udp_idle: Duration,
+    /// Keep these ports from the node's own connections, in `net.ipv4.ip_local_reserved_ports`: the range that NodePorts
+    /// come from, or `none`.
+    #[arg(long, value_name = "RANGE", default_value = "30000-32767")]
+    node_port_range: NodePortRange,
     /// Seed of the flow hash; the same on all nodes.
     #[arg(long, value_name = "N", default_value_t = 0x51ce)]
     hash_seed: u32,
@@ -69,6 +75,18 @@ pub(super) struct RunArgs {
 enum Switch {
     On,
     Off,
+}
+
+/// A range of ports, or the word `none`.
+#[derive(Clone, Copy, Debug)]
+struct NodePortRange(Option<PortRange>);
+
+impl FromStr for NodePortRange {
+    type Err = PortRangeError;
+
+    fn from_str(text: &str) -> Result<Self, PortRangeError> {
+        Ok(Self(if text == "none" { None } else { Some(text.parse()?) }))
+    }
 }
 
 impl RunArgs {
@@ -89,6 +107,7 @@ impl RunArgs {
             node_name: self.node_name,
             tcp_idle: self.tcp_idle,
             udp_idle: self.udp_idle,
+            reserved_ports: self.node_port_range.0,
             hash_seed: self.hash_seed,
             detach_on_exit: self.detach_on_exit,
         };

@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use super::output::{Format, json, print, table};
 use crate::dataplane::attach::{Hook, inspect};
-use crate::dataplane::devices::Patterns;
-use crate::dataplane::{Access, KernelStore, PerCpu, PinnedMap, Pins, devices};
+use crate::dataplane::netlink::connect;
+use crate::dataplane::{Access, KernelStore, PerCpu, PinnedMap, Pins};
 use crate::store::{self, MapStore as _};
 
 #[derive(Debug, Serialize)]
@@ -107,7 +107,7 @@ fn settings_view(settings: &Settings) -> SettingsView {
 }
 
 async fn device_views(pins: &Pins, store: &KernelStore) -> anyhow::Result<Vec<DeviceView>> {
-    let connection = devices::Devices::connect(Patterns::default())?;
+    let netlink = connect()?;
     let mut views = Vec::new();
     for (ifindex, row) in store.rows::<store::Devices>()? {
         let Device {
@@ -117,7 +117,7 @@ async fn device_views(pins: &Pins, store: &KernelStore) -> anyhow::Result<Vec<De
             pad: _,
         } = row;
         let [ingress, egress] =
-            [Hook::Ingress, Hook::Egress].map(|hook| inspect(connection.netlink(), pins, ifindex, hook));
+            [Hook::Ingress, Hook::Egress].map(|hook| inspect(&netlink, pins, ifindex, hook));
         views.push(DeviceView {
             name: device_name(ifindex),
             ifindex,

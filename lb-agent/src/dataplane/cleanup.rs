@@ -1,18 +1,16 @@
 //! Away with everything that the data plane left in the kernel.
 
+use tracing::warn;
+
 use super::attach::{AttachError, remove_filters};
+use super::netlink::connect;
+use super::reserved::reserve;
 use super::{DataplaneError, Pins};
 
 /// Detaches all programs, and removes all pins and what was mounted for them. Says what it removed; nothing, the
 /// second time.
 pub async fn cleanup(pins: &Pins) -> Result<Vec<String>, DataplaneError> {
-    let (connection, netlink, _) = rtnetlink::new_connection().map_err(|source| DataplaneError::Netlink {
-        what: "opening a socket",
-        source: Box::new(source),
-    })?;
-    let connection = tokio::spawn(connection);
-    let filters = remove_filters(&netlink, pins).await;
-    connection.abort();
+    let filters = remove_filters(&connect()?, pins).await;
     let mut removed = filters.map_err(|error| match error {
         AttachError::Dataplane(error) => error,
         error => DataplaneError::Netlink {
@@ -20,6 +18,12 @@ pub async fn cleanup(pins: &Pins) -> Result<Vec<String>, DataplaneError> {
             source: Box::new(error),
         },
     })?;
+    match reserve(pins, None) {
+        Ok(true) => removed.push("reservation of NodePorts".to_owned()),
+        Ok(false) => {}
+        // No reason to leave the rest.
+        Err(error) => warn!("{:#}", anyhow::Error::new(error)),
+    }
     removed.extend(pins.remove()?);
     Ok(removed)
 }

@@ -2,7 +2,7 @@
 //!
 //! `<root>/v1/maps/<map>`, `<root>/v1/links/<ifindex>-<hook>`. bpffs holds no plain files, so what else has to be
 //! remembered is an empty folder: `<root>/v1/mounted` (the bpffs was mounted by us), `<root>/v1/qdiscs/<ifindex>` (the
-//! clsact qdisc of that device was made by us).
+//! clsact qdisc of that device was made by us), `<root>/v1/ports/<range>` (those ports were reserved by us).
 
 use std::fs;
 use std::io;
@@ -15,6 +15,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::DataplaneError;
 use super::attach::Hook;
+use super::reserved::PortRange;
 
 /// Where distributions mount bpffs.
 const SYSTEM_BPFFS: &str = "/sys/fs/bpf";
@@ -89,10 +90,27 @@ impl Pins {
             .collect()
     }
 
+    /// Remembers that these ports were reserved by us.
+    pub fn mark_ports(&self, range: PortRange) -> Result<(), DataplaneError> {
+        create(&self.ports().join(range.to_string()))
+    }
+
+    /// Forgets what [`Self::mark_ports`] remembered.
+    pub fn unmark_ports(&self, range: PortRange) {
+        let _ = fs::remove_dir(self.ports().join(range.to_string()));
+    }
+
+    /// The ports that were reserved by us.
+    pub fn marked_ports(&self) -> Vec<PortRange> {
+        names(&self.ports())
+            .filter_map(|name| name.parse().ok())
+            .collect()
+    }
+
     /// Makes the folders, and mounts a bpffs for them if there is none.
     pub fn prepare(&self) -> Result<(), DataplaneError> {
         let mounted = self.mount()?;
-        for folder in [self.maps(), self.links(), self.qdiscs()] {
+        for folder in [self.maps(), self.links(), self.qdiscs(), self.ports()] {
             create(&folder)?;
         }
         if mounted { create(&self.mounted()) } else { Ok(()) }
@@ -141,11 +159,15 @@ impl Pins {
         for ifindex in self.marked_qdiscs() {
             self.unmark_qdisc(ifindex);
         }
+        for range in self.marked_ports() {
+            self.unmark_ports(range);
+        }
         let mounted = self.mounted().exists();
         for folder in [
             self.links(),
             self.maps(),
             self.qdiscs(),
+            self.ports(),
             self.mounted(),
             self.version.clone(),
         ] {
@@ -178,6 +200,10 @@ impl Pins {
 
     fn qdiscs(&self) -> PathBuf {
         self.version.join("qdiscs")
+    }
+
+    fn ports(&self) -> PathBuf {
+        self.version.join("ports")
     }
 
     fn mounted(&self) -> PathBuf {

@@ -151,7 +151,7 @@ impl<F: FamilyMaps> FamilyImage<F> {
         let left = self.cast_off.iter().filter_map(row);
         let left = left.filter(|(_, row)| row.service == id);
         HalfRows {
-            backends: left.map(|(index, row)| (index, free(row))).collect(),
+            backends: left.map(|(index, row)| (index, free(&row))).collect(),
             ..HalfRows::default()
         }
     }
@@ -211,7 +211,7 @@ impl<F: FamilyMaps> FamilyImage<F> {
             .iter()
             .filter_map(|index| Some((*index, *rows.get::<F::Backends>(index)?)));
         left.map(|(index, row)| {
-            let backends = BTreeMap::from([(index, free(row))]);
+            let backends = BTreeMap::from([(index, free(&row))]);
             (
                 row.service,
                 HalfRows {
@@ -454,7 +454,7 @@ fn removed<A>(row: Backend<A>) -> Backend<A> {
 }
 
 /// Nobody's, so that no flow matches it; the epoch stays, for the next one.
-fn free<A: Default>(row: Backend<A>) -> Backend<A> {
+fn free<A: Default>(row: &Backend<A>) -> Backend<A> {
     Backend {
         epoch: row.epoch,
         ..Backend::default()

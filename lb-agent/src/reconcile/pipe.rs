@@ -146,6 +146,11 @@ impl Pipe {
         self.finish(pass, outcome)
     }
 
+    /// The lowest and the highest NodePort of all Services.
+    pub fn node_ports(&self) -> Option<(u16, u16)> {
+        self.claims.node_ports()
+    }
+
     fn claim(&mut self, service: &ObjectName, wanted: BTreeSet<desired::Claim>) {
         for other in self.claims.update(service, wanted) {
             self.world.touch(other);
@@ -159,7 +164,7 @@ impl Pipe {
         if !self.synced {
             return;
         }
-        let (node_port_min, node_port_max) = self.claims.node_ports().unwrap_or((1, 0));
+        let (node_port_min, node_port_max) = self.node_ports().unwrap_or((1, 0));
         diff_settings(
             Settings {
                 node_port_min,

@@ -7,6 +7,7 @@
 
 mod clsact;
 mod tcx;
+mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,9 +19,11 @@ use rtnetlink::Handle;
 use thiserror::Error;
 
 use super::load::Programs;
+use super::netlink::connect;
 use super::{DataplaneError, Pins};
 
 pub use clsact::{Filter, remove_all as remove_filters};
+pub use worker::Worker;
 
 /// Where in a packet's way a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,17 +114,18 @@ pub struct Attacher {
 
 impl Attacher {
     /// For these programs; asks the kernel whether it has TCX.
-    pub fn new(programs: Programs, pins: Pins, netlink: Handle) -> Self {
-        Self {
+    pub fn new(programs: Programs, pins: Pins) -> Result<Self, DataplaneError> {
+        Ok(Self {
             programs,
             pins,
-            netlink,
+            netlink: connect()?,
             tcx: tcx::supported(),
-        }
+        })
     }
 
-    /// Brings both hooks of every target into order, and removes programs from devices that are no targets.
-    pub async fn sync(&mut self, targets: &[Target]) -> Report {
+    /// Brings both hooks of every target into order, and removes programs from devices that are no targets. Leaves off
+    /// as soon as `stopped` says so.
+    pub async fn sync(&mut self, targets: &[Target], stopped: impl Fn() -> bool) -> Report {
         let mut report = Report::default();
         let qdiscs = match clsact::devices(&self.netlink).await {
             Ok(qdiscs) => qdiscs,
@@ -134,6 +138,9 @@ impl Attacher {
         };
         for target in targets {
             for hook in [Hook::Ingress, Hook::Egress] {
+                if stopped() {
+                    return report;
+                }
                 match self
                     .sync_hook(target, hook, qdiscs.contains(&target.ifindex))
                     .await

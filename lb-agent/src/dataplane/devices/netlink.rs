@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::{Host, Link, LinkKind, Patterns, classify};
 use crate::dataplane::DataplaneError;
+use crate::dataplane::netlink::connect;
 use crate::model::HostAddress;
 
 const GROUPS: [MulticastGroup; 6] = [
@@ -57,19 +58,12 @@ pub struct Devices {
 impl Devices {
     /// Opens a netlink connection, which a task of the current runtime drives.
     pub fn connect(patterns: Patterns) -> Result<Self, DataplaneError> {
-        let (connection, netlink, _) = rtnetlink::new_connection().map_err(failed("opening a socket"))?;
-        tokio::spawn(connection);
         Ok(Self {
-            netlink,
+            netlink: connect()?,
             patterns,
             default_routes: BTreeSet::new(),
             routes_seen: None,
         })
-    }
-
-    /// The connection, for requests of others.
-    pub fn netlink(&self) -> &Handle {
-        &self.netlink
     }
 
     /// Tells of changes from now on, by a task of the current runtime.

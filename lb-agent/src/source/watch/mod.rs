@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -83,6 +83,8 @@ struct Reader {
     stamps: BTreeMap<String, Stamp>,
     /// Files that somebody is writing, and when that was seen last.
     writing: BTreeMap<String, Instant>,
+    /// A file that was known changed just now, or was emptied: there may be more to come.
+    unsettled: bool,
     folder_problem: Option<String>,
 }
 
@@ -141,6 +143,7 @@ impl Reader {
             folder,
             stamps,
             writing,
+            unsettled: false,
             folder_problem: None,
         }
     }
@@ -161,7 +164,13 @@ impl Reader {
 
     /// Waits until it is time to look. Returns `false` when there is nothing to wait for any more.
     fn wait(&mut self, wakes: &Receiver<Wake>) -> bool {
-        let pause = if self.writing.is_empty() { LOOK } else { WRITING };
+        let pause = if self.unsettled {
+            QUIET
+        } else if self.writing.is_empty() {
+            LOOK
+        } else {
+            WRITING
+        };
         let mut until = Instant::now() + pause;
         let mut latest = None;
         loop {
@@ -217,8 +226,16 @@ impl Reader {
             self.stamps.remove(&name);
             events.extend(self.folder.remove(&name));
         }
+        self.unsettled = false;
         for (name, stamp) in files {
-            if self.stamps.get(&name) != Some(&stamp) && !self.writing.contains_key(&name) {
+            let known = self.stamps.get(&name);
+            if known == Some(&stamp) || self.writing.contains_key(&name) {
+                continue;
+            }
+            // What is not read loses no object; the event that tells of the writer may still be on its way.
+            if known.is_some() && stamp.is_unsettled() {
+                self.unsettled = true;
+            } else {
                 events.extend(self.read(name, stamp));
             }
         }
@@ -292,6 +309,17 @@ impl Stamp {
             size: metadata.size(),
             modified,
         }
+    }
+
+    /// Whether the file changed just now, or was emptied a short while ago: it may be in the middle of being written.
+    fn is_unsettled(&self) -> bool {
+        let patience = if self.size == 0 { WRITING } else { QUIET };
+        let (seconds, nanoseconds) = self.modified;
+        let modified = u64::try_from(seconds).unwrap_or_default();
+        let modified =
+            UNIX_EPOCH + Duration::from_secs(modified) + Duration::from_nanos(nanoseconds.unsigned_abs());
+        // A time to come says nothing.
+        modified.elapsed().is_ok_and(|age| age < patience)
     }
 }
 

@@ -148,6 +148,22 @@ fn a_file_is_not_read_while_it_is_being_written() {
 }
 
 #[test]
+fn a_file_that_was_emptied_keeps_its_objects_for_a_while() {
+    let fill = |path: &Path| fs::write(path.join("a.yaml"), service("a", 1)).unwrap();
+    let mut watched = Watched::new(fill);
+    watched.check(&["default/a 10.96.0.1", "synced"]);
+    // Closed at once, so nobody seems to be writing.
+    File::create(watched.path.join("a.yaml")).unwrap();
+    watched.write("b.yaml", &service("b", 2));
+    watched.check(&["default/b 10.96.0.2"]);
+    watched.check_silence();
+    watched.write("a.yaml", &service("a", 2));
+    watched.check(&["default/a 10.96.0.2"]);
+    File::create(watched.path.join("a.yaml")).unwrap();
+    watched.check(&["no Service default/a"]);
+}
+
+#[test]
 fn a_file_that_stays_open_is_read_after_a_while() {
     let mut watched = Watched::new(|_| ());
     watched.check(&["synced"]);
