@@ -17,7 +17,7 @@ const SERVICES: usize = 65_536;
 const SERVICE_IDS: usize = 16_384;
 const SLOTS: usize = 524_288;
 const BACKENDS: usize = 262_144;
-const FLOWS: usize = 524_288;
+const FLOWS: usize = 1_048_577;
 const NODE_ADDRS: usize = 4_096;
 const DEVICES: usize = 16_384;
 

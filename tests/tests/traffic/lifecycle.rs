@@ -144,7 +144,7 @@ fn connections_survive_a_flood_of_other_flows() {
     world.agent.command(&world.topology.node1, &["cleanup"]).unwrap();
     world
         .agent
-        .start(&world.topology.node1, &["--max-flows", "2048"])
+        .start(&world.topology.node1, &["--max-flows", "1024"])
         .unwrap();
     for family in Family::BOTH {
         on(&world.topology.client, || {
