@@ -14,7 +14,7 @@ pub struct Backend<A> {
     pub port: Port,
     /// Raised each time that the row is given to another endpoint, or its address and port to another pod.
     pub epoch: u16,
-    /// The service port that it belongs to, or has belonged to when the row is free.
+    /// The service port that it belongs to; 0 in a free row, which so matches no flow.
     pub service: u32,
     /// [`BackendState`].
     pub state: u8,
