@@ -28,7 +28,7 @@ pub fn backend<F: Wire, C: Ctx<F>>(
     packet: &Headers<F>,
     front_end: &ServiceValue,
 ) -> Result<Choice<F>, Stop> {
-    let hash = hash::of_flow::<F>(cx.settings().hash_seed, &packet.key);
+    let hash = packet.hash(cx.settings().hash_seed);
     if let Some(choice) = pick::<F, C>(cx, front_end, hash)? {
         return Ok(choice);
     }

@@ -3,10 +3,6 @@
 //!
 //! The mixing steps are those of `MurmurHash3` (x86, 32 bit).
 
-use lb_common::FlowKey;
-
-use crate::wire::Wire;
-
 /// Mixes one word in.
 #[inline(always)]
 pub const fn mix(hash: u32, word: u32) -> u32 {
@@ -28,14 +24,6 @@ pub const fn finish(hash: u32) -> u32 {
     hash ^ (hash >> 16)
 }
 
-/// The hash of a packet's addresses, ports and protocol.
-#[inline(always)]
-pub fn of_flow<F: Wire>(seed: u32, key: &FlowKey<F::Addr>) -> u32 {
-    let ports = u32::from(key.src_port.word()) << 16 | u32::from(key.dst_port.word());
-    let hash = F::mix(F::mix(seed, key.src), key.dst);
-    finish(mix(mix(hash, ports), u32::from(key.protocol)))
-}
-
 /// A number below `count`, evenly spread over the values of `hash`; 0 when `count` is 0.
 #[inline(always)]
 pub const fn below(hash: u32, count: u32) -> u32 {
@@ -44,32 +32,7 @@ pub const fn below(hash: u32, count: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::{Ip4, Port, V4, protocol};
-
     use super::*;
-
-    #[test]
-    fn clients_that_differ_in_the_port_alone_spread_evenly() {
-        const BACKENDS: u32 = 7;
-        const FLOWS: u16 = 28_000;
-        let mut shares = [0u32; BACKENDS as usize];
-        for port in 0..FLOWS {
-            let key = FlowKey {
-                src: Ip4::new([10, 0, 0, 1]),
-                dst: Ip4::new([10, 96, 0, 1]),
-                src_port: Port::new(32768 + port),
-                dst_port: Port::new(80),
-                protocol: protocol::TCP,
-                stage: 1,
-                pad: [0; 2],
-            };
-            shares[below(of_flow::<V4>(0, &key), BACKENDS) as usize] += 1;
-        }
-        // Mean 4000, standard deviation 58.6: five of them.
-        for share in shares {
-            assert!((3707..=4293).contains(&share), "{shares:?}");
-        }
-    }
 
     #[test]
     fn below_stays_below() {

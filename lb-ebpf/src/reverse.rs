@@ -77,7 +77,7 @@ pub fn insert<F: Wire, C: Ctx<F>>(
         Err(InsertError::Full) => return Err(Stop::Drop(DropReason::FlowTableFull)),
         Err(InsertError::Exists) => {}
     }
-    let mut hash = hash::of_flow::<F>(cx.settings().hash_seed, &packet.key);
+    let mut hash = packet.hash(cx.settings().hash_seed);
     for _attempt in 0..OTHER_PORTS {
         hash = hash::finish(hash::mix(hash, 1));
         at.dst_port = port_from(hash);
