@@ -1,5 +1,6 @@
 //! How many jiffies the kernel counts in a second: measured, because no kernel tells.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
@@ -7,32 +8,53 @@ use lb_common::layout::program;
 
 use super::DataplaneError;
 
-/// Two readings must be so far apart that one jiffy more or less cannot make one rate look like another.
-const APART: Duration = Duration::from_millis(60);
+/// Two readings must be so far apart that some hundred microseconds more or less cannot make one rate look like another.
+const APART: Duration = Duration::from_millis(20);
+/// A jiffy of the slowest usual clock, and half of one more.
+const LONGEST_JIFFY: Duration = Duration::from_millis(15);
 /// What kernels are configured with (`CONFIG_HZ`).
 const RATES: [u32; 4] = [100, 250, 300, 1000];
 
 /// A first reading of the kernel's clock.
 #[derive(Clone, Copy, Debug)]
-pub struct FirstReading {
+pub struct FirstReading(Reading);
+
+/// The clock, and when it was seen to tick.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
     jiffies: u32,
     at: Instant,
 }
 
 impl FirstReading {
-    /// Reads the clock by running [`program::JIFFIES`].
+    /// Reads the clock by running [`program::JIFFIES`], until it ticks: a few milliseconds.
     pub fn take(clock: &SchedClassifier) -> Result<Self, DataplaneError> {
-        Ok(Self {
-            jiffies: jiffies(clock)?,
-            at: Instant::now(),
-        })
+        next_tick(clock).map(Self)
     }
 
     /// Reads the clock again, when it is time for that, and gives jiffies per second.
     pub async fn rate(self, clock: &SchedClassifier) -> Result<u32, DataplaneError> {
-        tokio::time::sleep(APART.saturating_sub(self.at.elapsed())).await;
-        let ticks = jiffies(clock)?.wrapping_sub(self.jiffies) & 0x7fff_ffff;
-        Ok(nearest_rate(ticks, self.at.elapsed()))
+        let Self(first) = self;
+        tokio::time::sleep(APART.saturating_sub(first.at.elapsed())).await;
+        let second = next_tick(clock)?;
+        let ticks = second.jiffies.wrapping_sub(first.jiffies) & 0x7fff_ffff;
+        Ok(nearest_rate(ticks, second.at.duration_since(first.at)))
+    }
+}
+
+/// Waits for the clock to tick; a clock that does not is read as it stands.
+fn next_tick(clock: &SchedClassifier) -> Result<Reading, DataplaneError> {
+    let begin = Instant::now();
+    let before = jiffies(clock)?;
+    loop {
+        let now = Reading {
+            jiffies: jiffies(clock)?,
+            at: Instant::now(),
+        };
+        if now.jiffies != before || begin.elapsed() > LONGEST_JIFFY {
+            return Ok(now);
+        }
+        thread::sleep(Duration::from_micros(50));
     }
 }
 
@@ -73,26 +95,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_jiffy_more_or_less_makes_no_other_rate() {
-        let cases = [
-            (5, 100),
-            (6, 100),
-            (7, 100),
-            (14, 250),
-            (15, 250),
-            (16, 250),
-            (17, 300),
-            (18, 300),
-            (19, 300),
-        ];
-        for (ticks, rate) in cases {
-            assert_eq!(
-                nearest_rate(ticks, Duration::from_millis(60)),
-                rate,
-                "{ticks} ticks"
-            );
+    fn some_hundred_microseconds_make_no_other_rate() {
+        for rate in RATES {
+            let ticks = rate / 50 + 1;
+            let exact = Duration::from_secs(1) * ticks / rate;
+            for late in [0, 500] {
+                let late = Duration::from_micros(late);
+                assert_eq!(nearest_rate(ticks, exact + late), rate, "late by {late:?}");
+                assert_eq!(nearest_rate(ticks, exact - late), rate, "early by {late:?}");
+            }
         }
-        assert_eq!(nearest_rate(60, Duration::from_millis(60)), 1000);
     }
 
     #[test]
