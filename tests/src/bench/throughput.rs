@@ -2,10 +2,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use serde::Serialize;
 
 use super::median;
@@ -24,8 +26,11 @@ const BULK: Port = Port {
 };
 /// The pod that receives: one of node 1, so that the path is as short as it can be.
 const RECEIVER: usize = 0;
-const ROUNDS: usize = 11;
-const ROUND: Duration = Duration::from_millis(400);
+/// A multiple of the ways that are measured.
+const ROUNDS: usize = 15;
+const ROUND: Duration = Duration::from_millis(500);
+const SENDER: usize = 0;
+const RECEIVER_PROCESSOR: usize = 1;
 const CHUNK: usize = 128 * 1024;
 
 /// Medians of one family, in gigabits per second.
@@ -65,11 +70,14 @@ fn measure_family(plain: &Topology, sluice: &Topology, family: Family) -> Result
     let vip = SocketAddr::new(OTHER_VIP.of(family), BULK.port);
     let ways = [(plain, pod), (sluice, pod), (sluice, vip)];
     let mut rounds = Vec::new();
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let mut measured = [0.0; 3];
-        for ((topology, to), measured) in ways.iter().zip(&mut measured) {
+        // Each way comes first, second and last equally often, because the machine's pace drifts within a round, too.
+        for place in 0..ways.len() {
+            let way = (round + place) % ways.len();
+            let (topology, to) = ways[way];
             let receiver = topology.web.get(RECEIVER).context("no receiver")?;
-            *measured = send(&topology.client, receiver, *to)?;
+            measured[way] = send(&topology.client, receiver, to)?;
         }
         rounds.push(measured);
     }
@@ -87,6 +95,7 @@ fn measure_family(plain: &Topology, sluice: &Topology, family: Family) -> Result
 fn send(from: &Host, receiver: &Host, to: SocketAddr) -> Result<f64> {
     let arriving = receive_once(receiver)?;
     from.netns.run(|| {
+        stay_on_processor(SENDER)?;
         let mut stream = socket::tcp(to, None)?;
         let chunk = vec![0x5a; CHUNK];
         let begin = Instant::now();
@@ -98,12 +107,23 @@ fn send(from: &Host, receiver: &Host, to: SocketAddr) -> Result<f64> {
     arriving.join().map_err(|_| anyhow!("the receiver panicked"))?
 }
 
+/// Where the scheduler puts the two ends would decide the figure otherwise. A machine with one processor has no choice.
+fn stay_on_processor(number: usize) -> Result<()> {
+    let mut processors = CpuSet::new();
+    if number < thread::available_parallelism()?.get() {
+        processors.set(number)?;
+        sched_setaffinity(Pid::from_raw(0), &processors).context("cannot stay on one processor")?;
+    }
+    Ok(())
+}
+
 /// Takes one connection until its end; gigabits per second from the first byte on.
 fn receive_once(host: &Host) -> Result<JoinHandle<Result<f64>>> {
     let listener = host
         .netns
         .run(|| Ok(TcpListener::bind((Ipv6Addr::UNSPECIFIED, BULK.target))?))?;
     host.netns.spawn(move || {
+        stay_on_processor(RECEIVER_PROCESSOR)?;
         let (mut stream, _) = listener.accept()?;
         let mut buffer = vec![0; CHUNK];
         let mut bytes = stream.read(&mut buffer)?;
