@@ -277,6 +277,42 @@ fn cleanup_leaves_nothing_and_can_be_repeated() {
 }
 
 #[test]
+fn one_agent_at_a_time_works_on_a_pin_root() {
+    need_root!();
+    let node = Node::new();
+    let mut agent = Agent::new().unwrap();
+    node.start(&mut agent);
+    let refused = |arguments: &[&str]| {
+        let error = agent.command(&node.host, arguments).unwrap_err();
+        format!("{error:#}")
+    };
+    let folder = agent.manifests().folder().display().to_string();
+    let second = [
+        &["run", "--node-name", "node", "--manifests", &folder],
+        &SMALL[..],
+    ]
+    .concat();
+    for arguments in [&second[..], &["cleanup"]] {
+        let text = refused(arguments);
+        assert!(
+            text.contains("another lb-agent runs on") && text.contains("(pid "),
+            "{text}"
+        );
+    }
+    assert_eq!(
+        node.chain(TcAttachType::Ingress),
+        ["lb_pre"],
+        "the first one works on"
+    );
+
+    agent.kill().unwrap();
+    node.start(&mut agent);
+    agent.kill().unwrap();
+    agent.command(&node.host, &["cleanup"]).unwrap();
+    assert!(node.chain(TcAttachType::Ingress).is_empty());
+}
+
+#[test]
 fn node_ports_are_reserved_beside_the_ports_of_others() {
     need_root!();
     const SYSCTL: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";

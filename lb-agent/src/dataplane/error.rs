@@ -65,6 +65,16 @@ pub enum DataplaneError {
         #[source]
         source: io::Error,
     },
+    /// Somebody else works on these pins.
+    #[error(
+        "another lb-agent runs on {root} (pid {holder}). Stop it first; an agent in another network namespace needs another --pin-root", root = root.display()
+    )]
+    Locked {
+        /// The pin root.
+        root: PathBuf,
+        /// Its process id, if known.
+        holder: String,
+    },
     /// A pinned map was made with another size.
     #[error(
         "pinned map {map} ({path}) holds {pinned} rows, but {flag} asks for {wanted}. Start with the {flag} that it was \

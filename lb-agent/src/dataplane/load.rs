@@ -40,7 +40,7 @@ pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Programs, DataplaneError> {
 
 /// Creates all maps, pinned, and loads and attaches nothing: for tests of what is written into them.
 pub fn create_maps(pins: &Pins, sizes: &Sizes) -> Result<(), DataplaneError> {
-    pins.prepare()?;
+    let _lock = pins.prepare()?;
     open(pins, sizes).map(drop)
 }
 

@@ -13,9 +13,9 @@ use lb_common::layout::VERSION;
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use super::DataplaneError;
 use super::attach::Hook;
 use super::reserved::PortRange;
+use super::{DataplaneError, Lock};
 
 /// Where distributions mount bpffs.
 const SYSTEM_BPFFS: &str = "/sys/fs/bpf";
@@ -107,13 +107,27 @@ impl Pins {
             .collect()
     }
 
-    /// Makes the folders, and mounts a bpffs for them if there is none.
-    pub fn prepare(&self) -> Result<(), DataplaneError> {
+    /// The right to change what is pinned here; `None` when nothing is here, not even the pin root.
+    pub fn lock(&self) -> Result<Option<Lock>, DataplaneError> {
+        Lock::take(&self.root)
+    }
+
+    /// Makes the folders, locked against other agents, and mounts a bpffs for them if there is none.
+    pub fn prepare(&self) -> Result<Lock, DataplaneError> {
         let mounted = self.mount()?;
+        create(&self.root)?;
+        let lock = self.lock()?.ok_or_else(|| DataplaneError::Pin {
+            action: "lock",
+            path: self.root.clone(),
+            source: io::ErrorKind::NotFound.into(),
+        })?;
         for folder in [self.maps(), self.links(), self.qdiscs(), self.ports()] {
             create(&folder)?;
         }
-        if mounted { create(&self.mounted()) } else { Ok(()) }
+        if mounted {
+            create(&self.mounted())?;
+        }
+        Ok(lock)
     }
 
     /// Mounts a bpffs unless the pin root is on one already; true when it did.
@@ -148,7 +162,7 @@ impl Pins {
 
     /// Removes every pin, and the bpffs if we mounted it; links that nobody else holds are detached by that.
     /// Says what it removed.
-    pub fn remove(&self) -> Result<Vec<String>, DataplaneError> {
+    pub fn remove(&self, lock: Option<Lock>) -> Result<Vec<String>, DataplaneError> {
         let mut removed = Vec::new();
         for folder in [self.links(), self.maps()] {
             for name in names(&folder) {
@@ -173,6 +187,8 @@ impl Pins {
         ] {
             remove_folder(&folder)?;
         }
+        // What is open cannot be unmounted.
+        drop(lock);
         if is_mount_point(&self.root) {
             if mounted {
                 removed.push(unmount(&self.root)?);
