@@ -146,6 +146,7 @@ impl Runtime {
         let start = Instant::now();
         dataplane::preflight()?;
         let lock = options.pins.prepare()?;
+        options.pins.check_layouts()?;
         let mut programs = dataplane::load(&options.pins, &options.sizes)?;
         let clock = FirstReading::take(programs.get(program::JIFFIES)?)?;
         let store = KernelStore::open(&options.pins, Access::ReadWrite)?;

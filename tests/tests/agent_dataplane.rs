@@ -362,6 +362,26 @@ fn maps_of_another_size_are_refused_with_the_flag_named() {
 }
 
 #[test]
+fn programs_of_another_map_layout_are_refused() {
+    need_root!();
+    let node = Node::new();
+    let mut agent = Agent::new().unwrap();
+    node.start(&mut agent);
+    agent.stop().unwrap();
+    let other = agent.pin_root().join("v0/links");
+    std::fs::create_dir_all(&other).unwrap();
+    node.start(&mut agent);
+    agent.stop().unwrap();
+    // A folder in the place of a link: bpffs has no plain files.
+    std::fs::create_dir(other.join("2-ingress")).unwrap();
+    let text = format!("{:#}", agent.start(&node.host, &SMALL).unwrap_err());
+    assert!(
+        text.contains("map layout v0") && text.contains("lb-agent cleanup"),
+        "{text}"
+    );
+}
+
+#[test]
 fn rows_are_written_read_and_removed_in_the_kernel() {
     need_root!();
     let folder = Folder::new("store").unwrap();

@@ -75,6 +75,17 @@ pub enum DataplaneError {
         /// Its process id, if known.
         holder: String,
     },
+    /// Another version's programs are still attached.
+    #[error(
+        "programs of map layout {layout} are attached ({folder}), and this lb-agent has another one; they must not meet on \
+         a device. Run `lb-agent cleanup` of the version that attached them (this ends every flow)", folder = folder.display()
+    )]
+    OtherLayout {
+        /// The layout.
+        layout: String,
+        /// Its folder.
+        folder: PathBuf,
+    },
     /// A pinned map was made with another size.
     #[error(
         "pinned map {map} ({path}) holds {pinned} rows, but {flag} asks for {wanted}. Start with the {flag} that it was \
