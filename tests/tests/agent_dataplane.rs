@@ -7,6 +7,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -357,6 +358,34 @@ fn maps_of_another_size_are_refused_with_the_flag_named() {
     let text = format!("{error:#}");
     assert!(
         text.contains("lb_flows4") && text.contains("--max-flows") && text.contains("cleanup"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_map_that_cannot_be_mapped_into_memory_is_refused() {
+    need_root!();
+    let node = Node::new();
+    let mut agent = Agent::new().unwrap();
+    node.start(&mut agent);
+    agent.stop().unwrap();
+    let pin = Pins::new(agent.pin_root()).map(map::SLOTS4);
+    std::fs::remove_file(&pin).unwrap();
+    let same_but_for_flags = format!(
+        "type array key 4 value {} entries {} name {}",
+        size_of::<Slot>(),
+        Sizes::default().slots,
+        map::SLOTS4
+    );
+    let created = Command::new("bpftool")
+        .args(["map", "create"])
+        .arg(&pin)
+        .args(same_but_for_flags.split(' '))
+        .status();
+    assert!(created.unwrap().success());
+    let text = format!("{:#}", agent.start(&node.host, &SMALL).unwrap_err());
+    assert!(
+        text.contains("flags 0x0)") && text.contains("flags 0x400)") && text.contains("cleanup"),
         "{text}"
     );
 }

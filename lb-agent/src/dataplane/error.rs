@@ -103,7 +103,7 @@ pub enum DataplaneError {
         /// The flag that decides the size.
         flag: &'static str,
     },
-    /// A pinned map has rows of another shape.
+    /// A pinned map has rows of another shape, or is of another kind.
     #[error(
         "pinned map {map} ({path}) has {pinned}, but this version wants {wanted}. It was made by another build: remove \
          the old maps (`lb-agent cleanup`; this ends every flow)", path = path.display()
@@ -113,7 +113,7 @@ pub enum DataplaneError {
         map: &'static str,
         /// Its pin.
         path: PathBuf,
-        /// Its type and row sizes.
+        /// Its row sizes, type and flags.
         pinned: String,
         /// What this version makes.
         wanted: String,

@@ -79,6 +79,7 @@ struct Shape {
     kind: u32,
     key: u32,
     value: u32,
+    flags: u32,
 }
 
 /// Every map of the object, with its size as the flags want it.
@@ -104,6 +105,7 @@ fn wanted(object: &[u8], sizes: &Sizes) -> Result<Vec<Wanted>, DataplaneError> {
                 kind: definition.map_type(),
                 key: definition.key_size(),
                 value: definition.value_size(),
+                flags: definition.map_flags(),
             };
             Ok(Wanted { size, shape })
         })
@@ -130,6 +132,7 @@ fn compare(pins: &Pins, wanted: &Wanted) -> Result<(), DataplaneError> {
         kind,
         key: info.key_size(),
         value: info.value_size(),
+        flags: info.map_flags(),
     };
     if pinned != *shape {
         return Err(DataplaneError::Reshaped {
@@ -211,7 +214,15 @@ fn program_error(name: &'static str, error: ProgramError) -> DataplaneError {
 
 impl std::fmt::Display for Shape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { kind, key, value } = self;
-        write!(f, "keys of {key} and values of {value} bytes (map type {kind})")
+        let Self {
+            kind,
+            key,
+            value,
+            flags,
+        } = self;
+        write!(
+            f,
+            "keys of {key} and values of {value} bytes (map type {kind}, flags {flags:#x})"
+        )
     }
 }
