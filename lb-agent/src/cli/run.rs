@@ -122,3 +122,25 @@ fn at_least_one() -> clap::builder::RangedI64ValueParser<u32> {
 fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use lb_common::layout::map;
+
+    use crate::cli::Cli;
+    use crate::store::size_flag;
+
+    #[test]
+    fn flags_that_messages_name_are_flags_of_run() {
+        let cli = Cli::command();
+        let run = cli.find_subcommand("run").unwrap();
+        for flag in map::ALL.into_iter().filter_map(size_flag) {
+            assert!(
+                run.get_arguments()
+                    .any(|argument| argument.get_long() == flag.strip_prefix("--")),
+                "{flag}"
+            );
+        }
+    }
+}

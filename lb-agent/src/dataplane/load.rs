@@ -6,14 +6,11 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::layout::{map, program};
 use tracing::debug;
 
-use super::sizes::Size;
+use super::sizes::{NO_FLAG, Size};
 use super::{DataplaneError, Pins, Sizes, verifier};
 
 /// The object as `cargo xtask build` made it; empty when the agent was built without.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice.o"));
-
-/// The flag for maps whose size no flag decides.
-const NO_FLAG: &str = "the object";
 
 /// The programs that are attached to devices, and the clock.
 #[derive(Debug)]
@@ -96,11 +93,7 @@ fn wanted(object: &[u8], sizes: &Sizes) -> Result<Vec<Wanted>, DataplaneError> {
                 .iter()
                 .find(|size| size.map == name)
                 .copied()
-                .unwrap_or(Size {
-                    map: name,
-                    rows: definition.max_entries(),
-                    flag: NO_FLAG,
-                });
+                .unwrap_or(Size::new(name, definition.max_entries(), NO_FLAG));
             let shape = Shape {
                 kind: definition.map_type(),
                 key: definition.key_size(),

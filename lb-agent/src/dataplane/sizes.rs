@@ -2,6 +2,8 @@
 
 use lb_common::layout::map;
 
+use crate::store::size_flag;
+
 /// What the flags say about sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -18,6 +20,9 @@ pub struct Sizes {
     /// Whether IPv6 is on.
     pub ipv6: bool,
 }
+
+/// In the place of a flag, for maps whose size no flag decides.
+pub(super) const NO_FLAG: &str = "the object";
 
 /// Front ends that there is room for, per service port and family: ClusterIP, NodePort, and a few VIPs.
 const FRONT_ENDS_PER_SERVICE: u32 = 4;
@@ -50,6 +55,14 @@ pub(super) struct Size {
     pub(super) flag: &'static str,
 }
 
+impl Size {
+    /// The size of a map, which `otherwise` decides if no flag for sizes does.
+    pub(super) fn new(map: &'static str, rows: u32, otherwise: &'static str) -> Self {
+        let flag = size_flag(map).unwrap_or(otherwise);
+        Self { map, rows, flag }
+    }
+}
+
 impl Sizes {
     /// Every map whose size is decided by a flag; the others have the size that the object gives them.
     pub(super) fn by_map(&self) -> Vec<Size> {
@@ -60,17 +73,9 @@ impl Sizes {
             .saturating_mul(ENTRIES_PER_FLOW)
             .saturating_add(ENTRIES_OVER);
         let mut sizes = vec![
-            Size {
-                map: map::NAMES,
-                rows: self.services,
-                flag: "--max-services",
-            },
+            Size::new(map::NAMES, self.services, NO_FLAG),
             // Indexed by service id, and 0 is nobody's.
-            Size {
-                map: map::STATS,
-                rows: ids,
-                flag: "--max-services",
-            },
+            Size::new(map::STATS, ids, NO_FLAG),
         ];
         let families = [
             (
@@ -98,15 +103,15 @@ impl Sizes {
         ];
         for (on, switch, [services, filter, slots, backends, flows]) in families {
             let rows = [
-                (services, front_ends, "--max-services"),
-                (filter, lb_common::filter::ROWS, switch),
-                (slots, self.slots, "--max-slots"),
-                (backends, self.backends, "--max-backends"),
-                (flows, flow_entries, "--max-flows"),
+                (services, front_ends),
+                (filter, lb_common::filter::ROWS),
+                (slots, self.slots),
+                (backends, self.backends),
+                (flows, flow_entries),
             ];
-            sizes.extend(rows.map(|(map, rows, flag)| {
+            sizes.extend(rows.map(|(map, rows)| {
                 if on {
-                    Size { map, rows, flag }
+                    Size::new(map, rows, switch)
                 } else {
                     Size {
                         map,

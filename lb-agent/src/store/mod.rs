@@ -16,10 +16,13 @@ use lb_common::{
 
 mod error;
 mod fake;
+mod flag;
 mod rows;
 
 pub use error::StoreError;
 pub use fake::FakeStore;
+pub(crate) use flag::remedy;
+pub use flag::size_flag;
 pub use rows::Rows;
 
 /// How the kernel keeps a table's rows.

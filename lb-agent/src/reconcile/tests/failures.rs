@@ -80,8 +80,8 @@ fn check_full<T: Table>(rows: usize, warnings: &[&str]) {
 
 #[test]
 fn no_row_of_services_is_left() {
-    let text = "Service default/second: port a/tcp: map lb_services4 is full (2 rows); raise its size by the flag for \
-                it; its last good state stays";
+    let text = "Service default/second: port a/tcp: map lb_services4 is full (2 rows); raise --max-services; \
+                its last good state stays";
     let other = text.replace("a/tcp", "b/udp");
     check_full::<Services<V4>>(2, &[text, &other]);
 }
