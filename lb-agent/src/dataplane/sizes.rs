@@ -87,6 +87,7 @@ impl Sizes {
                     map::SLOTS4,
                     map::BACKENDS4,
                     map::FLOWS4,
+                    map::NODE_ADDRS4,
                 ],
             ),
             (
@@ -98,10 +99,20 @@ impl Sizes {
                     map::SLOTS6,
                     map::BACKENDS6,
                     map::FLOWS6,
+                    map::NODE_ADDRS6,
                 ],
             ),
         ];
-        for (on, switch, [services, filter, slots, backends, flows]) in families {
+        for (on, switch, maps) in families {
+            if !on {
+                sizes.extend(maps.map(|map| Size {
+                    map,
+                    rows: 1,
+                    flag: switch,
+                }));
+                continue;
+            }
+            let [services, filter, slots, backends, flows, _as_in_the_object] = maps;
             let rows = [
                 (services, front_ends),
                 (filter, lb_common::filter::ROWS),
@@ -109,17 +120,7 @@ impl Sizes {
                 (backends, self.backends),
                 (flows, flow_entries),
             ];
-            sizes.extend(rows.map(|(map, rows)| {
-                if on {
-                    Size::new(map, rows, switch)
-                } else {
-                    Size {
-                        map,
-                        rows: 1,
-                        flag: switch,
-                    }
-                }
-            }));
+            sizes.extend(rows.map(|(map, rows)| Size::new(map, rows, switch)));
         }
         sizes
     }
@@ -144,6 +145,8 @@ mod tests {
         };
         assert_eq!(rows(map::FLOWS4), Some((1_048_577, "--max-flows")));
         assert_eq!(rows(map::FLOWS6), Some((1, "--ipv6")));
+        assert_eq!(rows(map::NODE_ADDRS6), Some((1, "--ipv6")));
+        assert_eq!(rows(map::NODE_ADDRS4), None);
         assert_eq!(rows(map::SERVICES4), Some((65_536, "--max-services")));
         assert_eq!(rows(map::STATS), Some((16_385, "--max-services")));
     }
