@@ -305,7 +305,7 @@ impl Runtime {
 
     /// Asks for programs at every device that is there now.
     fn attach(&self) {
-        self.attacher.sync(self.host.targets());
+        self.attacher.sync(self.host.attach_points());
     }
 
     /// Draws the conclusions from a pass over the programs.

@@ -18,7 +18,7 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use lb_agent::dataplane::{Access, KernelStore, Pins, Sizes, create_maps};
-use lb_agent::store::{Devices, MapStore as _, Names, Slots, StoreError};
+use lb_agent::store::{DevicesTable, MapStore as _, Names, Slots, StoreError};
 use lb_common::layout::map;
 use lb_common::{Device, ServiceName, ServiceStats, Slot, V4};
 use lb_tests::agent::Agent;
@@ -31,6 +31,7 @@ use lb_tests::topology::Host;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Small maps, for a quick start.
 const SMALL: [&str; 2] = ["--max-flows", "1024"];
+const RESERVED_PORTS: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
 /// A node with one device to a peer.
 struct Node {
@@ -316,10 +317,9 @@ fn one_agent_at_a_time_works_on_a_pin_root() {
 #[test]
 fn node_ports_are_reserved_beside_the_ports_of_others() {
     need_root!();
-    const SYSCTL: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
     let node = Node::new();
     let reserved = || {
-        let read = || Ok(std::fs::read_to_string(SYSCTL)?);
+        let read = || Ok(std::fs::read_to_string(RESERVED_PORTS)?);
         node.host.netns.run(read).unwrap().trim().to_owned()
     };
     let mut agent = Agent::new().unwrap();
@@ -340,8 +340,8 @@ fn node_ports_are_reserved_beside_the_ports_of_others() {
     agent.start(&node.host, &other).unwrap();
     assert_eq!(reserved(), "8080,20000-20010,31000");
     agent.stop().unwrap();
-    let none = [&SMALL[..], &["--node-port-range", "none", "--detach-on-exit"]].concat();
-    agent.start(&node.host, &none).unwrap();
+    let no_ports = [&SMALL[..], &["--node-port-range", "none", "--detach-on-exit"]].concat();
+    agent.start(&node.host, &no_ports).unwrap();
     assert_eq!(reserved(), "8080,31000");
     agent.stop().unwrap();
     assert_eq!(reserved(), "8080,31000");
@@ -462,11 +462,11 @@ fn rows_are_written_read_and_removed_in_the_kernel() {
         route_ifindex: 7,
         ..Device::default()
     };
-    store.set::<Devices>(&7, &device).unwrap();
-    assert_eq!(store.rows::<Devices>().unwrap(), [(7, device)].into());
-    store.delete::<Devices>(&7).unwrap();
-    store.delete::<Devices>(&7).unwrap();
-    assert!(store.rows::<Devices>().unwrap().is_empty());
+    store.set::<DevicesTable>(&7, &device).unwrap();
+    assert_eq!(store.rows::<DevicesTable>().unwrap(), [(7, device)].into());
+    store.delete::<DevicesTable>(&7).unwrap();
+    store.delete::<DevicesTable>(&7).unwrap();
+    assert!(store.rows::<DevicesTable>().unwrap().is_empty());
 
     let name = ServiceName {
         text: [0; ServiceName::LEN],

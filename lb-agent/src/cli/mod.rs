@@ -75,10 +75,10 @@ impl Cli {
             Command::Run(args) => args.execute(),
             Command::Services(args) => services::show(&args.pins()?, args.output),
             Command::Backends(args) => backends::show(&args.pins()?, args.output),
-            Command::Status(args) => runtime()?.block_on(status::show(&args.pins()?, args.output)),
+            Command::Status(args) => tokio_runtime()?.block_on(status::show(&args.pins()?, args.output)),
             Command::Cleanup(args) => {
                 log(LogFormat::Text);
-                runtime()?.block_on(cleanup::cleanup(&args.pins()?))
+                tokio_runtime()?.block_on(cleanup::cleanup(&args.pins()?))
             }
         }
     }
@@ -106,7 +106,7 @@ impl ShowArgs {
 }
 
 /// One thread is enough: everything waits for the kernel, and one writer writes.
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+fn tokio_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{LogFormat, PinArgs, log, runtime};
+use super::{LogFormat, PinArgs, log, tokio_runtime};
 use crate::dataplane::Sizes;
 use crate::dataplane::devices::Patterns;
 use crate::dataplane::reserved::{PortRange, PortRangeError};
@@ -111,7 +111,7 @@ impl RunArgs {
             hash_seed: self.hash_seed,
             detach_on_exit: self.detach_on_exit,
         };
-        runtime()?.block_on(run(options))
+        tokio_runtime()?.block_on(run(options))
     }
 }
 
