@@ -2,16 +2,26 @@
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::TcAttachOptions;
-use aya::programs::{LinkOrder, SchedClassifier};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
 use aya::sys::SyscallError;
-use aya::util::KernelVersion;
 
 use super::{AttachError, AttachPoint, Hook, Outcome};
 use crate::dataplane::Pins;
 
-/// Whether the kernel has TCX: 6.6 and later.
+/// The index of the loopback device, in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// Whether the kernel has TCX. Asked of the kernel itself, because its version does not tell: distributions take
+/// features back to older kernels, and TCX can be left out of newer ones (`CONFIG_NET_XGRESS`).
 pub(super) fn supported() -> bool {
-    KernelVersion::current().is_ok_and(|version| version.code() >= KernelVersion::new(6, 6, 0).code())
+    // Asking changes nothing. What the kernel does not know is an invalid argument; other errors come up again, and
+    // are told, when programs are attached.
+    let answer = AttachPoint::of(LOOPBACK).and_then(|loopback| chain(&loopback, Hook::Ingress));
+    !matches!(
+        answer,
+        Err(AttachError::Program(ProgramError::SyscallError(SyscallError { io_error, .. })))
+            if io_error.raw_os_error() == Some(libc::EINVAL)
+    )
 }
 
 /// Brings one hook into order: a link of ours is there, in its place, and holds the program of this run.
