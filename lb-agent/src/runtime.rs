@@ -23,7 +23,7 @@ use crate::dataplane::attach::{self, Attacher, Hook, Worker};
 use crate::dataplane::clock::FirstReading;
 use crate::dataplane::devices::{Changes, Devices, Host, Patterns};
 use crate::dataplane::reserved::{PortRange, reserve};
-use crate::dataplane::{self, Access, KernelStore, Pins, Sizes};
+use crate::dataplane::{self, Access, KernelStore, Lock, Pins, Sizes};
 use crate::reconcile::{Config, Pipe};
 use crate::source::{ManifestSource, SourceEvent};
 use crate::store::{MapStore as _, SettingsTable};
@@ -100,6 +100,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 struct Runtime {
     pipe: Pipe,
     pins: Pins,
+    /// Keeps other agents away.
+    _lock: Lock,
     reserved_ports: Option<PortRange>,
     /// The NodePorts for which ports were reserved last.
     node_ports: Option<(u16, u16)>,
@@ -143,7 +145,8 @@ impl Runtime {
     async fn start(options: &Options) -> anyhow::Result<Self> {
         let start = Instant::now();
         dataplane::preflight()?;
-        options.pins.prepare()?;
+        let lock = options.pins.prepare()?;
+        options.pins.check_layouts()?;
         let mut programs = dataplane::load(&options.pins, &options.sizes)?;
         let clock = FirstReading::take(programs.get(program::JIFFIES)?)?;
         let store = KernelStore::open(&options.pins, Access::ReadWrite)?;
@@ -174,6 +177,7 @@ impl Runtime {
         let mut runtime = Self {
             pipe,
             pins: options.pins.clone(),
+            _lock: lock,
             reserved_ports: options.reserved_ports,
             node_ports: None,
             reserve_failed: false,
@@ -301,7 +305,7 @@ impl Runtime {
 
     /// Asks for programs at every device that is there now.
     fn attach(&self) {
-        self.attacher.sync(self.host.targets());
+        self.attacher.sync(self.host.attach_points());
     }
 
     /// Draws the conclusions from a pass over the programs.

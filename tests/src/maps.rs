@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
-use lb_agent::store::{FamilyMaps, Table};
+use lb_agent::store::{FamilyTables, Table};
 use lb_common::addr::Address as _;
 use lb_common::layout::{self, map};
 use lb_common::{Counter, DropReason, Port, ServiceKey, V4, V6, protocol};
@@ -95,7 +95,7 @@ impl Maps {
         )
     }
 
-    fn eligible_of<F: FamilyMaps>(
+    fn eligible_of<F: FamilyTables>(
         &self,
         ip: F::Addr,
         port: u16,
@@ -116,7 +116,7 @@ impl Maps {
         eligible.collect::<Result<_>>().map(Some)
     }
 
-    fn has_flow_of<F: FamilyMaps>(&self, source: F::Addr) -> Result<bool> {
+    fn has_flow_of<F: FamilyTables>(&self, source: F::Addr) -> Result<bool> {
         Ok(self.keys::<F::Flows>()?.iter().any(|key| key.src == source))
     }
 

@@ -7,6 +7,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use lb_agent::dataplane::{Access, KernelStore, Pins, Sizes, create_maps};
-use lb_agent::store::{Devices, MapStore as _, Names, Slots, StoreError};
+use lb_agent::store::{DevicesTable, MapStore as _, Names, Slots, StoreError};
 use lb_common::layout::map;
 use lb_common::{Device, ServiceName, ServiceStats, Slot, V4};
 use lb_tests::agent::Agent;
@@ -30,6 +31,7 @@ use lb_tests::topology::Host;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Small maps, for a quick start.
 const SMALL: [&str; 2] = ["--max-flows", "1024"];
+const RESERVED_PORTS: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
 /// A node with one device to a peer.
 struct Node {
@@ -277,12 +279,47 @@ fn cleanup_leaves_nothing_and_can_be_repeated() {
 }
 
 #[test]
+fn one_agent_at_a_time_works_on_a_pin_root() {
+    need_root!();
+    let node = Node::new();
+    let mut agent = Agent::new().unwrap();
+    node.start(&mut agent);
+    let refused = |arguments: &[&str]| {
+        let error = agent.command(&node.host, arguments).unwrap_err();
+        format!("{error:#}")
+    };
+    let folder = agent.manifests().folder().display().to_string();
+    let second = [
+        &["run", "--node-name", "node", "--manifests", &folder],
+        &SMALL[..],
+    ]
+    .concat();
+    for arguments in [&second[..], &["cleanup"]] {
+        let text = refused(arguments);
+        assert!(
+            text.contains("another lb-agent runs on") && text.contains("(pid "),
+            "{text}"
+        );
+    }
+    assert_eq!(
+        node.chain(TcAttachType::Ingress),
+        ["lb_pre"],
+        "the first one works on"
+    );
+
+    agent.kill().unwrap();
+    node.start(&mut agent);
+    agent.kill().unwrap();
+    agent.command(&node.host, &["cleanup"]).unwrap();
+    assert!(node.chain(TcAttachType::Ingress).is_empty());
+}
+
+#[test]
 fn node_ports_are_reserved_beside_the_ports_of_others() {
     need_root!();
-    const SYSCTL: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
     let node = Node::new();
     let reserved = || {
-        let read = || Ok(std::fs::read_to_string(SYSCTL)?);
+        let read = || Ok(std::fs::read_to_string(RESERVED_PORTS)?);
         node.host.netns.run(read).unwrap().trim().to_owned()
     };
     let mut agent = Agent::new().unwrap();
@@ -303,8 +340,8 @@ fn node_ports_are_reserved_beside_the_ports_of_others() {
     agent.start(&node.host, &other).unwrap();
     assert_eq!(reserved(), "8080,20000-20010,31000");
     agent.stop().unwrap();
-    let none = [&SMALL[..], &["--node-port-range", "none", "--detach-on-exit"]].concat();
-    agent.start(&node.host, &none).unwrap();
+    let no_ports = [&SMALL[..], &["--node-port-range", "none", "--detach-on-exit"]].concat();
+    agent.start(&node.host, &no_ports).unwrap();
     assert_eq!(reserved(), "8080,31000");
     agent.stop().unwrap();
     assert_eq!(reserved(), "8080,31000");
@@ -321,6 +358,54 @@ fn maps_of_another_size_are_refused_with_the_flag_named() {
     let text = format!("{error:#}");
     assert!(
         text.contains("lb_flows4") && text.contains("--max-flows") && text.contains("cleanup"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_map_that_cannot_be_mapped_into_memory_is_refused() {
+    need_root!();
+    let node = Node::new();
+    let mut agent = Agent::new().unwrap();
+    node.start(&mut agent);
+    agent.stop().unwrap();
+    let pin = Pins::new(agent.pin_root()).map(map::SLOTS4);
+    std::fs::remove_file(&pin).unwrap();
+    let same_but_for_flags = format!(
+        "type array key 4 value {} entries {} name {}",
+        size_of::<Slot>(),
+        Sizes::default().slots,
+        map::SLOTS4
+    );
+    let created = Command::new("bpftool")
+        .args(["map", "create"])
+        .arg(&pin)
+        .args(same_but_for_flags.split(' '))
+        .status();
+    assert!(created.unwrap().success());
+    let text = format!("{:#}", agent.start(&node.host, &SMALL).unwrap_err());
+    assert!(
+        text.contains("flags 0x0)") && text.contains("flags 0x400)") && text.contains("cleanup"),
+        "{text}"
+    );
+}
+
+#[test]
+fn programs_of_another_map_layout_are_refused() {
+    need_root!();
+    let node = Node::new();
+    let mut agent = Agent::new().unwrap();
+    node.start(&mut agent);
+    agent.stop().unwrap();
+    let other = agent.pin_root().join("v0/links");
+    std::fs::create_dir_all(&other).unwrap();
+    node.start(&mut agent);
+    agent.stop().unwrap();
+    // A folder in the place of a link: bpffs has no plain files.
+    std::fs::create_dir(other.join("2-ingress")).unwrap();
+    let text = format!("{:#}", agent.start(&node.host, &SMALL).unwrap_err());
+    assert!(
+        text.contains("map layout v0") && text.contains("lb-agent cleanup"),
         "{text}"
     );
 }
@@ -377,11 +462,11 @@ fn rows_are_written_read_and_removed_in_the_kernel() {
         route_ifindex: 7,
         ..Device::default()
     };
-    store.set::<Devices>(&7, &device).unwrap();
-    assert_eq!(store.rows::<Devices>().unwrap(), [(7, device)].into());
-    store.delete::<Devices>(&7).unwrap();
-    store.delete::<Devices>(&7).unwrap();
-    assert!(store.rows::<Devices>().unwrap().is_empty());
+    store.set::<DevicesTable>(&7, &device).unwrap();
+    assert_eq!(store.rows::<DevicesTable>().unwrap(), [(7, device)].into());
+    store.delete::<DevicesTable>(&7).unwrap();
+    store.delete::<DevicesTable>(&7).unwrap();
+    assert!(store.rows::<DevicesTable>().unwrap().is_empty());
 
     let name = ServiceName {
         text: [0; ServiceName::LEN],

@@ -30,7 +30,6 @@ fn scenarios_on_maps_of_the_kernel() {
 fn kernel_store() -> (Folder, KernelStore) {
     let folder = Folder::new("maps").unwrap();
     let pins = Pins::new(folder.pins());
-    pins.prepare().unwrap();
     let sizes = Sizes {
         services: 64,
         slots: 1024,

@@ -9,6 +9,7 @@ mod services;
 mod status;
 mod view;
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -74,10 +75,10 @@ impl Cli {
             Command::Run(args) => args.execute(),
             Command::Services(args) => services::show(&args.pins()?, args.output),
             Command::Backends(args) => backends::show(&args.pins()?, args.output),
-            Command::Status(args) => runtime()?.block_on(status::show(&args.pins()?, args.output)),
+            Command::Status(args) => tokio_runtime()?.block_on(status::show(&args.pins()?, args.output)),
             Command::Cleanup(args) => {
                 log(LogFormat::Text);
-                runtime()?.block_on(cleanup::cleanup(&args.pins()?))
+                tokio_runtime()?.block_on(cleanup::cleanup(&args.pins()?))
             }
         }
     }
@@ -105,7 +106,7 @@ impl ShowArgs {
 }
 
 /// One thread is enough: everything waits for the kernel, and one writer writes.
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+fn tokio_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -113,12 +114,14 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Logs to stderr: INFO, unless `RUST_LOG` says otherwise. netlink-proto warns of notifications that nobody waits for
-/// any more when the agent ends.
+/// any more when the agent ends. Colours are for terminals.
 fn log(format: LogFormat) {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,netlink_proto=error"));
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(!plain && std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_target(false).init(),

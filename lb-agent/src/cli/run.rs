@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{LogFormat, PinArgs, log, runtime};
+use super::{LogFormat, PinArgs, log, tokio_runtime};
 use crate::dataplane::Sizes;
 use crate::dataplane::devices::Patterns;
 use crate::dataplane::reserved::{PortRange, PortRangeError};
@@ -111,7 +111,7 @@ impl RunArgs {
             hash_seed: self.hash_seed,
             detach_on_exit: self.detach_on_exit,
         };
-        runtime()?.block_on(run(options))
+        tokio_runtime()?.block_on(run(options))
     }
 }
 
@@ -121,4 +121,26 @@ fn at_least_one() -> clap::builder::RangedI64ValueParser<u32> {
 
 fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use lb_common::layout::map;
+
+    use crate::cli::Cli;
+    use crate::store::size_flag;
+
+    #[test]
+    fn flags_that_messages_name_are_flags_of_run() {
+        let cli = Cli::command();
+        let run = cli.find_subcommand("run").unwrap();
+        for flag in map::ALL.into_iter().filter_map(size_flag) {
+            assert!(
+                run.get_arguments()
+                    .any(|argument| argument.get_long() == flag.strip_prefix("--")),
+                "{flag}"
+            );
+        }
+    }
 }

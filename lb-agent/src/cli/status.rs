@@ -109,7 +109,7 @@ fn settings_view(settings: &Settings) -> SettingsView {
 async fn device_views(pins: &Pins, store: &KernelStore) -> anyhow::Result<Vec<DeviceView>> {
     let netlink = connect()?;
     let mut views = Vec::new();
-    for (ifindex, row) in store.rows::<store::Devices>()? {
+    for (ifindex, row) in store.rows::<store::DevicesTable>()? {
         let Device {
             route_ifindex: _,
             role,

@@ -8,7 +8,7 @@ use lb_common::{Backend, BackendState, Family, ServiceFlags, ServiceName, Servic
 use serde::Serialize;
 
 use crate::dataplane::{Access, KernelStore, PerCpu, Pins};
-use crate::store::{FamilyMaps, MapStore as _, Names};
+use crate::store::{FamilyTables, MapStore as _, Names};
 
 /// A service port.
 #[derive(Debug, Serialize)]
@@ -109,7 +109,7 @@ pub(super) fn backends(pins: &Pins) -> anyhow::Result<Vec<BackendView>> {
     Ok(backends)
 }
 
-fn add_family<F: FamilyMaps>(
+fn add_family<F: FamilyTables>(
     store: &KernelStore,
     services: &mut BTreeMap<u32, Service>,
 ) -> anyhow::Result<()> {
@@ -140,7 +140,7 @@ fn add_family<F: FamilyMaps>(
     Ok(())
 }
 
-fn family_backends<F: FamilyMaps>(
+fn family_backends<F: FamilyTables>(
     store: &KernelStore,
     names: &BTreeMap<u32, String>,
 ) -> anyhow::Result<Vec<BackendView>> {

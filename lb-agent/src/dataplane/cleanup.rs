@@ -8,8 +8,9 @@ use super::reserved::reserve;
 use super::{DataplaneError, Pins};
 
 /// Detaches all programs, and removes all pins and what was mounted for them. Says what it removed; nothing, the
-/// second time.
+/// second time. Refuses while an agent runs, which would put back what it misses.
 pub async fn cleanup(pins: &Pins) -> Result<Vec<String>, DataplaneError> {
+    let lock = pins.lock()?;
     let filters = remove_filters(&connect()?, pins).await;
     let mut removed = filters.map_err(|error| match error {
         AttachError::Dataplane(error) => error,
@@ -24,6 +25,6 @@ pub async fn cleanup(pins: &Pins) -> Result<Vec<String>, DataplaneError> {
         // No reason to leave the rest.
         Err(error) => warn!("{:#}", anyhow::Error::new(error)),
     }
-    removed.extend(pins.remove()?);
+    removed.extend(pins.remove(lock)?);
     Ok(removed)
 }

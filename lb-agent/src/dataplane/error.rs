@@ -65,6 +65,27 @@ pub enum DataplaneError {
         #[source]
         source: io::Error,
     },
+    /// Somebody else works on these pins.
+    #[error(
+        "another lb-agent runs on {root} (pid {holder}). Stop it first; an agent in another network namespace needs another --pin-root", root = root.display()
+    )]
+    Locked {
+        /// The pin root.
+        root: PathBuf,
+        /// Its process id, if known.
+        holder: String,
+    },
+    /// Another version's programs are still attached.
+    #[error(
+        "programs of map layout {layout} are attached ({folder}), and this lb-agent has another one; they must not meet on \
+         a device. Run `lb-agent cleanup` of the version that attached them (this ends every flow)", folder = folder.display()
+    )]
+    OtherLayout {
+        /// The layout.
+        layout: String,
+        /// Its folder.
+        folder: PathBuf,
+    },
     /// A pinned map was made with another size.
     #[error(
         "pinned map {map} ({path}) holds {pinned} rows, but {flag} asks for {wanted}. Start with the {flag} that it was \
@@ -82,7 +103,7 @@ pub enum DataplaneError {
         /// The flag that decides the size.
         flag: &'static str,
     },
-    /// A pinned map has rows of another shape.
+    /// A pinned map has rows of another shape, or is of another kind.
     #[error(
         "pinned map {map} ({path}) has {pinned}, but this version wants {wanted}. It was made by another build: remove \
          the old maps (`lb-agent cleanup`; this ends every flow)", path = path.display()
@@ -92,7 +113,7 @@ pub enum DataplaneError {
         map: &'static str,
         /// Its pin.
         path: PathBuf,
-        /// Its type and row sizes.
+        /// Its row sizes, type and flags.
         pinned: String,
         /// What this version makes.
         wanted: String,

@@ -6,14 +6,11 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::layout::{map, program};
 use tracing::debug;
 
-use super::sizes::Size;
+use super::sizes::{NO_FLAG, Size};
 use super::{DataplaneError, Pins, Sizes, verifier};
 
 /// The object as `cargo xtask build` made it; empty when the agent was built without.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice.o"));
-
-/// The flag for maps whose size no flag decides.
-const NO_FLAG: &str = "the object";
 
 /// The programs that are attached to devices, and the clock.
 #[derive(Debug)]
@@ -40,7 +37,7 @@ pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Programs, DataplaneError> {
 
 /// Creates all maps, pinned, and loads and attaches nothing: for tests of what is written into them.
 pub fn create_maps(pins: &Pins, sizes: &Sizes) -> Result<(), DataplaneError> {
-    pins.prepare()?;
+    let _lock = pins.prepare()?;
     open(pins, sizes).map(drop)
 }
 
@@ -79,6 +76,7 @@ struct Shape {
     kind: u32,
     key: u32,
     value: u32,
+    flags: u32,
 }
 
 /// Every map of the object, with its size as the flags want it.
@@ -95,15 +93,12 @@ fn wanted(object: &[u8], sizes: &Sizes) -> Result<Vec<Wanted>, DataplaneError> {
                 .iter()
                 .find(|size| size.map == name)
                 .copied()
-                .unwrap_or(Size {
-                    map: name,
-                    rows: definition.max_entries(),
-                    flag: NO_FLAG,
-                });
+                .unwrap_or(Size::new(name, definition.max_entries(), NO_FLAG));
             let shape = Shape {
                 kind: definition.map_type(),
                 key: definition.key_size(),
                 value: definition.value_size(),
+                flags: definition.map_flags(),
             };
             Ok(Wanted { size, shape })
         })
@@ -130,6 +125,7 @@ fn compare(pins: &Pins, wanted: &Wanted) -> Result<(), DataplaneError> {
         kind,
         key: info.key_size(),
         value: info.value_size(),
+        flags: info.map_flags(),
     };
     if pinned != *shape {
         return Err(DataplaneError::Reshaped {
@@ -211,7 +207,15 @@ fn program_error(name: &'static str, error: ProgramError) -> DataplaneError {
 
 impl std::fmt::Display for Shape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { kind, key, value } = self;
-        write!(f, "keys of {key} and values of {value} bytes (map type {kind})")
+        let Self {
+            kind,
+            key,
+            value,
+            flags,
+        } = self;
+        write!(
+            f,
+            "keys of {key} and values of {value} bytes (map type {kind}, flags {flags:#x})"
+        )
     }
 }

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod devices;
 mod error;
 pub mod load;
+mod lock;
 pub mod netlink;
 pub mod pins;
 mod preflight;
@@ -19,6 +20,7 @@ mod verifier;
 
 pub use error::DataplaneError;
 pub use load::{create_maps, load};
+pub use lock::Lock;
 pub use pins::Pins;
 pub use preflight::{preflight, privileges};
 pub use sizes::Sizes;

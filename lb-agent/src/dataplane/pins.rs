@@ -13,12 +13,16 @@ use lb_common::layout::VERSION;
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use super::DataplaneError;
 use super::attach::Hook;
 use super::reserved::PortRange;
+use super::{DataplaneError, Lock};
 
 /// Where distributions mount bpffs.
 const SYSTEM_BPFFS: &str = "/sys/fs/bpf";
+
+/// The folders in a layout's folder that tell of attached programs.
+const LINKS: &str = "links";
+const QDISCS: &str = "qdiscs";
 
 /// The pin folder of one data plane.
 #[derive(Clone, Debug)]
@@ -34,7 +38,7 @@ impl Pins {
     /// The pin folder under `root`; nothing is touched yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        let version = root.join(format!("v{VERSION}"));
+        let version = root.join(layout_folder(VERSION));
         Self { root, version }
     }
 
@@ -107,13 +111,41 @@ impl Pins {
             .collect()
     }
 
-    /// Makes the folders, and mounts a bpffs for them if there is none.
-    pub fn prepare(&self) -> Result<(), DataplaneError> {
+    /// The right to change what is pinned here; `None` when nothing is here, not even the pin root.
+    pub fn lock(&self) -> Result<Option<Lock>, DataplaneError> {
+        Lock::take(&self.root)
+    }
+
+    /// Refuses to go on where programs of another map layout are attached: two layouts' programs at one hook would
+    /// translate every packet twice.
+    pub fn check_layouts(&self) -> Result<(), DataplaneError> {
+        for name in names(&self.root).filter(|name| is_other_layout(name)) {
+            let folder = self.root.join(&name);
+            // Links, or the marks of clsact filters.
+            let attached = [LINKS, QDISCS].map(|kind| names(&folder.join(kind)).next().is_some());
+            if attached.contains(&true) {
+                return Err(DataplaneError::OtherLayout { layout: name, folder });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the folders, locked against other agents, and mounts a bpffs for them if there is none.
+    pub fn prepare(&self) -> Result<Lock, DataplaneError> {
         let mounted = self.mount()?;
+        create(&self.root)?;
+        let lock = self.lock()?.ok_or_else(|| DataplaneError::Pin {
+            action: "lock",
+            path: self.root.clone(),
+            source: io::ErrorKind::NotFound.into(),
+        })?;
         for folder in [self.maps(), self.links(), self.qdiscs(), self.ports()] {
             create(&folder)?;
         }
-        if mounted { create(&self.mounted()) } else { Ok(()) }
+        if mounted {
+            create(&self.mounted())?;
+        }
+        Ok(lock)
     }
 
     /// Mounts a bpffs unless the pin root is on one already; true when it did.
@@ -148,7 +180,7 @@ impl Pins {
 
     /// Removes every pin, and the bpffs if we mounted it; links that nobody else holds are detached by that.
     /// Says what it removed.
-    pub fn remove(&self) -> Result<Vec<String>, DataplaneError> {
+    pub fn remove(&self, lock: Option<Lock>) -> Result<Vec<String>, DataplaneError> {
         let mut removed = Vec::new();
         for folder in [self.links(), self.maps()] {
             for name in names(&folder) {
@@ -173,6 +205,8 @@ impl Pins {
         ] {
             remove_folder(&folder)?;
         }
+        // What is open cannot be unmounted.
+        drop(lock);
         if is_mount_point(&self.root) {
             if mounted {
                 removed.push(unmount(&self.root)?);
@@ -195,11 +229,11 @@ impl Pins {
     }
 
     fn links(&self) -> PathBuf {
-        self.version.join("links")
+        self.version.join(LINKS)
     }
 
     fn qdiscs(&self) -> PathBuf {
-        self.version.join("qdiscs")
+        self.version.join(QDISCS)
     }
 
     fn ports(&self) -> PathBuf {
@@ -209,6 +243,17 @@ impl Pins {
     fn mounted(&self) -> PathBuf {
         self.version.join("mounted")
     }
+}
+
+/// What the folder of a map layout is called.
+fn layout_folder(version: u32) -> String {
+    format!("v{version}")
+}
+
+/// Whether a folder of that name under the pin root is of another map layout than ours.
+fn is_other_layout(name: &str) -> bool {
+    let version = name.strip_prefix('v').and_then(|number| number.parse().ok());
+    version.is_some_and(|version: u32| version != VERSION)
 }
 
 fn is_bpffs(path: &Path) -> bool {
@@ -267,4 +312,18 @@ fn names(folder: &Path) -> impl Iterator<Item = String> + use<> {
         .collect();
     names.sort();
     names.into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_other_layouts_are_told_by_their_names() {
+        assert!(is_other_layout(&layout_folder(VERSION + 1)));
+        assert!(is_other_layout("v0"));
+        for name in [&layout_folder(VERSION), "v", "vx", "maps", "1"] {
+            assert!(!is_other_layout(name), "{name}");
+        }
+    }
 }

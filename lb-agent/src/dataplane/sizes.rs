@@ -2,6 +2,8 @@
 
 use lb_common::layout::map;
 
+use crate::store::size_flag;
+
 /// What the flags say about sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -18,6 +20,9 @@ pub struct Sizes {
     /// Whether IPv6 is on.
     pub ipv6: bool,
 }
+
+/// In the place of a flag, for maps whose size no flag decides.
+pub(super) const NO_FLAG: &str = "the object";
 
 /// Front ends that there is room for, per service port and family: ClusterIP, NodePort, and a few VIPs.
 const FRONT_ENDS_PER_SERVICE: u32 = 4;
@@ -50,6 +55,14 @@ pub(super) struct Size {
     pub(super) flag: &'static str,
 }
 
+impl Size {
+    /// The size of a map, which `otherwise` decides if no flag for sizes does.
+    pub(super) fn new(map: &'static str, rows: u32, otherwise: &'static str) -> Self {
+        let flag = size_flag(map).unwrap_or(otherwise);
+        Self { map, rows, flag }
+    }
+}
+
 impl Sizes {
     /// Every map whose size is decided by a flag; the others have the size that the object gives them.
     pub(super) fn by_map(&self) -> Vec<Size> {
@@ -60,17 +73,9 @@ impl Sizes {
             .saturating_mul(ENTRIES_PER_FLOW)
             .saturating_add(ENTRIES_OVER);
         let mut sizes = vec![
-            Size {
-                map: map::NAMES,
-                rows: self.services,
-                flag: "--max-services",
-            },
+            Size::new(map::NAMES, self.services, NO_FLAG),
             // Indexed by service id, and 0 is nobody's.
-            Size {
-                map: map::STATS,
-                rows: ids,
-                flag: "--max-services",
-            },
+            Size::new(map::STATS, ids, NO_FLAG),
         ];
         let families = [
             (
@@ -82,6 +87,7 @@ impl Sizes {
                     map::SLOTS4,
                     map::BACKENDS4,
                     map::FLOWS4,
+                    map::NODE_ADDRS4,
                 ],
             ),
             (
@@ -93,28 +99,28 @@ impl Sizes {
                     map::SLOTS6,
                     map::BACKENDS6,
                     map::FLOWS6,
+                    map::NODE_ADDRS6,
                 ],
             ),
         ];
-        for (on, switch, [services, filter, slots, backends, flows]) in families {
+        for (on, switch, maps) in families {
+            if !on {
+                sizes.extend(maps.map(|map| Size {
+                    map,
+                    rows: 1,
+                    flag: switch,
+                }));
+                continue;
+            }
+            let [services, filter, slots, backends, flows, _as_in_the_object] = maps;
             let rows = [
-                (services, front_ends, "--max-services"),
-                (filter, lb_common::filter::ROWS, switch),
-                (slots, self.slots, "--max-slots"),
-                (backends, self.backends, "--max-backends"),
-                (flows, flow_entries, "--max-flows"),
+                (services, front_ends),
+                (filter, lb_common::filter::ROWS),
+                (slots, self.slots),
+                (backends, self.backends),
+                (flows, flow_entries),
             ];
-            sizes.extend(rows.map(|(map, rows, flag)| {
-                if on {
-                    Size { map, rows, flag }
-                } else {
-                    Size {
-                        map,
-                        rows: 1,
-                        flag: switch,
-                    }
-                }
-            }));
+            sizes.extend(rows.map(|(map, rows)| Size::new(map, rows, switch)));
         }
         sizes
     }
@@ -139,6 +145,8 @@ mod tests {
         };
         assert_eq!(rows(map::FLOWS4), Some((1_048_577, "--max-flows")));
         assert_eq!(rows(map::FLOWS6), Some((1, "--ipv6")));
+        assert_eq!(rows(map::NODE_ADDRS6), Some((1, "--ipv6")));
+        assert_eq!(rows(map::NODE_ADDRS4), None);
         assert_eq!(rows(map::SERVICES4), Some((65_536, "--max-services")));
         assert_eq!(rows(map::STATS), Some((16_385, "--max-services")));
     }

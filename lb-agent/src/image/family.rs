@@ -8,7 +8,7 @@ use super::pods::Pods;
 use super::{Generations, IndexPool, NoRoom, SlotRegions};
 use crate::desired::{Half, Target};
 use crate::model::TrafficPolicy;
-use crate::store::{FamilyMaps, MapStore, Rows, StoreError, Table};
+use crate::store::{FamilyTables, MapStore, Rows, StoreError, Table};
 
 /// What is in use of one family's maps, and by which port.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub struct HalfRows<F: Family> {
 
 // === impl FamilyImage ===
 
-impl<F: FamilyMaps> FamilyImage<F> {
+impl<F: FamilyTables> FamilyImage<F> {
     pub(super) fn adopt(store: &impl MapStore, rows: &Rows) -> Result<Self, StoreError> {
         let slots = SlotRegions::new(capacity::<F::Slots>(store)?);
         let indices = IndexPool::new(0, capacity::<F::Backends>(store)?);
@@ -395,7 +395,7 @@ impl<F: FamilyMaps> FamilyImage<F> {
 
 impl Region {
     /// Whether the maps hold just these backends in it.
-    pub fn holds<F: FamilyMaps>(&self, service: u32, indices: &[u32], rows: &Rows) -> bool {
+    pub fn holds<F: FamilyTables>(&self, service: u32, indices: &[u32], rows: &Rows) -> bool {
         self.count as usize == indices.len()
             && (self.base..).zip(indices).all(|(slot, index)| {
                 let row = Slot {
@@ -409,7 +409,7 @@ impl Region {
 }
 
 /// The row at `index`, when it is that of `target` and not free.
-fn own_row<F: FamilyMaps>(
+fn own_row<F: FamilyTables>(
     rows: &Rows,
     service: u32,
     target: &Target<F::Addr>,
@@ -421,7 +421,7 @@ fn own_row<F: FamilyMaps>(
 }
 
 /// The row for `target` at `index`, of a new epoch when the index has been another's.
-fn backend_row<F: FamilyMaps>(
+fn backend_row<F: FamilyTables>(
     rows: &Rows,
     service: u32,
     target: &Target<F::Addr>,

@@ -12,12 +12,13 @@ mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lb_common::layout::map;
 use lb_common::{ServiceName, V4, V6};
 use thiserror::Error;
 
 use crate::desired::DesiredPort;
 use crate::model::{ObjectName, PortName};
-use crate::store::{MapStore, Names, Rows, StoreError};
+use crate::store::{MapStore, Names, Rows, StoreError, remedy};
 
 use family::FamilyImage;
 pub use family::{HalfRows, Region};
@@ -52,16 +53,16 @@ pub struct PortRows {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NoRoom {
     /// Every service id is in use.
-    #[error("every service id is in use; raise --max-services")]
+    #[error("every service id is in use; {}", remedy(map::NAMES))]
     Ids,
     /// No row of the map of backends can be taken.
-    #[error("map {map} is full; raise --max-backends")]
+    #[error("map {map} is full; {}", remedy(.map))]
     Backends {
         /// The map.
         map: &'static str,
     },
     /// There are not enough neighbouring slots.
-    #[error("map {map} has no {count} free slots in one piece; raise --max-slots")]
+    #[error("map {map} has no {count} free slots in one piece; {}", remedy(.map))]
     Slots {
         /// The map.
         map: &'static str,

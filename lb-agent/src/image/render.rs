@@ -13,7 +13,7 @@ use lb_common::{
 };
 
 use super::name_text;
-use crate::store::{Devices, FamilyMaps, Names, Rows, SettingsTable};
+use crate::store::{DevicesTable, FamilyTables, Names, Rows, SettingsTable};
 
 /// Every row as a line, sorted by the name of the port that it belongs to.
 pub fn render(rows: &Rows) -> String {
@@ -23,7 +23,7 @@ pub fn render(rows: &Rows) -> String {
     }
     render_family::<V4>(rows, &mut lines);
     render_family::<V6>(rows, &mut lines);
-    for (ifindex, row) in rows.iter::<Devices>() {
+    for (ifindex, row) in rows.iter::<DevicesTable>() {
         lines.insert(device_line(*ifindex, *row));
     }
     for (_, row) in rows.iter::<SettingsTable>() {
@@ -38,7 +38,7 @@ pub fn render(rows: &Rows) -> String {
     lines.into_iter().map(|line| line + "\n").collect()
 }
 
-fn render_family<F: FamilyMaps>(rows: &Rows, lines: &mut BTreeSet<String>) {
+fn render_family<F: FamilyTables>(rows: &Rows, lines: &mut BTreeSet<String>) {
     for (key, row) in rows.iter::<F::Services>() {
         lines.insert(service_line::<F>(rows, key, row));
     }
@@ -50,7 +50,7 @@ fn render_family<F: FamilyMaps>(rows: &Rows, lines: &mut BTreeSet<String>) {
     }
 }
 
-fn service_line<F: FamilyMaps>(rows: &Rows, key: &ServiceKey<F::Addr>, row: &ServiceValue) -> String {
+fn service_line<F: FamilyTables>(rows: &Rows, key: &ServiceKey<F::Addr>, row: &ServiceValue) -> String {
     let ServiceValue {
         service,
         generation,

@@ -6,7 +6,7 @@ use lb_common::Slot;
 use lb_common::addr::Address as _;
 
 use super::plan::{FamilyWrite, Plan, Planned, Write};
-use crate::store::{Devices, FamilyMaps, MapStore, Names, Rows, SettingsTable, StoreError, Table};
+use crate::store::{DevicesTable, FamilyTables, MapStore, Names, Rows, SettingsTable, StoreError, Table};
 
 /// What became of a plan.
 #[derive(Debug, Default)]
@@ -28,12 +28,12 @@ pub(super) fn apply(plan: Plan, store: &mut impl MapStore, rows: &mut Rows) -> O
         if outcome.failed.contains_key(&owner) || outcome.held_up.contains(&owner) {
             continue;
         }
-        let mut target = Target {
+        let mut writer = Writer {
             store,
             rows,
             outcome: &mut outcome,
         };
-        if let Err(error) = target.write(owner, &write) {
+        if let Err(error) = writer.write(owner, &write) {
             // Who was to lose this row still has it: a front end, and must keep what it leads to; or a backend, which
             // may be its id's former holder's.
             outcome
@@ -47,7 +47,7 @@ pub(super) fn apply(plan: Plan, store: &mut impl MapStore, rows: &mut Rows) -> O
 
 /// The port that the row of a write belongs to so far.
 fn holder(write: &Write, rows: &Rows) -> Option<u32> {
-    fn of_family<F: FamilyMaps>(write: &FamilyWrite<F>, rows: &Rows) -> Option<u32> {
+    fn of_family<F: FamilyTables>(write: &FamilyWrite<F>, rows: &Rows) -> Option<u32> {
         match write {
             FamilyWrite::Service(key, _) => rows.get::<F::Services>(key).map(|row| row.service),
             FamilyWrite::Backend(index, _) => rows.get::<F::Backends>(index).map(|row| row.service),
@@ -61,17 +61,17 @@ fn holder(write: &Write, rows: &Rows) -> Option<u32> {
     }
 }
 
-struct Target<'a, S> {
+struct Writer<'a, S> {
     store: &'a mut S,
     rows: &'a mut Rows,
     outcome: &'a mut Outcome,
 }
 
-impl<S: MapStore> Target<'_, S> {
+impl<S: MapStore> Writer<'_, S> {
     fn write(&mut self, owner: u32, write: &Write) -> Result<(), StoreError> {
         match write {
             Write::Settings(row) => self.put::<SettingsTable>(0, Some(row)),
-            Write::Device(ifindex, row) => self.put::<Devices>(*ifindex, row.as_ref()),
+            Write::Device(ifindex, row) => self.put::<DevicesTable>(*ifindex, row.as_ref()),
             Write::Name(id, row) => self.put::<Names>(*id, row.as_ref()),
             Write::ResetStats(id) => self.store.reset_stats(*id),
             Write::V4(write) => self.write_family(owner, write),
@@ -79,7 +79,11 @@ impl<S: MapStore> Target<'_, S> {
         }
     }
 
-    fn write_family<F: FamilyMaps>(&mut self, owner: u32, write: &FamilyWrite<F>) -> Result<(), StoreError> {
+    fn write_family<F: FamilyTables>(
+        &mut self,
+        owner: u32,
+        write: &FamilyWrite<F>,
+    ) -> Result<(), StoreError> {
         match write {
             FamilyWrite::NodeAddress(addr, row) => self.put::<F::NodeAddresses>(*addr, row.as_ref()),
             FamilyWrite::Backend(index, row) => self.put::<F::Backends>(*index, Some(row)),
@@ -113,7 +117,7 @@ impl<S: MapStore> Target<'_, S> {
     }
 
     /// The programs look for a front end only where the filter says that there may be one.
-    fn open_filter<F: FamilyMaps>(&mut self, addr: F::Addr) -> Result<(), StoreError> {
+    fn open_filter<F: FamilyTables>(&mut self, addr: F::Addr) -> Result<(), StoreError> {
         let bit = addr.filter_bit();
         let row = self.rows.get::<F::Filter>(&bit.row).copied().unwrap_or_default();
         if row & bit.mask == 0 {

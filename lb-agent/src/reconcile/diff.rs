@@ -6,7 +6,7 @@ use lb_common::{Backend, BackendState, Device, NodeAddress, Settings};
 
 use super::plan::{FamilyWrite, FamilyWrites, NODE, Phase, Plan, Write};
 use crate::image::{HalfRows, PortRows};
-use crate::store::{Devices, FamilyMaps, Names, Rows, SettingsTable};
+use crate::store::{DevicesTable, FamilyTables, Names, Rows, SettingsTable};
 
 /// Plans the writes that make the rows of a port those of `wanted`.
 pub(super) fn diff_port(wanted: &PortRows, rows: &Rows, plan: &mut Plan) {
@@ -33,12 +33,12 @@ pub(super) fn diff_settings(wanted: Settings, rows: &Rows, plan: &mut Plan) {
 /// Plans the writes that make the rows of devices those of `wanted`.
 pub(super) fn diff_devices(wanted: &BTreeMap<u32, Device>, rows: &Rows, plan: &mut Plan) {
     for (ifindex, row) in wanted {
-        if rows.get::<Devices>(ifindex) != Some(row) {
+        if rows.get::<DevicesTable>(ifindex) != Some(row) {
             plan.add(Phase::Node, NODE, Write::Device(*ifindex, Some(*row)));
         }
     }
     for (ifindex, _) in rows
-        .iter::<Devices>()
+        .iter::<DevicesTable>()
         .filter(|(ifindex, _)| !wanted.contains_key(ifindex))
     {
         plan.add(Phase::Node, NODE, Write::Device(*ifindex, None));
@@ -46,7 +46,7 @@ pub(super) fn diff_devices(wanted: &BTreeMap<u32, Device>, rows: &Rows, plan: &m
 }
 
 /// Plans the writes that make the rows of node addresses those of `wanted`.
-pub(super) fn diff_addresses<F: FamilyMaps + FamilyWrites>(
+pub(super) fn diff_addresses<F: FamilyTables + FamilyWrites>(
     wanted: &BTreeMap<F::Addr, NodeAddress>,
     rows: &Rows,
     plan: &mut Plan,
@@ -68,7 +68,7 @@ pub(super) fn diff_addresses<F: FamilyMaps + FamilyWrites>(
     }
 }
 
-fn diff_half<F: FamilyMaps + FamilyWrites>(id: u32, wanted: &HalfRows<F>, rows: &Rows, plan: &mut Plan) {
+fn diff_half<F: FamilyTables + FamilyWrites>(id: u32, wanted: &HalfRows<F>, rows: &Rows, plan: &mut Plan) {
     let HalfRows {
         services,
         gone,

@@ -2,11 +2,13 @@
 
 use thiserror::Error;
 
+use super::remedy;
+
 /// A map operation that failed.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The map holds as many rows as it can.
-    #[error("map {map} is full ({capacity} rows); raise its size by the flag for it")]
+    #[error("map {map} is full ({capacity} rows); {}", remedy(.map))]
     Full {
         /// The map's name.
         map: &'static str,

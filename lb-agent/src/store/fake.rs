@@ -92,14 +92,14 @@ mod tests {
     use lb_common::{Device, Slot, V4};
 
     use super::*;
-    use crate::store::{Devices, Slots};
+    use crate::store::{DevicesTable, Slots};
 
     #[test]
     fn a_full_hash_map_still_takes_rows_that_it_has() {
-        let mut store = FakeStore::default().with_capacity::<Devices>(1);
-        store.set::<Devices>(&7, &Device::default()).unwrap();
+        let mut store = FakeStore::default().with_capacity::<DevicesTable>(1);
+        store.set::<DevicesTable>(&7, &Device::default()).unwrap();
         store
-            .set::<Devices>(
+            .set::<DevicesTable>(
                 &7,
                 &Device {
                     role: 1,
@@ -108,11 +108,11 @@ mod tests {
             )
             .unwrap();
         assert!(matches!(
-            store.set::<Devices>(&8, &Device::default()),
+            store.set::<DevicesTable>(&8, &Device::default()),
             Err(StoreError::Full { capacity: 1, .. })
         ));
-        store.delete::<Devices>(&7).unwrap();
-        store.set::<Devices>(&8, &Device::default()).unwrap();
+        store.delete::<DevicesTable>(&7).unwrap();
+        store.set::<DevicesTable>(&8, &Device::default()).unwrap();
     }
 
     #[test]

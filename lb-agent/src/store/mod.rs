@@ -16,10 +16,13 @@ use lb_common::{
 
 mod error;
 mod fake;
+mod flag;
 mod rows;
 
 pub use error::StoreError;
 pub use fake::FakeStore;
+pub(crate) use flag::remedy;
+pub use flag::size_flag;
 pub use rows::Rows;
 
 /// How the kernel keeps a table's rows.
@@ -62,7 +65,7 @@ pub trait MapStore {
 }
 
 /// The families that have maps: what ties a [`Family`] to the names of its maps.
-pub trait FamilyMaps: Family<Addr: Pod + Send> {
+pub trait FamilyTables: Family<Addr: Pod + Send> {
     /// Front ends.
     type Services: Table<Key = ServiceKey<Self::Addr>, Value = ServiceValue>;
     /// Which addresses may be front ends' (see [`lb_common::filter`]).
@@ -79,7 +82,7 @@ pub trait FamilyMaps: Family<Addr: Pod + Send> {
 
 /// `lb_devices`.
 #[derive(Debug)]
-pub struct Devices;
+pub struct DevicesTable;
 /// `lb_settings`.
 #[derive(Debug)]
 pub struct SettingsTable;
@@ -125,7 +128,7 @@ macro_rules! family_tables {
         table!(NodeAddresses<$family>: Hash $node_addresses, <$family as Family>::Addr => NodeAddress);
         table!(Flows<$family>: Hash $flows, FlowKey<<$family as Family>::Addr> => Flow<<$family as Family>::Addr>);
 
-        impl FamilyMaps for $family {
+        impl FamilyTables for $family {
             type Services = Services<Self>;
             type Filter = Filter<Self>;
             type Slots = Slots<Self>;
@@ -136,7 +139,7 @@ macro_rules! family_tables {
     };
 }
 
-table!(Devices: Hash DEVICES, u32 => Device);
+table!(DevicesTable: Hash DEVICES, u32 => Device);
 table!(SettingsTable: Array SETTINGS, u32 => Settings);
 table!(Names: Hash NAMES, u32 => ServiceName);
 family_tables!(V4: SERVICES4 FILTER4 SLOTS4 BACKENDS4 NODE_ADDRS4 FLOWS4);

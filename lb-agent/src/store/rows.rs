@@ -6,7 +6,7 @@ use std::fmt;
 
 use lb_common::{V4, V6};
 
-use super::{Devices, FamilyMaps, MapStore, Names, SettingsTable, StoreError, Table};
+use super::{DevicesTable, FamilyTables, MapStore, Names, SettingsTable, StoreError, Table};
 
 /// The rows of any number of tables. Of an array only the rows that are not all zero are kept.
 #[derive(Default)]
@@ -49,14 +49,14 @@ impl Rows {
     pub fn of(store: &impl MapStore) -> Result<Self, StoreError> {
         let mut rows = Self::default();
         rows.read::<SettingsTable>(store)?;
-        rows.read::<Devices>(store)?;
+        rows.read::<DevicesTable>(store)?;
         rows.read::<Names>(store)?;
         rows.read_family::<V4>(store)?;
         rows.read_family::<V6>(store)?;
         Ok(rows)
     }
 
-    fn read_family<F: FamilyMaps>(&mut self, store: &impl MapStore) -> Result<(), StoreError> {
+    fn read_family<F: FamilyTables>(&mut self, store: &impl MapStore) -> Result<(), StoreError> {
         self.read::<F::Services>(store)?;
         self.read::<F::Filter>(store)?;
         self.read::<F::Slots>(store)?;

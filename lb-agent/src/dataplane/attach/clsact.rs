@@ -9,7 +9,7 @@ use lb_common::layout::program;
 use rtnetlink::Handle;
 use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 
-use super::{AttachError, Hook, Outcome, Target};
+use super::{AttachError, AttachPoint, Hook, Outcome};
 use crate::dataplane::Pins;
 
 /// Priority on ingress where nobody else is: behind the one that the kernel gives to the first that asks for none.
@@ -63,9 +63,9 @@ pub(super) async fn filters(
 }
 
 /// Makes the qdisc that filters hang on, and remembers that it is ours.
-pub(super) fn add_qdisc(target: &Target, pins: &Pins) -> Result<(), AttachError> {
-    match qdisc_add_clsact(&target.name) {
-        Ok(()) => Ok(pins.mark_qdisc(target.ifindex)?),
+pub(super) fn add_qdisc(point: &AttachPoint, pins: &Pins) -> Result<(), AttachError> {
+    match qdisc_add_clsact(&point.name) {
+        Ok(()) => Ok(pins.mark_qdisc(point.ifindex)?),
         // The other hook's turn made it.
         Err(TcError::AlreadyAttached) => Ok(()),
         Err(error) => Err(aya::programs::ProgramError::from(error).into()),
@@ -75,7 +75,7 @@ pub(super) fn add_qdisc(target: &Target, pins: &Pins) -> Result<(), AttachError>
 /// Brings one hook into order: a filter of ours is there, in its place, and runs the program of this run.
 pub(super) fn sync(
     program: &mut SchedClassifier,
-    target: &Target,
+    point: &AttachPoint,
     hook: Hook,
     filters: &[Filter],
 ) -> Result<Outcome, AttachError> {
@@ -83,19 +83,19 @@ pub(super) fn sync(
     let (ours, foreign): (Vec<&Filter>, Vec<&Filter>) = filters.iter().partition(|filter| filter.ours);
     let wanted = wanted_priority(hook, &foreign);
     let Some(present) = ours.first() else {
-        attach(program, target, hook, wanted)?;
+        attach(program, point, hook, wanted)?;
         return Ok(Outcome::Attached);
     };
     if !in_place(present.priority, hook, &foreign) {
         // The new one first: for a moment both run, which known flows do not feel; a gap would break them.
-        attach(program, target, hook, wanted)?;
-        remove(target, hook, filters)?;
+        attach(program, point, hook, wanted)?;
+        remove(point, hook, filters)?;
         return Ok(Outcome::Moved);
     }
     if present.program == Some(current) {
         return Ok(Outcome::Kept);
     }
-    let id = program.attach_to_link(link(target, hook, present)?)?;
+    let id = program.attach_to_link(link(point, hook, present)?)?;
     std::mem::forget(program.take_link(id)?);
     Ok(Outcome::Replaced)
 }
@@ -113,9 +113,9 @@ pub(super) fn inspect(hook: Hook, filters: &[Filter]) -> Result<(), AttachError>
 }
 
 /// Removes those of the filters that are ours.
-pub(super) fn remove(target: &Target, hook: Hook, filters: &[Filter]) -> Result<(), AttachError> {
+pub(super) fn remove(point: &AttachPoint, hook: Hook, filters: &[Filter]) -> Result<(), AttachError> {
     for filter in filters.iter().filter(|filter| filter.ours) {
-        drop(link(target, hook, filter)?);
+        drop(link(point, hook, filter)?);
     }
     Ok(())
 }
@@ -126,8 +126,8 @@ pub(super) async fn remove_from(netlink: &Handle, ifindex: u32) -> Result<usize,
     for hook in [Hook::Ingress, Hook::Egress] {
         let filters = filters(netlink, ifindex, hook).await?;
         if filters.iter().any(|filter| filter.ours) {
-            let target = Target::of(ifindex)?;
-            remove(&target, hook, &filters)?;
+            let point = AttachPoint::of(ifindex)?;
+            remove(&point, hook, &filters)?;
             removed += 1;
         }
     }
@@ -140,7 +140,7 @@ pub async fn remove_all(netlink: &Handle, pins: &Pins) -> Result<Vec<String>, At
     let mut removed = Vec::new();
     let marked = pins.marked_qdiscs();
     for ifindex in devices(netlink).await? {
-        let Target { name, .. } = Target::of(ifindex)?;
+        let AttachPoint { name, .. } = AttachPoint::of(ifindex)?;
         if remove_from(netlink, ifindex).await? > 0 {
             removed.push(format!("clsact filters on {name}"));
         }
@@ -161,7 +161,7 @@ async fn is_unused(netlink: &Handle, ifindex: u32) -> Result<bool, AttachError> 
 
 fn attach(
     program: &mut SchedClassifier,
-    target: &Target,
+    point: &AttachPoint,
     hook: Hook,
     priority: u16,
 ) -> Result<(), AttachError> {
@@ -169,21 +169,18 @@ fn attach(
         priority,
         ..NlOptions::default()
     };
-    let id = program.attach_with_options(
-        &target.name,
-        hook.attach_type(),
-        TcAttachOptions::Netlink(options),
-    )?;
+    let id =
+        program.attach_with_options(&point.name, hook.attach_type(), TcAttachOptions::Netlink(options))?;
     // Dropped, the link would take the filter away; the filter is to outlive us.
     std::mem::forget(program.take_link(id)?);
     Ok(())
 }
 
 /// aya's view of a filter that is there; dropping it removes the filter.
-fn link(target: &Target, hook: Hook, filter: &Filter) -> Result<SchedClassifierLink, AttachError> {
+fn link(point: &AttachPoint, hook: Hook, filter: &Filter) -> Result<SchedClassifierLink, AttachError> {
     let handle = TcHandle::from(filter.handle);
-    SchedClassifierLink::attached(&target.name, hook.attach_type(), filter.priority, handle, None)
-        .map_err(|error| AttachError::Other(format!("device {}: {error}", target.name)))
+    SchedClassifierLink::attached(&point.name, hook.attach_type(), filter.priority, handle, None)
+        .map_err(|error| AttachError::Other(format!("device {}: {error}", point.name)))
 }
 
 fn wanted_priority(hook: Hook, foreign: &[&Filter]) -> u16 {

@@ -45,7 +45,7 @@ pub enum Way {
 
 /// A device that is to have programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct AttachPoint {
     /// Its index.
     pub ifindex: u32,
     /// Its name.
@@ -86,7 +86,7 @@ pub struct Report {
     pub replaced: usize,
     /// Whose program had to be put into its place again.
     pub moved: usize,
-    /// That are no target any more.
+    /// That are to have none any more.
     pub removed: usize,
     /// What failed, by device name and hook.
     pub failed: BTreeMap<(String, Hook), AttachError>,
@@ -123,9 +123,9 @@ impl Attacher {
         })
     }
 
-    /// Brings both hooks of every target into order, and removes programs from devices that are no targets. Leaves off
+    /// Brings both hooks of every point into order, and removes programs from all other devices. Leaves off
     /// as soon as `stopped` says so.
-    pub async fn sync(&mut self, targets: &[Target], stopped: impl Fn() -> bool) -> Report {
+    pub async fn sync(&mut self, points: &[AttachPoint], stopped: impl Fn() -> bool) -> Report {
         let mut report = Report::default();
         let qdiscs = match clsact::devices(&self.netlink).await {
             Ok(qdiscs) => qdiscs,
@@ -136,61 +136,58 @@ impl Attacher {
                 return report;
             }
         };
-        for target in targets {
+        for point in points {
             for hook in [Hook::Ingress, Hook::Egress] {
                 if stopped() {
                     return report;
                 }
-                match self
-                    .sync_hook(target, hook, qdiscs.contains(&target.ifindex))
-                    .await
-                {
+                match self.sync_hook(point, hook, qdiscs.contains(&point.ifindex)).await {
                     Ok((way, outcome)) => {
-                        report.ways.insert((target.ifindex, hook), way);
+                        report.ways.insert((point.ifindex, hook), way);
                         report.count(outcome);
                     }
                     // A device that has gone by now is none of our troubles.
-                    Err(error) if still_there(target) => {
-                        report.failed.insert((target.name.clone(), hook), error);
+                    Err(error) if still_there(point) => {
+                        report.failed.insert((point.name.clone(), hook), error);
                     }
                     Err(_) => {}
                 }
             }
         }
-        report.removed = self.remove_stale(targets, &qdiscs).await;
+        report.removed = self.remove_stale(points, &qdiscs).await;
         report
     }
 
     async fn sync_hook(
         &mut self,
-        target: &Target,
+        point: &AttachPoint,
         hook: Hook,
         has_qdisc: bool,
     ) -> Result<(Way, Outcome), AttachError> {
         let filters = if has_qdisc {
-            clsact::filters(&self.netlink, target.ifindex, hook).await?
+            clsact::filters(&self.netlink, point.ifindex, hook).await?
         } else {
             Vec::new()
         };
         let foreign_ingress = hook == Hook::Ingress && filters.iter().any(|filter| !filter.ours);
-        let program = self.programs.get(hook.program(target.l3))?;
+        let program = self.programs.get(hook.program(point.l3))?;
         if self.tcx && !foreign_ingress {
-            let outcome = tcx::sync(program, &self.pins, target, hook)?;
-            clsact::remove(target, hook, &filters)?;
+            let outcome = tcx::sync(program, &self.pins, point, hook)?;
+            clsact::remove(point, hook, &filters)?;
             Ok((Way::Tcx, outcome))
         } else {
             if !has_qdisc {
-                clsact::add_qdisc(target, &self.pins)?;
+                clsact::add_qdisc(point, &self.pins)?;
             }
-            let outcome = clsact::sync(program, target, hook, &filters)?;
-            self.pins.unlink(target.ifindex, hook)?;
+            let outcome = clsact::sync(program, point, hook, &filters)?;
+            self.pins.unlink(point.ifindex, hook)?;
             Ok((Way::Clsact, outcome))
         }
     }
 
-    /// Removes programs of ours from devices that are no targets, and pins of devices that have gone.
-    async fn remove_stale(&self, targets: &[Target], qdiscs: &BTreeSet<u32>) -> usize {
-        let wanted: BTreeSet<u32> = targets.iter().map(|target| target.ifindex).collect();
+    /// Removes programs of ours from all devices but these, and pins of devices that have gone.
+    async fn remove_stale(&self, points: &[AttachPoint], qdiscs: &BTreeSet<u32>) -> usize {
+        let wanted: BTreeSet<u32> = points.iter().map(|point| point.ifindex).collect();
         let mut removed = 0;
         for (ifindex, hook) in self.pins.pinned_links() {
             if !wanted.contains(&ifindex) && self.pins.unlink(ifindex, hook).is_ok() {
@@ -241,19 +238,19 @@ impl Report {
 
 /// How a device is attached at a hook; the error says why it is not, or not in the right place.
 pub async fn inspect(netlink: &Handle, pins: &Pins, ifindex: u32, hook: Hook) -> Result<Way, AttachError> {
-    let target = Target::of(ifindex)?;
-    if tcx::supported() && tcx::inspect(pins, &target, hook)? {
+    let point = AttachPoint::of(ifindex)?;
+    if tcx::supported() && tcx::inspect(pins, &point, hook)? {
         return Ok(Way::Tcx);
     }
     let filters = clsact::filters(netlink, ifindex, hook).await?;
     clsact::inspect(hook, &filters).map(|()| Way::Clsact)
 }
 
-fn still_there(target: &Target) -> bool {
-    nix::net::if_::if_nametoindex(target.name.as_str()).is_ok_and(|ifindex| ifindex == target.ifindex)
+fn still_there(point: &AttachPoint) -> bool {
+    nix::net::if_::if_nametoindex(point.name.as_str()).is_ok_and(|ifindex| ifindex == point.ifindex)
 }
 
-impl Target {
+impl AttachPoint {
     /// The device of that index, as it is named now.
     fn of(ifindex: u32) -> Result<Self, AttachError> {
         let name = nix::net::if_::if_indextoname(ifindex)

@@ -2,29 +2,39 @@
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::TcAttachOptions;
-use aya::programs::{LinkOrder, SchedClassifier};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
 use aya::sys::SyscallError;
-use aya::util::KernelVersion;
 
-use super::{AttachError, Hook, Outcome, Target};
+use super::{AttachError, AttachPoint, Hook, Outcome};
 use crate::dataplane::Pins;
 
-/// Whether the kernel has TCX: 6.6 and later.
+/// The index of the loopback device, in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// Whether the kernel has TCX. Asked of the kernel itself, because its version does not tell: distributions take
+/// features back to older kernels, and TCX can be left out of newer ones (`CONFIG_NET_XGRESS`).
 pub(super) fn supported() -> bool {
-    KernelVersion::current().is_ok_and(|version| version.code() >= KernelVersion::new(6, 6, 0).code())
+    // Asking changes nothing. What the kernel does not know is an invalid argument; other errors come up again, and
+    // are told, when programs are attached.
+    let answer = AttachPoint::of(LOOPBACK).and_then(|loopback| chain(&loopback, Hook::Ingress));
+    !matches!(
+        answer,
+        Err(AttachError::Program(ProgramError::SyscallError(SyscallError { io_error, .. })))
+            if io_error.raw_os_error() == Some(libc::EINVAL)
+    )
 }
 
 /// Brings one hook into order: a link of ours is there, in its place, and holds the program of this run.
 pub(super) fn sync(
     program: &mut SchedClassifier,
     pins: &Pins,
-    target: &Target,
+    point: &AttachPoint,
     hook: Hook,
 ) -> Result<Outcome, AttachError> {
-    let chain = chain(target, hook)?;
+    let chain = chain(point, hook)?;
     let current = program.info()?.id();
-    let Some(link) = pinned(pins, target, hook)? else {
-        attach(program, pins, target, hook)?;
+    let Some(link) = pinned(pins, point, hook)? else {
+        attach(program, pins, point, hook)?;
         return Ok(Outcome::Attached);
     };
     let held = link.info()?.program_id();
@@ -35,25 +45,25 @@ pub(super) fn sync(
             Ok(Outcome::Replaced)
         }
         Place::Wrong => {
-            move_into_place(program, pins, target, hook)?;
+            move_into_place(program, pins, point, hook)?;
             Ok(Outcome::Moved)
         }
         // The link of an earlier device of that index, or detached by force.
         Place::Nowhere => {
             drop(link);
-            pins.unlink(target.ifindex, hook)?;
-            attach(program, pins, target, hook)?;
+            pins.unlink(point.ifindex, hook)?;
+            attach(program, pins, point, hook)?;
             Ok(Outcome::Attached)
         }
     }
 }
 
 /// Whether a link of ours is there; an error when it is, but not in its place.
-pub(super) fn inspect(pins: &Pins, target: &Target, hook: Hook) -> Result<bool, AttachError> {
-    let Some(link) = pinned(pins, target, hook)? else {
+pub(super) fn inspect(pins: &Pins, point: &AttachPoint, hook: Hook) -> Result<bool, AttachError> {
+    let Some(link) = pinned(pins, point, hook)? else {
         return Ok(false);
     };
-    match place(&chain(target, hook)?, link.info()?.program_id(), hook) {
+    match place(&chain(point, hook)?, link.info()?.program_id(), hook) {
         Place::Right => Ok(true),
         Place::Wrong => Err(AttachError::Other(format!(
             "another program took its place at {hook}"
@@ -63,8 +73,8 @@ pub(super) fn inspect(pins: &Pins, target: &Target, hook: Hook) -> Result<bool, 
 }
 
 /// Ids of the programs at a hook, in the order in which they run.
-fn chain(target: &Target, hook: Hook) -> Result<Vec<u32>, AttachError> {
-    let (_revision, programs) = SchedClassifier::query_tcx(&target.name, hook.attach_type())?;
+fn chain(point: &AttachPoint, hook: Hook) -> Result<Vec<u32>, AttachError> {
+    let (_revision, programs) = SchedClassifier::query_tcx(&point.name, hook.attach_type())?;
     Ok(programs.iter().map(aya::programs::ProgramInfo::id).collect())
 }
 
@@ -90,8 +100,8 @@ fn place(chain: &[u32], program: u32, hook: Hook) -> Place {
     }
 }
 
-fn pinned(pins: &Pins, target: &Target, hook: Hook) -> Result<Option<FdLink>, AttachError> {
-    match PinnedLink::from_pin(pins.link(target.ifindex, hook)) {
+fn pinned(pins: &Pins, point: &AttachPoint, hook: Hook) -> Result<Option<FdLink>, AttachError> {
+    match PinnedLink::from_pin(pins.link(point.ifindex, hook)) {
         Ok(link) => Ok(Some(link.into())),
         Err(LinkError::SyscallError(SyscallError { io_error, .. }))
             if io_error.kind() == std::io::ErrorKind::NotFound =>
@@ -105,7 +115,7 @@ fn pinned(pins: &Pins, target: &Target, hook: Hook) -> Result<Option<FdLink>, At
 fn attach(
     program: &mut SchedClassifier,
     pins: &Pins,
-    target: &Target,
+    point: &AttachPoint,
     hook: Hook,
 ) -> Result<(), AttachError> {
     let order = match hook {
@@ -113,10 +123,10 @@ fn attach(
         Hook::Egress => LinkOrder::first(),
     };
     let id =
-        program.attach_with_options(&target.name, hook.attach_type(), TcAttachOptions::TcxOrder(order))?;
+        program.attach_with_options(&point.name, hook.attach_type(), TcAttachOptions::TcxOrder(order))?;
     let link: FdLink = program.take_link(id)?.try_into()?;
-    link.pin(pins.link(target.ifindex, hook))?;
-    match place(&chain(target, hook)?, program.info()?.id(), hook) {
+    link.pin(pins.link(point.ifindex, hook))?;
+    match place(&chain(point, hook)?, program.info()?.id(), hook) {
         Place::Right => Ok(()),
         _ => Err(AttachError::Other(format!(
             "another program keeps its place at {hook} before ours"
@@ -136,11 +146,11 @@ fn replace(program: &mut SchedClassifier, link: FdLink) -> Result<(), AttachErro
 fn move_into_place(
     program: &mut SchedClassifier,
     pins: &Pins,
-    target: &Target,
+    point: &AttachPoint,
     hook: Hook,
 ) -> Result<(), AttachError> {
-    pins.unlink(target.ifindex, hook)?;
-    attach(program, pins, target, hook)
+    pins.unlink(point.ifindex, hook)?;
+    attach(program, pins, point, hook)
 }
 
 #[cfg(test)]

@@ -7,25 +7,25 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::{Attacher, Report, Target};
+use super::{AttachPoint, Attacher, Report};
 
 /// Brings programs into order when it is told to, and reports.
 #[derive(Debug)]
 pub struct Worker {
-    targets: watch::Sender<Vec<Target>>,
+    points: watch::Sender<Vec<AttachPoint>>,
     reports: mpsc::Receiver<Report>,
     thread: JoinHandle<()>,
 }
 
 impl Worker {
-    /// Starts the thread, which waits for targets.
+    /// Starts the thread, which waits for points.
     pub fn start(mut attacher: Attacher) -> Self {
-        let (targets, mut wanted) = watch::channel(Vec::new());
+        let (points, mut wanted) = watch::channel(Vec::new());
         let (sender, reports) = mpsc::channel(1);
         let work = async move {
             while wanted.changed().await.is_ok() {
-                let targets = wanted.borrow_and_update().clone();
-                let report = attacher.sync(&targets, || wanted.has_changed().is_err()).await;
+                let points = wanted.borrow_and_update().clone();
+                let report = attacher.sync(&points, || wanted.has_changed().is_err()).await;
                 if sender.send(report).await.is_err() {
                     return;
                 }
@@ -33,15 +33,15 @@ impl Worker {
         };
         let runtime = Handle::current();
         Self {
-            targets,
+            points,
             reports,
             thread: spawn_blocking(move || runtime.block_on(work)),
         }
     }
 
-    /// Asks for a pass over these targets, after the one that is under way. Passes that have not begun are left out.
-    pub fn sync(&self, targets: Vec<Target>) {
-        self.targets.send_replace(targets);
+    /// Asks for a pass over these points, after the one that is under way. Passes that have not begun are left out.
+    pub fn sync(&self, points: Vec<AttachPoint>) {
+        self.points.send_replace(points);
     }
 
     /// The report of the next pass; `None` when the thread has ended.
@@ -51,7 +51,7 @@ impl Worker {
 
     /// Ends the thread, in the middle of a pass if need be, and waits until it has ended.
     pub async fn stop(self) {
-        drop((self.targets, self.reports));
+        drop((self.points, self.reports));
         // It may have panicked; then it has ended, too.
         drop(self.thread.await);
     }

@@ -6,7 +6,7 @@ mod patterns;
 
 use crate::model::{HostAddress, HostDevice, HostState};
 
-use super::attach::Target;
+use super::attach::AttachPoint;
 
 pub use classify::{Device, Link, LinkKind, classify};
 pub use netlink::{Changes, Devices};
@@ -38,12 +38,12 @@ impl Host {
     }
 
     /// For attaching.
-    pub fn targets(&self) -> Vec<Target> {
-        let target = |device: &Device| Target {
+    pub fn attach_points(&self) -> Vec<AttachPoint> {
+        let point = |device: &Device| AttachPoint {
             ifindex: device.ifindex,
             name: device.name.clone(),
             l3: device.l3,
         };
-        self.devices.iter().map(target).collect()
+        self.devices.iter().map(point).collect()
     }
 }

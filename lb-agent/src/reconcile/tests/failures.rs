@@ -10,7 +10,8 @@ use super::{front_ends, pipe};
 use crate::model::{HostAddress, HostDevice, HostState, Kind, Object, ObjectName, ObjectRef};
 use crate::source::SourceEvent;
 use crate::store::{
-    Backends, Devices, FakeStore, MapStore as _, Names, NodeAddresses, Services, SettingsTable, Slots, Table,
+    Backends, DevicesTable, FakeStore, MapStore as _, Names, NodeAddresses, Services, SettingsTable, Slots,
+    Table,
 };
 
 /// A Service with two ports and two endpoints.
@@ -80,8 +81,8 @@ fn check_full<T: Table>(rows: usize, warnings: &[&str]) {
 
 #[test]
 fn no_row_of_services_is_left() {
-    let text = "Service default/second: port a/tcp: map lb_services4 is full (2 rows); raise its size by the flag for \
-                it; its last good state stays";
+    let text = "Service default/second: port a/tcp: map lb_services4 is full (2 rows); raise --max-services; \
+                its last good state stays";
     let other = text.replace("a/tcp", "b/udp");
     check_full::<Services<V4>>(2, &[text, &other]);
 }
@@ -133,7 +134,7 @@ fn nothing_of_objects_is_written_before_all_are_known() {
     agent.host_changed(host);
     let report = agent.sync(&mut store);
     assert_eq!((report.written, report.deleted), (1, 0));
-    assert_eq!(store.rows::<Devices>().unwrap().len(), 1);
+    assert_eq!(store.rows::<DevicesTable>().unwrap().len(), 1);
     assert_eq!(front_ends(&store), before);
 
     agent.apply(SourceEvent::Synced);

@@ -5,7 +5,7 @@ use lb_common::{BackendState, V4, V6};
 use super::store::CheckedStore;
 use super::world::SmallWorld;
 use super::{expected, front_ends, pipe};
-use crate::store::{Backends, FakeStore, FamilyMaps, Names, Slots};
+use crate::store::{Backends, FakeStore, FamilyTables, Names, Slots};
 
 /// What goes on beside the changes.
 #[derive(Clone, Copy, Default)]
@@ -81,7 +81,7 @@ fn maps(trouble: Trouble) -> FakeStore {
         .with_capacity::<Names>(6)
 }
 
-fn none_in_use<F: FamilyMaps>(store: &FakeStore) {
+fn none_in_use<F: FamilyTables>(store: &FakeStore) {
     for (index, row) in store.contents().iter::<F::Backends>() {
         let unused = [BackendState::Free as u8, BackendState::Removed as u8];
         assert!(unused.contains(&row.state), "{index} {row:?}");

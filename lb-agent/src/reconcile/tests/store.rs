@@ -7,7 +7,7 @@ use std::io;
 use lb_common::addr::Address as _;
 use lb_common::{Backend, BackendState, ServiceValue, Slot, V4, V6};
 
-use crate::store::{FakeStore, FamilyMaps, MapStore, Names, StoreError, Table};
+use crate::store::{FakeStore, FamilyTables, MapStore, Names, StoreError, Table};
 use crate::testkit::Random;
 
 /// Checks every write.
@@ -102,7 +102,7 @@ impl CheckedStore {
 }
 
 /// Every front end leads to slots of its own generation, and those to active backends of its own; free rows are nobody's.
-fn check_family<F: FamilyMaps>(store: &FakeStore) {
+fn check_family<F: FamilyTables>(store: &FakeStore) {
     let rows = store.contents();
     for (key, row) in rows.iter::<F::Services>() {
         assert!(rows.get::<Names>(&row.service).is_some(), "{key:?} has no name");
@@ -142,14 +142,14 @@ fn check_family<F: FamilyMaps>(store: &FakeStore) {
 }
 
 /// The backends of an id, by family, index and epoch.
-fn backends_of<F: FamilyMaps>(store: &FakeStore, id: u32) -> impl Iterator<Item = Left> {
+fn backends_of<F: FamilyTables>(store: &FakeStore, id: u32) -> impl Iterator<Item = Left> {
     let rows = store.contents().iter::<F::Backends>();
     rows.filter(move |(_, row)| row.service == id)
         .map(|(index, row)| (F::NAME, *index, row.epoch))
 }
 
 /// A row's epoch rises by one exactly when it is given to an endpoint that has not got it already.
-fn check_epoch<T: Table, F: FamilyMaps>(store: &FakeStore, key: &T::Key, value: &T::Value) {
+fn check_epoch<T: Table, F: FamilyTables>(store: &FakeStore, key: &T::Key, value: &T::Value) {
     let (key, value): (&dyn Any, &dyn Any) = (key, value);
     let Some((index, row)) = key
         .downcast_ref::<u32>()

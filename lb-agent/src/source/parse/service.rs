@@ -45,6 +45,7 @@ pub fn service(object: &api::Service) -> Result<Parsed, ParseError> {
         service.external_ips = external_ips(spec, &service, &mut notices)?;
         service.load_balancer_ips = load_balancer_ips(object, spec, &service, &mut notices)?;
         service.ports = ports(spec, &mut notices)?;
+        notices.extend(without_effect(spec, &service));
     }
     Ok(Parsed {
         object: Some(Object::Service(service)),
@@ -72,6 +73,24 @@ fn is_ours(object: &api::Service, spec: &api::ServiceSpec, notices: &mut Vec<Str
         }
         Some(_) => true,
     }
+}
+
+/// What the Service asks for and does not get yet.
+fn without_effect(spec: &api::ServiceSpec, service: &Service) -> Vec<String> {
+    let mut notices = Vec::new();
+    let ranges = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
+    if is_load_balancer(spec) && !ranges.is_empty() {
+        notices
+            .push("spec.loadBalancerSourceRanges: not enforced yet: every source is let through".to_owned());
+    }
+    if service.affinity_seconds.is_some() {
+        notices.push("spec.sessionAffinity: ClientIP has no effect yet".to_owned());
+    }
+    notices
+}
+
+fn is_load_balancer(spec: &api::ServiceSpec) -> bool {
+    spec.type_.as_deref() == Some("LoadBalancer")
 }
 
 fn cluster_ips(spec: &api::ServiceSpec) -> Result<Vec<IpAddr>, ParseError> {
@@ -110,7 +129,7 @@ fn load_balancer_ips(
     service: &Service,
     notices: &mut Vec<String>,
 ) -> Result<Vec<IpAddr>, ParseError> {
-    if spec.type_.as_deref() != Some("LoadBalancer") {
+    if !is_load_balancer(spec) {
         return Ok(Vec::new());
     }
     let status = object

@@ -199,6 +199,30 @@ fn sctp_ports_are_left_out() {
 }
 
 #[test]
+fn what_is_not_honoured_yet_is_told() {
+    let ranges = json!(["192.0.2.0/24", "198.51.100.0/24"]);
+    let open = "spec.loadBalancerSourceRanges: not enforced yet: every source is let through";
+    let loose = "spec.sessionAffinity: ClientIP has no effect yet";
+    let load_balancer = |ranges: &Value| {
+        with_spec(json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ranges.clone()}))
+    };
+    check_notice(load_balancer(&ranges), &[open]);
+    check_notice(load_balancer(&json!([])), &[]);
+    check_notice(
+        with_spec(json!({"loadBalancerSourceRanges": ranges.clone()})),
+        &[],
+    );
+    check_notice(with_spec(json!({"sessionAffinity": "ClientIP"})), &[loose]);
+    check_notice(with_spec(json!({"sessionAffinity": "None"})), &[]);
+    let both =
+        json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ranges, "sessionAffinity": "ClientIP"});
+    check_notice(with_spec(both.clone()), &[open, loose]);
+    let mut headless = with_spec(both);
+    headless["spec"]["clusterIP"] = json!("None");
+    check_notice(headless, &[]);
+}
+
+#[test]
 fn fields_of_slices_that_cannot_be_used_are_named() {
     let error = |value, expected| check_error("EndpointSlice", value, expected);
     error(
