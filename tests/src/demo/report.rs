@@ -146,8 +146,12 @@ fn table(header: &[&str]) -> Table {
 }
 
 fn answers(row: &Row) -> String {
-    let share =
-        |(backend, count): (&String, &usize)| format!("{backend} {count} ({}%)", count * 100 / row.requests);
+    let share = |(backend, count): (&String, &usize)| {
+        format!(
+            "{backend} {count} ({}%)",
+            (count * 100 + row.requests / 2) / row.requests.max(1)
+        )
+    };
     row.answers.iter().map(share).collect::<Vec<_>>().join(", ")
 }
 
