@@ -67,7 +67,7 @@ pub(super) fn add_qdisc(point: &AttachPoint, pins: &Pins) -> Result<(), AttachEr
     match qdisc_add_clsact(&point.name) {
         Ok(()) => Ok(pins.mark_qdisc(point.ifindex)?),
         // The other hook's turn made it.
-        Err(TcError::AlreadyAttached) => Ok(()),
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         Err(error) => Err(aya::programs::ProgramError::from(error).into()),
     }
 }
