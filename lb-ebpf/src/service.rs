@@ -1,6 +1,6 @@
 //! Is the destination a service?
 
-use lb_common::{FlowKey, ServiceKey, ServiceValue};
+use lb_common::{FlowKey, ServiceFlags, ServiceKey, ServiceValue};
 
 use crate::ctx::Ctx;
 use crate::wire::Wire;
@@ -22,9 +22,7 @@ pub fn find<F: Wire, C: Ctx<F>>(cx: &C, packet: &FlowKey<F::Addr>) -> Option<Ser
     if cx.node_address(packet.dst)?.node_ports == 0 {
         return None;
     }
-    cx.service(&ServiceKey::new(
-        F::Addr::default(),
-        packet.dst_port,
-        packet.protocol,
-    ))
+    let node_port = ServiceKey::new(F::Addr::default(), packet.dst_port, packet.protocol);
+    cx.service(&node_port)
+        .filter(|front_end| front_end.flags & ServiceFlags::NODE_PORT != 0)
 }

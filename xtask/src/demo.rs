@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: the demo of lb-tests on what was just built.
 
+use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -9,7 +10,7 @@ use crate::{
     privilege::require_root,
     steps::Steps,
     toolchain,
-    workspace::{Profile, Workspace, exit_code},
+    workspace::{Profile, Workspace},
 };
 
 /// Builds everything and runs the demo with these arguments.
@@ -37,8 +38,7 @@ pub(crate) fn run_program(
     let mut command = std::process::Command::new(&program);
     command.args(args).current_dir(workspace.root());
     workspace.add_env(&mut command, profile);
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {}", program.display()))?;
-    Ok(exit_code(status))
+    // In place of this process, so that a signal reaches the one that has to clean up.
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot start {}", program.display()))
 }

@@ -9,7 +9,8 @@ cases! {
     BOTH:
         a_pod_with_a_forged_source_opens_nothing,
         a_pod_behind_a_bridge_is_routed_by_the_bridge,
-        a_device_that_is_not_known_is_taken_for_an_uplink;
+        a_device_that_is_not_known_is_taken_for_an_uplink,
+        an_address_of_zeros_is_no_node_port_unless_it_says_so;
     UDP:
         a_connected_socket_of_the_node_gets_its_packets;
 }
@@ -43,6 +44,19 @@ fn a_pod_behind_a_bridge_is_routed_by_the_bridge<F: TestFamily>(bed: &mut Bed<'_
 fn a_device_that_is_not_known_is_taken_for_an_uplink<F: TestFamily>(bed: &mut Bed<'_, F>) {
     bed.update(|rows| rows.devices.clear());
     open(bed, client::<F>(), vip::<F>(2), backend::<F>(0));
+}
+
+fn an_address_of_zeros_is_no_node_port_unless_it_says_so<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    bed.update(|rows| {
+        for (key, row) in &mut rows.services {
+            if key.addr == F::Addr::default() {
+                row.flags = 0;
+            }
+        }
+    });
+    bed.pre(&bed.opening(client::<F>(), node::<F>(30_081)))
+        .untouched();
+    assert_eq!(bed.flow_count(), 0);
 }
 
 fn a_connected_socket_of_the_node_gets_its_packets<F: TestFamily>(bed: &mut Bed<'_, F>) {
