@@ -98,11 +98,10 @@ mod tests {
     fn some_hundred_microseconds_make_no_other_rate() {
         for rate in RATES {
             let ticks = rate / 50 + 1;
-            let exact = Duration::from_secs(1) * ticks / rate;
-            for late in [0, 500] {
-                let late = Duration::from_micros(late);
-                assert_eq!(nearest_rate(ticks, exact + late), rate, "late by {late:?}");
-                assert_eq!(nearest_rate(ticks, exact - late), rate, "early by {late:?}");
+            let exact = 1_000_000 * u64::from(ticks) / u64::from(rate);
+            for measured in [exact - 500, exact, exact + 500] {
+                let measured = Duration::from_micros(measured);
+                assert_eq!(nearest_rate(ticks, measured), rate, "{ticks} in {measured:?}");
             }
         }
     }
