@@ -136,7 +136,7 @@ async fn device_views(pins: &Pins, store: &KernelStore) -> anyhow::Result<Vec<De
 fn place(way: Result<crate::dataplane::attach::Way, crate::dataplane::attach::AttachError>) -> String {
     match way {
         Ok(way) => way.as_str().to_owned(),
-        Err(error) => format!("missing: {error}"),
+        Err(error) => format!("missing: {:#}", anyhow::Error::new(error)),
     }
 }
 

@@ -4,6 +4,7 @@ use aya::maps::{MapError, MapInfo};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::layout::{map, program};
+use tokio::task::yield_now;
 use tracing::debug;
 
 use super::sizes::{NO_FLAG, Size};
@@ -19,8 +20,10 @@ pub struct Programs {
 }
 
 /// Creates the maps that are not pinned yet, checks those that are, and loads the programs over them.
-pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Programs, DataplaneError> {
+/// Gives way after each step, so that a signal is heard meanwhile.
+pub async fn load(pins: &Pins, sizes: &Sizes) -> Result<Programs, DataplaneError> {
     let mut ebpf = open(pins, sizes)?;
+    yield_now().await;
     for name in [
         program::PRE,
         program::POST,
@@ -31,6 +34,7 @@ pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Programs, DataplaneError> {
         classifier(&mut ebpf, name)?
             .load()
             .map_err(|error| program_error(name, error))?;
+        yield_now().await;
     }
     Ok(Programs { ebpf })
 }
