@@ -108,7 +108,7 @@ fn a_signal_ends_it_at_any_moment_of_its_start() {
         let begin = Instant::now();
         let pid = Pid::from_raw(process.id().try_into().unwrap());
         kill(pid, Signal::SIGTERM).unwrap();
-        // An impatient person's second one: by the first the verifier gives up, by the second aya.
+        // An impatient person's second one.
         thread::sleep(Duration::from_millis(20));
         kill(pid, Signal::SIGTERM).unwrap();
         let status = loop {

@@ -40,7 +40,7 @@ pub async fn load(pins: &Pins, sizes: &Sizes) -> Result<Programs, DataplaneError
 }
 
 /// Does `work` while signals wait. One that comes meanwhile makes the verifier give up, and aya then asks it again with
-/// a log, which takes ten times as long; by one more signal the load fails.
+/// a log, which takes ten times as long.
 fn without_signals<T>(work: impl FnOnce() -> T) -> T {
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
     let result = work();
