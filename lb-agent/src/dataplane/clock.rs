@@ -102,7 +102,11 @@ mod tests {
             for late in [0, 500] {
                 let late = Duration::from_micros(late);
                 assert_eq!(nearest_rate(ticks, exact + late), rate, "late by {late:?}");
-                assert_eq!(nearest_rate(ticks, exact - late), rate, "early by {late:?}");
+                assert_eq!(
+                    nearest_rate(ticks, exact.saturating_sub(late)),
+                    rate,
+                    "early by {late:?}"
+                );
             }
         }
     }
