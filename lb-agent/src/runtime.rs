@@ -23,7 +23,7 @@ use crate::dataplane::attach::{self, Attacher, Hook, Worker};
 use crate::dataplane::clock::FirstReading;
 use crate::dataplane::devices::{Changes, Devices, Host, Patterns};
 use crate::dataplane::reserved::{PortRange, reserve};
-use crate::dataplane::{self, Access, KernelStore, Lock, Pins, Sizes};
+use crate::dataplane::{self, Access, DataplaneError, KernelStore, Lock, Pins, Sizes};
 use crate::reconcile::{Config, Pipe};
 use crate::source::{ManifestSource, SourceEvent};
 use crate::store::{MapStore as _, SettingsTable};
@@ -84,8 +84,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     // Signals are heard from the first moment on, so that a start can be broken off.
     let mut signals = Signals::new()?;
     let stopped = tokio::select! {
-        runtime = Runtime::start(&options) => { runtime?.run(&mut signals).await }
+        biased;
         name = signals.next() => name,
+        runtime = Runtime::start(&options) => { runtime?.run(&mut signals).await? }
     };
     info!(signal = stopped, "stopping");
     if options.detach_on_exit {
@@ -147,7 +148,7 @@ impl Runtime {
         dataplane::preflight()?;
         let lock = options.pins.prepare()?;
         options.pins.check_layouts()?;
-        let mut programs = dataplane::load(&options.pins, &options.sizes)?;
+        let mut programs = dataplane::load(&options.pins, &options.sizes).await?;
         let clock = FirstReading::take(programs.get(program::JIFFIES)?)?;
         let store = KernelStore::open(&options.pins, Access::ReadWrite)?;
         let loaded = Instant::now();
@@ -202,13 +203,13 @@ impl Runtime {
             adopted,
             synced: Instant::now(),
         });
-        runtime.attach();
+        runtime.attach()?;
         Ok(runtime)
     }
 
-    /// The loop. Returns the name of the signal that ended it.
-    async fn run(mut self, signals: &mut Signals) -> &'static str {
-        loop {
+    /// The loop. Returns the name of the signal that ended it, or why it cannot go on.
+    async fn run(mut self, signals: &mut Signals) -> Result<&'static str, DataplaneError> {
+        let ended = loop {
             let mut due = Due::default();
             let event = self.next(signals).await;
             self.take(event, &mut due);
@@ -217,11 +218,14 @@ impl Runtime {
                 self.take(event, &mut due);
             }
             if let Some(signal) = due.stop {
-                self.attacher.stop().await;
-                return signal;
+                break Ok(signal);
             }
-            self.pass(&due).await;
-        }
+            if let Err(error) = self.pass(&due).await {
+                break Err(error);
+            }
+        };
+        self.attacher.stop().await;
+        ended
     }
 
     async fn next(&mut self, signals: &mut Signals) -> Event {
@@ -247,7 +251,7 @@ impl Runtime {
         match event {
             Event::Source(events) => events.into_iter().for_each(|event| self.pipe.apply(event)),
             Event::Devices(changes) => due.look = Some(changes),
-            Event::Attached(report) => self.attached(&report),
+            Event::Attached(report) => self.attached(report),
             Event::Retry => {
                 self.retry_at = None;
                 self.pipe.retry();
@@ -261,7 +265,7 @@ impl Runtime {
     }
 
     /// A device's row is there before its programs are.
-    async fn pass(&mut self, due: &Due) {
+    async fn pass(&mut self, due: &Due) -> Result<(), DataplaneError> {
         if let Some(changes) = due.look {
             match self.devices.look(changes).await {
                 Ok(host) => {
@@ -273,8 +277,9 @@ impl Runtime {
         }
         self.sync();
         if due.attach || due.look.is_some() {
-            self.attach();
+            self.attach()?;
         }
+        Ok(())
     }
 
     /// Writes what differs.
@@ -303,13 +308,15 @@ impl Runtime {
         }
     }
 
-    /// Asks for programs at every device that is there now.
-    fn attach(&self) {
+    /// Asks for programs at every device that is there now, unless somebody has taken the pins away.
+    fn attach(&self) -> Result<(), DataplaneError> {
+        self.store.check_pins(&self.pins)?;
         self.attacher.sync(self.host.attach_points());
+        Ok(())
     }
 
     /// Draws the conclusions from a pass over the programs.
-    fn attached(&mut self, report: &attach::Report) {
+    fn attached(&mut self, report: attach::Report) {
         if report.changed() {
             info!(
                 attached = report.attached,
@@ -319,7 +326,6 @@ impl Runtime {
                 "programs updated"
             );
         }
-        self.warn_of(report);
         if report.failed.is_empty() {
             self.attach_retry = ATTACH_RETRY;
         } else {
@@ -329,13 +335,14 @@ impl Runtime {
         if let Some(times) = self.start.take() {
             times.log(self.host.devices.len(), &report.summary());
         }
+        self.warn_of(report);
     }
 
-    fn warn_of(&mut self, report: &attach::Report) {
+    fn warn_of(&mut self, report: attach::Report) {
         let failed: BTreeMap<(String, Hook), String> = report
             .failed
-            .iter()
-            .map(|(place, error)| (place.clone(), error.to_string()))
+            .into_iter()
+            .map(|(place, error)| (place, format!("{:#}", anyhow::Error::new(error))))
             .collect();
         for ((device, hook), error) in &failed {
             if self.warned.get(&(device.clone(), *hook)) != Some(error) {

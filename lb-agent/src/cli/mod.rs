@@ -113,11 +113,13 @@ fn tokio_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("starting the runtime")
 }
 
-/// Logs to stderr: INFO, unless `RUST_LOG` says otherwise. netlink-proto warns of notifications that nobody waits for
-/// any more when the agent ends. Colours are for terminals.
+/// What is logged unless `RUST_LOG` says otherwise: INFO. But notify tells of watches that the kernel has removed with
+/// their folder, and netlink-proto warns of notifications that nobody waits for any more when the agent ends.
+const FILTER: &str = "info,notify=warn,netlink_proto=error";
+
+/// Logs to stderr. Colours are for terminals.
 fn log(format: LogFormat) {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,netlink_proto=error"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 
 use super::{LogFormat, PinArgs, log, tokio_runtime};
@@ -19,7 +20,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "DIR")]
     manifests: PathBuf,
     /// Name of this node's Node object.
-    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    #[arg(long, value_name = "NAME", env = "NODE_NAME", value_parser = node_name)]
     node_name: String,
     #[command(flatten)]
     pin: PinArgs,
@@ -92,6 +93,9 @@ impl FromStr for NodePortRange {
 impl RunArgs {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         log(self.log_format);
+        if [self.ipv4, self.ipv6] == [Switch::Off; 2] {
+            bail!("--ipv4 off --ipv6 off leaves nothing to serve. Switch one of them on");
+        }
         let options = Options {
             pins: self.pin.pins()?,
             sizes: Sizes {
@@ -119,13 +123,21 @@ fn at_least_one() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..)
 }
 
+/// An empty name would be no node's, and no endpoint local.
+fn node_name(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() {
+        return Err("the name is empty; give that of this node's Node object (is NODE_NAME set?)");
+    }
+    Ok(text.to_owned())
+}
+
 fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
     use lb_common::layout::map;
 
     use crate::cli::Cli;
@@ -141,6 +153,16 @@ mod tests {
                     .any(|argument| argument.get_long() == flag.strip_prefix("--")),
                 "{flag}"
             );
+        }
+    }
+
+    #[test]
+    fn an_empty_node_name_is_refused() {
+        let parse = |name| Cli::try_parse_from(["lb-agent", "run", "--manifests", ".", "--node-name", name]);
+        parse("node-a").unwrap();
+        for name in ["", " "] {
+            let error = parse(name).unwrap_err().to_string();
+            assert!(error.contains("the name is empty"), "{error}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `lb-agent status`.
 //!
-//! JSON: an object with `version`, `layout`, `pin_root`, `settings` (the row of `lb_settings`), `devices` (each `name`,
+//! JSON: an object with `version`, `layout`, `pin_root`, `settings` (the row of `lb_settings`;
+//! `node_port_min` and `node_port_max` are null when there are no NodePorts), `devices` (each `name`,
 //! `ifindex`, `role`, `stacked`, `ingress`, `egress`: `tcx`, `clsact`, or `missing: why`), `maps` (each `name`, `rows`,
 //! `used`; null where that cannot be counted; a connection has two rows in a table of flows), `drops` and `counters` (numbers by name).
 
@@ -34,8 +35,8 @@ struct SettingsView {
     tcp_idle_seconds: u32,
     udp_idle_seconds: u32,
     hash_seed: u32,
-    node_port_min: u16,
-    node_port_max: u16,
+    node_port_min: Option<u16>,
+    node_port_max: Option<u16>,
 }
 
 #[derive(Debug, Serialize)]
@@ -95,14 +96,16 @@ fn settings_view(settings: &Settings) -> SettingsView {
         node_port_min,
         node_port_max,
     } = *settings;
+    // 1 and 0 when there are none; both 0 before anything is written.
+    let node_ports = (1..=node_port_max).contains(&node_port_min);
     let seconds = |jiffies: u32| jiffies.checked_div(jiffies_per_second).unwrap_or_default();
     SettingsView {
         jiffies_per_second,
         tcp_idle_seconds: seconds(tcp_idle),
         udp_idle_seconds: seconds(udp_idle),
         hash_seed,
-        node_port_min,
-        node_port_max,
+        node_port_min: node_ports.then_some(node_port_min),
+        node_port_max: node_ports.then_some(node_port_max),
     }
 }
 
@@ -133,7 +136,7 @@ async fn device_views(pins: &Pins, store: &KernelStore) -> anyhow::Result<Vec<De
 fn place(way: Result<crate::dataplane::attach::Way, crate::dataplane::attach::AttachError>) -> String {
     match way {
         Ok(way) => way.as_str().to_owned(),
-        Err(error) => format!("missing: {error}"),
+        Err(error) => format!("missing: {:#}", anyhow::Error::new(error)),
     }
 }
 
@@ -177,10 +180,9 @@ fn text(status: &Status) -> String {
         drops,
         counters,
     } = status;
-    let node_ports = if settings.node_port_min > settings.node_port_max {
-        "none".to_owned()
-    } else {
-        format!("{}-{}", settings.node_port_min, settings.node_port_max)
+    let node_ports = match (settings.node_port_min, settings.node_port_max) {
+        (Some(min), Some(max)) => format!("{min}-{max}"),
+        _ => "none".to_owned(),
     };
     let head = format!(
         "Version:     {version} (map layout {layout})\nPin root:    {pin_root}\nClock:       {} jiffies/s\n\
@@ -228,4 +230,32 @@ fn text(status: &Status) -> String {
         numbers("COUNTERS", counters),
     ]
     .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_node_ports_their_range_is_null() {
+        let row = Settings {
+            node_port_min: 30_000,
+            node_port_max: 30_000,
+            ..Settings::default()
+        };
+        let view = settings_view(&row);
+        assert_eq!(
+            (view.node_port_min, view.node_port_max),
+            (Some(30_000), Some(30_000))
+        );
+        for (node_port_min, node_port_max) in [(1, 0), (0, 0)] {
+            let none = Settings {
+                node_port_min,
+                node_port_max,
+                ..row
+            };
+            let view = settings_view(&none);
+            assert_eq!((view.node_port_min, view.node_port_max), (None, None));
+        }
+    }
 }

@@ -75,6 +75,15 @@ pub enum DataplaneError {
         /// Its process id, if known.
         holder: String,
     },
+    /// Somebody removed what was pinned.
+    #[error(
+        "{path} is gone, or another's: pins were removed, or the bpffs unmounted, while the agent ran. Start it again, \
+         which builds the data plane anew", path = path.display()
+    )]
+    Unpinned {
+        /// The pin or folder.
+        path: PathBuf,
+    },
     /// Another version's programs are still attached.
     #[error(
         "programs of map layout {layout} are attached ({folder}), and this lb-agent has another one; they must not meet on \

@@ -4,6 +4,8 @@ use aya::maps::{MapError, MapInfo};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::layout::{map, program};
+use nix::sys::signal::{SigSet, SigmaskHow};
+use tokio::task::yield_now;
 use tracing::debug;
 
 use super::sizes::{NO_FLAG, Size};
@@ -19,8 +21,10 @@ pub struct Programs {
 }
 
 /// Creates the maps that are not pinned yet, checks those that are, and loads the programs over them.
-pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Programs, DataplaneError> {
+/// Gives way after each step, so that a signal is heard meanwhile.
+pub async fn load(pins: &Pins, sizes: &Sizes) -> Result<Programs, DataplaneError> {
     let mut ebpf = open(pins, sizes)?;
+    yield_now().await;
     for name in [
         program::PRE,
         program::POST,
@@ -28,11 +32,23 @@ pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Programs, DataplaneError> {
         program::POST_L3,
         program::JIFFIES,
     ] {
-        classifier(&mut ebpf, name)?
-            .load()
-            .map_err(|error| program_error(name, error))?;
+        let program = classifier(&mut ebpf, name)?;
+        without_signals(|| program.load()).map_err(|error| program_error(name, error))?;
+        yield_now().await;
     }
     Ok(Programs { ebpf })
+}
+
+/// Does `work` while signals wait. One that comes meanwhile makes the verifier give up, and aya then asks it again with
+/// a log, which takes ten times as long.
+fn without_signals<T>(work: impl FnOnce() -> T) -> T {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let result = work();
+    if let Ok(before) = before {
+        // It can fail only for a mask that is none.
+        let _restored = before.thread_set_mask();
+    }
+    result
 }
 
 /// Creates all maps, pinned, and loads and attaches nothing: for tests of what is written into them.

@@ -72,6 +72,16 @@ impl Pins {
         names(&self.maps()).next().is_some()
     }
 
+    /// Fails when there is no folder for links any more.
+    pub fn check_links(&self) -> Result<(), DataplaneError> {
+        let path = self.links();
+        if path.is_dir() {
+            Ok(())
+        } else {
+            Err(DataplaneError::Unpinned { path })
+        }
+    }
+
     /// Removes the pin of a link; the program goes with it unless somebody else holds the link.
     pub fn unlink(&self, ifindex: u32, hook: Hook) -> Result<(), DataplaneError> {
         remove(&self.link(ifindex, hook))

@@ -15,7 +15,7 @@ use crate::model::{HostState, Kind, Object, ObjectName, Origin, PortName, Proble
 use crate::source::SourceEvent;
 use crate::store::{MapStore, Rows, StoreError};
 
-/// The first and the longest time until something that failed is tried again.
+/// The first and the longest time until something that failed is tried again, unless room was made: then at once.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// What the pipe is told once.
@@ -71,6 +71,14 @@ struct Pass {
     problems: BTreeMap<ObjectName, BTreeSet<Problem>>,
     ports: BTreeMap<u32, Option<PortName>>,
     failing: BTreeSet<ObjectName>,
+}
+
+impl Pass {
+    /// Whether a Service was brought to its end, which may have freed rows that others lack.
+    fn has_finished(&self) -> bool {
+        let mut names = self.ports.values().flatten();
+        names.any(|name| !self.failing.contains(&name.service))
+    }
 }
 
 impl Pipe {
@@ -290,6 +298,7 @@ impl Pipe {
             .chain(&held_up)
             .filter_map(|id| pass.ports.get(id)?.as_ref());
         pass.failing.extend(unfinished.map(|name| name.service.clone()));
+        let made_room = written + deleted > 0 && pass.has_finished();
         let node_failed = !node.is_empty();
         self.problems.update(&ObjectName::new("", ""), node);
         for (service, problems) in pass.problems {
@@ -297,7 +306,7 @@ impl Pipe {
             self.problems.update(&service, problems);
         }
         self.failing.extend(pass.failing);
-        let retry_after = self.retry_after(node_failed);
+        let retry_after = self.retry_after(node_failed, made_room);
         Report {
             written,
             deleted,
@@ -306,10 +315,14 @@ impl Pipe {
         }
     }
 
-    fn retry_after(&mut self, node_failed: bool) -> Option<Duration> {
+    fn retry_after(&mut self, node_failed: bool, made_room: bool) -> Option<Duration> {
         if self.failing.is_empty() && self.strays.is_empty() && !node_failed {
             self.retries = 0;
             return None;
+        }
+        // Each such pass finishes a Service that others waited for, so this comes to an end.
+        if made_room && !self.failing.is_empty() {
+            return Some(Duration::ZERO);
         }
         let (first, longest) = RETRY;
         Some(first.saturating_mul(1 << self.retries.min(16)).min(longest))

@@ -61,13 +61,13 @@ pub enum AttachError {
     #[error(transparent)]
     Program(#[from] ProgramError),
     /// A netlink request failed.
-    #[error("netlink: {0}")]
+    #[error("netlink")]
     Netlink(#[from] rtnetlink::Error),
     /// A pin cannot be read.
-    #[error("link pin: {0}")]
+    #[error("link pin")]
     Link(#[from] aya::programs::links::LinkError),
     /// A link cannot be pinned.
-    #[error("link pin: {0}")]
+    #[error("link pin")]
     Pin(#[from] aya::pin::PinError),
     /// The folder of pins.
     #[error(transparent)]

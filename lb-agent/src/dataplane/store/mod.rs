@@ -37,6 +37,7 @@ pub struct KernelStore {
 #[derive(Debug)]
 pub struct PinnedMap {
     fd: OwnedFd,
+    id: u32,
     rows: u32,
     key: usize,
     value: usize,
@@ -73,6 +74,18 @@ impl KernelStore {
                 .map(open)
                 .collect::<Result<_, DataplaneError>>()?,
         })
+    }
+
+    /// Fails when its maps are not those that are pinned, or links can be pinned no more: what is written into these maps
+    /// then reaches no program that stays.
+    pub fn check_pins(&self, pins: &Pins) -> Result<(), DataplaneError> {
+        for (name, map) in &self.maps {
+            let path = pins.map(name);
+            if !MapInfo::from_pin(&path).is_ok_and(|pinned| pinned.id() == map.id) {
+                return Err(DataplaneError::Unpinned { path });
+            }
+        }
+        pins.check_links()
     }
 
     /// The map of a table, if its rows are what the table says.
@@ -117,6 +130,7 @@ impl PinnedMap {
         let info = MapData::from_fd(copy).and_then(|map| map.info()).map_err(error)?;
         Ok(Self {
             fd,
+            id: info.id(),
             rows: info.max_entries(),
             key: info.key_size() as usize,
             value: info.value_size() as usize,

@@ -1,6 +1,7 @@
 //! What fails is told once, with its object, and hurts nothing else.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use lb_common::{BackendState, ServiceStats, V4, V6};
 
@@ -73,7 +74,12 @@ fn check_full<T: Table>(rows: usize, warnings: &[&str]) {
         kind: Kind::Service,
         name: ObjectName::new("default", "first"),
     }));
-    agent.sync(&mut store);
+    let freed = agent.sync(&mut store);
+    assert_eq!(
+        freed.retry_after,
+        Some(Duration::ZERO),
+        "no back-off when room was made"
+    );
     agent.retry();
     assert_eq!(agent.sync(&mut store).retry_after, None, "there is room now");
     assert_eq!(front_ends(&store).len(), before.len());
