@@ -5,6 +5,8 @@ mod node;
 mod service;
 mod slice;
 
+use std::net::IpAddr;
+
 use thiserror::Error;
 
 use crate::model::{IpFamily, Object};
@@ -46,6 +48,16 @@ pub enum ParseError {
         field: String,
         /// What it holds.
         value: String,
+    },
+    /// An address that can be nobody's, or is not meant for this.
+    #[error("{field}: {value} is {what}, which cannot be used here")]
+    Unfit {
+        /// The path of the field.
+        field: String,
+        /// The address.
+        value: IpAddr,
+        /// What kind of address it is.
+        what: &'static str,
     },
     /// An address of the other family.
     #[error("{field}: {value} is no {family} address")]

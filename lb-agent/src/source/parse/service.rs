@@ -101,7 +101,7 @@ fn cluster_ips(spec: &api::ServiceSpec) -> Result<Vec<IpAddr>, ParseError> {
     let mut ips = Vec::<IpAddr>::new();
     for (place, text) in texts.iter().enumerate() {
         let field = || format!("{field}[{place}]");
-        let ip = field::address(field, text)?;
+        let ip = field::front_address(field, text)?;
         if ips.iter().any(|other| IpFamily::of(*other) == IpFamily::of(ip)) {
             return Err(ParseError::Duplicate {
                 field: field(),
@@ -155,7 +155,7 @@ fn extra_ips<'a>(
 ) -> Result<Vec<IpAddr>, ParseError> {
     let mut ips = Vec::new();
     for text in texts {
-        let ip = field::address(|| field.into(), text)?;
+        let ip = field::front_address(|| field.into(), text)?;
         let family = IpFamily::of(ip);
         if service.has_family(family) {
             ips.push(ip);

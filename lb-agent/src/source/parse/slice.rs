@@ -89,7 +89,7 @@ fn endpoint(place: usize, endpoint: &api::Endpoint, family: IpFamily) -> Result<
         .addresses
         .first()
         .ok_or_else(|| ParseError::Missing { field: field() })?;
-    let address = field::address(field, text)?;
+    let address = field::backend_address(field, text)?;
     if IpFamily::of(address) != family {
         return Err(ParseError::Family {
             field: field(),
