@@ -22,6 +22,8 @@ pub struct Parsed {
     pub object: Option<Object>,
     /// What of it is left out, for people.
     pub notices: Vec<String>,
+    /// What it lacks to be of use; its last good state is better.
+    pub lacking: Option<&'static str>,
 }
 
 /// A field that cannot be used, and with it the object.
@@ -104,6 +106,7 @@ impl Parsed {
         Self {
             object: None,
             notices: Vec::new(),
+            lacking: None,
         }
     }
 }

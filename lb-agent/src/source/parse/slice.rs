@@ -52,6 +52,7 @@ pub fn endpoint_slice(object: &api::EndpointSlice) -> Result<Parsed, ParseError>
     Ok(Parsed {
         object: Some(Object::EndpointSlice(slice)),
         notices,
+        lacking: None,
     })
 }
 

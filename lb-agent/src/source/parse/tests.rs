@@ -109,10 +109,16 @@ fn services_that_are_not_ours_have_no_ports() {
         assert_eq!(service_of(value.clone()).ports, []);
         check_notice(value, &[]);
     }
-    check_notice(
+    let missing = "spec.clusterIP is missing, and nothing but an API server assigns one";
+    for value in [
         with_spec(json!({"clusterIP": ""})),
-        &["spec.clusterIP is missing, so it has no front ends: nothing but an API server assigns one"],
-    );
+        with_spec(json!({"clusterIP": null, "clusterIp": "10.96.0.1"})),
+        with_spec(json!({"clusterIP": null, "clusterIPs": [""]})),
+        json!({"metadata": {"name": "web"}}),
+    ] {
+        assert_eq!(service_of(value.clone()).ports, []);
+        assert_eq!(parsed("Service", value).unwrap().lacking, Some(missing));
+    }
 }
 
 #[test]
@@ -179,6 +185,10 @@ fn fields_of_services_that_cannot_be_used_are_named() {
     error(
         with_spec(json!({"clusterIPs": ["10.96.0.1", "10.96.0.2"]})),
         "spec.clusterIPs[1]: family IPv4 is there twice",
+    );
+    error(
+        with_spec(json!({"type": "Foo"})),
+        "spec.type: \"Foo\" is unknown; use ClusterIP, NodePort, LoadBalancer or ExternalName",
     );
     error(
         with_spec(json!({"externalTrafficPolicy": "Remote"})),
