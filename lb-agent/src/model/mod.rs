@@ -41,4 +41,9 @@ impl Object {
             },
         }
     }
+
+    /// Whether it is a Service with addresses of its own.
+    pub fn has_front_ends(&self) -> bool {
+        matches!(self, Self::Service(service) if !service.cluster_ips.is_empty())
+    }
 }

@@ -52,6 +52,8 @@ pub(super) struct Entry {
 pub(super) enum Content {
     /// It is here, with notices about parts of it.
     Object(Object, Vec<String>),
+    /// It is here, but lacks this: its last good state is better.
+    Lacking(Object, &'static str),
     /// It is rightly left alone.
     LeftAlone,
     /// Of a kind that is nothing to us.
@@ -203,14 +205,11 @@ fn object<T: DeserializeOwned>(
     let parsed = serde_json::from_value::<T>(value).map_err(|error| error.to_string());
     let parsed = parsed.and_then(|object| parse(&object).map_err(|error| error.to_string()));
     let content = match parsed {
-        Ok(Parsed {
-            object: Some(object),
-            notices,
-        }) => Content::Object(object, notices),
-        Ok(Parsed {
-            object: None,
-            notices: _,
-        }) => Content::LeftAlone,
+        Ok(parsed) => match (parsed.object, parsed.lacking) {
+            (Some(object), None) => Content::Object(object, parsed.notices),
+            (Some(object), Some(what)) => Content::Lacking(object, what),
+            (None, _) => Content::LeftAlone,
+        },
         Err(why) => Content::Broken(why),
     };
     (reference, content)

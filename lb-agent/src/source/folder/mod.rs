@@ -10,6 +10,8 @@ use super::SourceEvent;
 use super::document::{Content, Entry, entries};
 use crate::model::{Object, ObjectRef, Origin, Problem};
 
+const LAST_STAYS: &str = "its last good state stays until it is mended or removed";
+
 /// The objects and problems of every file.
 #[derive(Debug, Default)]
 pub struct Folder {
@@ -34,6 +36,12 @@ struct File {
 struct Told {
     object: Object,
     origin: Origin,
+}
+
+impl File {
+    fn insert(&mut self, told: Told) {
+        self.objects.insert(told.object.reference(), told);
+    }
 }
 
 impl Folder {
@@ -99,21 +107,32 @@ impl Folder {
                 text,
             });
         };
+        if let Content::Object(found, _) | Content::Lacking(found, _) = &content
+            && file.objects.contains_key(&found.reference())
+        {
+            problem("is in this file before; the first one counts: remove one of them".into());
+            return false;
+        }
         match content {
             Content::Object(found, notices) => {
-                let reference = found.reference();
-                if file.objects.contains_key(&reference) {
-                    problem("is in this file before; the first one counts: remove one of them".into());
-                    return false;
-                }
                 notices.into_iter().for_each(&mut problem);
-                file.objects.insert(
-                    reference,
-                    Told {
+                file.insert(Told {
+                    object: found,
+                    origin,
+                });
+            }
+            Content::Lacking(found, what) => {
+                let last = before.objects.get(&found.reference());
+                if let Some(told) = last.filter(|told| told.object.has_front_ends()) {
+                    problem(format!("{what}; {LAST_STAYS}"));
+                    file.insert(told.clone());
+                } else {
+                    problem(format!("{what}; it has no front ends until it is mended"));
+                    file.insert(Told {
                         object: found,
                         origin,
-                    },
-                );
+                    });
+                }
             }
             Content::LeftAlone => {}
             Content::OtherKind(kind) => {
@@ -129,7 +148,7 @@ impl Folder {
                     .as_ref()
                     .and_then(|object| Some((object, before.objects.get(object)?)));
                 let kept = match (&object, last) {
-                    (Some(_), Some(_)) => "its last good state stays until it is mended or removed",
+                    (Some(_), Some(_)) => LAST_STAYS,
                     (Some(_), None) => "it is left out until it is mended",
                     (None, _) => "what this file said before stays until it is mended",
                 };

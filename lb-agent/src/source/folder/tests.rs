@@ -22,7 +22,9 @@ fn words(event: &SourceEvent) -> String {
             object: Object::Service(service),
             ..
         } => {
-            format!("{} {}", service.name, service.ports[0].port)
+            let port = service.ports.first().map(|port| port.port.to_string());
+            let port = port.unwrap_or_else(|| "without front ends".into());
+            format!("{} {port}", service.name)
         }
         SourceEvent::Apply { object, .. } => object.reference().to_string(),
         SourceEvent::Delete(gone) => format!("no {gone}"),
@@ -86,6 +88,37 @@ fn a_broken_object_keeps_its_last_good_state() {
         ],
         &["no Service default/a"],
     );
+}
+
+#[test]
+fn a_service_that_loses_its_address_keeps_its_last_good_state() {
+    let without = |spec: &str| {
+        format!("kind: Service\nmetadata: {{name: a}}\nspec: {{{spec} ports: [{{port: 81}}]}}\n")
+    };
+    let missing = "problem: x.yaml, document 1: Service default/a: spec.clusterIP is missing, and nothing but an API \
+                   server assigns one; ";
+    let stays = missing.to_owned() + "its last good state stays until it is mended or removed";
+    let new = missing.to_owned() + "it has no front ends until it is mended";
+    let good = service("a", 80);
+    for spec in ["", "clusterIP: ,", "clusterIP: '',", "type: LoadBalancer,"] {
+        let bad = without(spec);
+        check(&[("x.yaml", &good), ("x.yaml", &bad)], &[&stays]);
+        check(&[("x.yaml", &good), ("x.yaml", &bad), ("x.yaml", &bad)], &[]);
+        check(
+            &[("x.yaml", &good), ("x.yaml", &bad), ("x.yaml", "")],
+            &["no Service default/a"],
+        );
+        check(&[("x.yaml", &bad)], &[&new, "default/a without front ends"]);
+        check(&[("x.yaml", &bad), ("x.yaml", &good)], &["default/a 80"]);
+    }
+    let cut = "kind: Service\nmetadata: {name: a}\nspec:\n";
+    check(&[("x.yaml", &good), ("x.yaml", cut)], &[&stays]);
+    for spec in ["clusterIP: None,", "type: ExternalName,"] {
+        check(
+            &[("x.yaml", &good), ("x.yaml", &without(spec))],
+            &["default/a without front ends"],
+        );
+    }
 }
 
 #[test]

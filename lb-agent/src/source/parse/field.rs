@@ -92,6 +92,48 @@ pub(super) fn address(field: impl FnOnce() -> String, value: &str) -> Result<IpA
     })
 }
 
+/// An address that may be a backend's.
+pub(super) fn backend_address(field: impl Fn() -> String, value: &str) -> Result<IpAddr, ParseError> {
+    let ip = address(&field, value)?;
+    unfit(ip).map_or(Ok(ip), |what| {
+        Err(ParseError::Unfit {
+            field: field(),
+            value: ip,
+            what,
+        })
+    })
+}
+
+/// An address that may be a front end's: maps use the unspecified one for every address of the node.
+pub(super) fn front_address(field: impl Fn() -> String, value: &str) -> Result<IpAddr, ParseError> {
+    let ip = backend_address(&field, value)?;
+    let link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    if link_local {
+        let (field, value) = (field(), ip);
+        return Err(ParseError::Unfit {
+            field,
+            value,
+            what: "a link-local address",
+        });
+    }
+    Ok(ip)
+}
+
+/// What makes an address useless on both ends, if anything does.
+fn unfit(ip: IpAddr) -> Option<&'static str> {
+    match ip {
+        _ if ip.is_unspecified() => Some("the unspecified address"),
+        _ if ip.is_loopback() => Some("a loopback address"),
+        _ if ip.is_multicast() => Some("a multicast address"),
+        IpAddr::V4(ip) if ip.is_broadcast() => Some("the broadcast address"),
+        IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => Some("an IPv4-mapped address"),
+        _ => None,
+    }
+}
+
 fn decimal_ipv4(value: &str) -> Option<Ipv4Addr> {
     let octets: Option<Vec<u8>> = value.split('.').map(decimal).collect();
     <[u8; 4]>::try_from(octets?).ok().map(Ipv4Addr::from)

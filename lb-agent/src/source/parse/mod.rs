@@ -5,6 +5,8 @@ mod node;
 mod service;
 mod slice;
 
+use std::net::IpAddr;
+
 use thiserror::Error;
 
 use crate::model::{IpFamily, Object};
@@ -20,6 +22,8 @@ pub struct Parsed {
     pub object: Option<Object>,
     /// What of it is left out, for people.
     pub notices: Vec<String>,
+    /// What it lacks to be of use; its last good state is better.
+    pub lacking: Option<&'static str>,
 }
 
 /// A field that cannot be used, and with it the object.
@@ -46,6 +50,16 @@ pub enum ParseError {
         field: String,
         /// What it holds.
         value: String,
+    },
+    /// An address that can be nobody's, or is not meant for this.
+    #[error("{field}: {value} is {what}, which cannot be used here")]
+    Unfit {
+        /// The path of the field.
+        field: String,
+        /// The address.
+        value: IpAddr,
+        /// What kind of address it is.
+        what: &'static str,
     },
     /// An address of the other family.
     #[error("{field}: {value} is no {family} address")]
@@ -92,6 +106,7 @@ impl Parsed {
         Self {
             object: None,
             notices: Vec::new(),
+            lacking: None,
         }
     }
 }

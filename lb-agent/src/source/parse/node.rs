@@ -25,5 +25,6 @@ pub fn node(object: &api::Node) -> Result<Parsed, ParseError> {
     Ok(Parsed {
         object: Some(Object::Node(Node { name, internal_ips })),
         notices: Vec::new(),
+        lacking: None,
     })
 }

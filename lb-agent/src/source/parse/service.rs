@@ -16,6 +16,17 @@ const PORT_NAME: usize = 15;
 /// Seconds of session affinity when nothing else is said.
 const AFFINITY_SECONDS: i32 = 10_800;
 
+/// Who handles a Service.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// We do.
+    Us,
+    /// Another proxy, or the clients themselves.
+    Others,
+    /// It has no address by which that could be told.
+    Unknown,
+}
+
 /// A Service. One that is not for us is an object without ports, so that its slices are known to belong somewhere.
 pub fn service(object: &api::Service) -> Result<Parsed, ParseError> {
     let name = field::object_name(&object.metadata)?;
@@ -23,6 +34,7 @@ pub fn service(object: &api::Service) -> Result<Parsed, ParseError> {
     field::check_label("metadata.name", &name.name)?;
     let empty = api::ServiceSpec::default();
     let spec = object.spec.as_ref().unwrap_or(&empty);
+    let owner = owner(object, spec)?;
     let mut notices = Vec::new();
     let mut service = Service {
         name,
@@ -40,7 +52,7 @@ pub fn service(object: &api::Service) -> Result<Parsed, ParseError> {
         )?,
         affinity_seconds: affinity(spec)?,
     };
-    if is_ours(object, spec, &mut notices) {
+    if owner == Owner::Us {
         service.cluster_ips = cluster_ips(spec)?;
         service.external_ips = external_ips(spec, &service, &mut notices)?;
         service.load_balancer_ips = load_balancer_ips(object, spec, &service, &mut notices)?;
@@ -50,29 +62,31 @@ pub fn service(object: &api::Service) -> Result<Parsed, ParseError> {
     Ok(Parsed {
         object: Some(Object::Service(service)),
         notices,
+        lacking: (owner == Owner::Unknown)
+            .then_some("spec.clusterIP is missing, and nothing but an API server assigns one"),
     })
 }
 
-fn is_ours(object: &api::Service, spec: &api::ServiceSpec, notices: &mut Vec<String>) -> bool {
-    let foreign = field::label(&object.metadata, PROXY_NAME).is_some();
-    if foreign || spec.type_.as_deref() == Some("ExternalName") {
-        return false;
-    }
-    match spec
-        .cluster_ip
-        .as_deref()
-        .or_else(|| spec.cluster_ips.as_ref()?.first().map(String::as_str))
-    {
-        Some("None") => false,
-        None | Some("") => {
-            notices.push(
-                "spec.clusterIP is missing, so it has no front ends: nothing but an API server assigns one"
-                    .into(),
-            );
-            false
+fn owner(object: &api::Service, spec: &api::ServiceSpec) -> Result<Owner, ParseError> {
+    let external = match spec.type_.as_deref() {
+        None | Some("" | "ClusterIP" | "NodePort" | "LoadBalancer") => false,
+        Some("ExternalName") => true,
+        Some(other) => {
+            return Err(ParseError::Unknown {
+                field: "spec.type".into(),
+                value: other.into(),
+                known: "ClusterIP, NodePort, LoadBalancer or ExternalName",
+            });
         }
-        Some(_) => true,
-    }
+    };
+    let first = spec.cluster_ips.as_ref().and_then(|ips| ips.first());
+    let cluster_ip = spec.cluster_ip.as_ref().or(first).map(String::as_str);
+    Ok(match cluster_ip {
+        _ if external || field::label(&object.metadata, PROXY_NAME).is_some() => Owner::Others,
+        Some("None") => Owner::Others,
+        None | Some("") => Owner::Unknown,
+        Some(_) => Owner::Us,
+    })
 }
 
 /// What the Service asks for and does not get yet.
@@ -101,7 +115,7 @@ fn cluster_ips(spec: &api::ServiceSpec) -> Result<Vec<IpAddr>, ParseError> {
     let mut ips = Vec::<IpAddr>::new();
     for (place, text) in texts.iter().enumerate() {
         let field = || format!("{field}[{place}]");
-        let ip = field::address(field, text)?;
+        let ip = field::front_address(field, text)?;
         if ips.iter().any(|other| IpFamily::of(*other) == IpFamily::of(ip)) {
             return Err(ParseError::Duplicate {
                 field: field(),
@@ -155,7 +169,7 @@ fn extra_ips<'a>(
 ) -> Result<Vec<IpAddr>, ParseError> {
     let mut ips = Vec::new();
     for text in texts {
-        let ip = field::address(|| field.into(), text)?;
+        let ip = field::front_address(|| field.into(), text)?;
         let family = IpFamily::of(ip);
         if service.has_family(family) {
             ips.push(ip);

@@ -52,6 +52,7 @@ pub fn endpoint_slice(object: &api::EndpointSlice) -> Result<Parsed, ParseError>
     Ok(Parsed {
         object: Some(Object::EndpointSlice(slice)),
         notices,
+        lacking: None,
     })
 }
 
@@ -89,7 +90,7 @@ fn endpoint(place: usize, endpoint: &api::Endpoint, family: IpFamily) -> Result<
         .addresses
         .first()
         .ok_or_else(|| ParseError::Missing { field: field() })?;
-    let address = field::address(field, text)?;
+    let address = field::backend_address(field, text)?;
     if IpFamily::of(address) != family {
         return Err(ParseError::Family {
             field: field(),

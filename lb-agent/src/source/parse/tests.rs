@@ -109,10 +109,16 @@ fn services_that_are_not_ours_have_no_ports() {
         assert_eq!(service_of(value.clone()).ports, []);
         check_notice(value, &[]);
     }
-    check_notice(
+    let missing = "spec.clusterIP is missing, and nothing but an API server assigns one";
+    for value in [
         with_spec(json!({"clusterIP": ""})),
-        &["spec.clusterIP is missing, so it has no front ends: nothing but an API server assigns one"],
-    );
+        with_spec(json!({"clusterIP": null, "clusterIp": "10.96.0.1"})),
+        with_spec(json!({"clusterIP": null, "clusterIPs": [""]})),
+        json!({"metadata": {"name": "web"}}),
+    ] {
+        assert_eq!(service_of(value.clone()).ports, []);
+        assert_eq!(parsed("Service", value).unwrap().lacking, Some(missing));
+    }
 }
 
 #[test]
@@ -181,9 +187,55 @@ fn fields_of_services_that_cannot_be_used_are_named() {
         "spec.clusterIPs[1]: family IPv4 is there twice",
     );
     error(
+        with_spec(json!({"type": "Foo"})),
+        "spec.type: \"Foo\" is unknown; use ClusterIP, NodePort, LoadBalancer or ExternalName",
+    );
+    error(
         with_spec(json!({"externalTrafficPolicy": "Remote"})),
         "spec.externalTrafficPolicy: \"Remote\" is unknown; use Cluster or Local",
     );
+}
+
+#[test]
+fn addresses_that_can_be_nobodys_are_refused() {
+    let nobodys = [
+        ("0.0.0.0", "the unspecified address"),
+        ("::", "the unspecified address"),
+        ("127.0.0.1", "a loopback address"),
+        ("127.9.9.9", "a loopback address"),
+        ("::1", "a loopback address"),
+        ("224.0.0.1", "a multicast address"),
+        ("ff02::1", "a multicast address"),
+        ("255.255.255.255", "the broadcast address"),
+        ("::ffff:10.0.0.1", "an IPv4-mapped address"),
+    ];
+    let link_local = [
+        ("169.254.1.1", "a link-local address"),
+        ("fe80::1", "a link-local address"),
+    ];
+    let text =
+        |field: &str, ip: &str, what: &str| format!("{field}: {ip} is {what}, which cannot be used here");
+    for (ip, what) in nobodys.into_iter().chain(link_local) {
+        let service = |spec, field| check_error("Service", with_spec(spec), &text(field, ip, what));
+        service(json!({"clusterIP": ip}), "spec.clusterIP[0]");
+        service(json!({"clusterIPs": [ip]}), "spec.clusterIPs[0]");
+        service(json!({"externalIPs": [ip]}), "spec.externalIPs");
+        let mut value = with_spec(json!({"type": "LoadBalancer"}));
+        value["status"] = json!({"loadBalancer": {"ingress": [{"ip": ip}]}});
+        check_error("Service", value, &text("status.loadBalancer.ingress", ip, what));
+    }
+    let slice = |ip: &str| {
+        let mut value = with_endpoints(json!([{"addresses": [ip]}]));
+        value["addressType"] = json!(if ip.contains(':') { "IPv6" } else { "IPv4" });
+        value
+    };
+    for (ip, what) in nobodys {
+        let text = text("endpoints[0].addresses[0]", ip, what);
+        check_error("EndpointSlice", slice(ip), &text);
+    }
+    for (ip, _) in link_local {
+        assert_eq!(slice_of(slice(ip)).endpoints[0].address.to_string(), ip);
+    }
 }
 
 #[test]

@@ -22,8 +22,10 @@ use crate::model::{Origin, Problem};
 const QUIET: Duration = Duration::from_millis(4);
 /// But no change waits longer than this.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// A file that is open for writing and has not been written to for this long is read as it is.
-const WRITING: Duration = Duration::from_millis(500);
+/// A file that a writer left open and has not written to for this long is read as it is.
+const WRITING: Duration = Duration::from_secs(10);
+/// A file that was emptied, and closed, may be written anew until then.
+const EMPTIED: Duration = Duration::from_millis(500);
 /// The folder is looked through at least this often: a link's target elsewhere tells nothing when it changes.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -81,8 +83,10 @@ struct Reader {
     folder: Folder,
     /// What each file was when it was read last.
     stamps: BTreeMap<String, Stamp>,
-    /// Files that somebody is writing, and when that was seen last.
+    /// Files that somebody is writing, and until when they are waited for.
     writing: BTreeMap<String, Instant>,
+    /// How long a writer is waited for after it has written something.
+    patience: Duration,
     /// A file that was known changed just now, or was emptied: there may be more to come.
     unsettled: bool,
     folder_problem: Option<String>,
@@ -100,6 +104,14 @@ struct Stamp {
 impl ManifestSource {
     /// Reads `folder` and watches it from a thread of its own, until the value is dropped or `events` is closed.
     pub fn watch(folder: &Path, events: mpsc::Sender<Vec<SourceEvent>>) -> Result<Self, SourceError> {
+        Self::watch_with(folder, events, WRITING)
+    }
+
+    fn watch_with(
+        folder: &Path,
+        events: mpsc::Sender<Vec<SourceEvent>>,
+        patience: Duration,
+    ) -> Result<Self, SourceError> {
         let name = folder.display().to_string();
         fs::read_dir(folder).map_err(|source| SourceError::Folder {
             folder: name.clone(),
@@ -114,7 +126,7 @@ impl ManifestSource {
             source,
         };
         let watcher = notify::recommended_watcher(handler).map_err(watch_error)?;
-        let mut reader = Reader::new(folder.to_owned(), watcher);
+        let mut reader = Reader::new(folder.to_owned(), watcher, patience);
         reader.watch().map_err(watch_error)?;
         let thread = thread::Builder::new().name("manifests".into());
         let run = move || reader.run(&wakes, &events);
@@ -134,7 +146,7 @@ impl Drop for ManifestSource {
 }
 
 impl Reader {
-    fn new(path: PathBuf, watcher: RecommendedWatcher) -> Self {
+    fn new(path: PathBuf, watcher: RecommendedWatcher, patience: Duration) -> Self {
         let (folder, stamps, writing) = Default::default();
         Self {
             path,
@@ -143,6 +155,7 @@ impl Reader {
             folder,
             stamps,
             writing,
+            patience,
             unsettled: false,
             folder_problem: None,
         }
@@ -164,14 +177,10 @@ impl Reader {
 
     /// Waits until it is time to look. Returns `false` when there is nothing to wait for any more.
     fn wait(&mut self, wakes: &Receiver<Wake>) -> bool {
-        let pause = if self.unsettled {
-            QUIET
-        } else if self.writing.is_empty() {
-            LOOK
-        } else {
-            WRITING
-        };
-        let mut until = Instant::now() + pause;
+        let now = Instant::now();
+        let pause = if self.unsettled { QUIET } else { LOOK };
+        let given_up = self.writing.values().copied();
+        let mut until = given_up.fold(now + pause, Instant::min);
         let mut latest = None;
         loop {
             match wakes.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -199,8 +208,8 @@ impl Reader {
             }
             EventKind::Access(_) => return false,
             EventKind::Modify(ModifyKind::Data(_)) => {
-                self.writing
-                    .extend(names.map(|name| (name.to_owned(), Instant::now())));
+                let until = Instant::now() + self.patience;
+                self.writing.extend(names.map(|name| (name.to_owned(), until)));
             }
             EventKind::Modify(ModifyKind::Name(_)) => names.for_each(|name| _ = self.writing.remove(name)),
             _ => {}
@@ -210,7 +219,7 @@ impl Reader {
 
     /// Reads what has changed.
     fn look(&mut self) -> Vec<SourceEvent> {
-        self.writing.retain(|_, since| since.elapsed() < WRITING);
+        self.stop_waiting();
         let files = match self.list() {
             Ok(files) => files,
             Err(error) => return self.folder_is_gone(&error),
@@ -240,6 +249,18 @@ impl Reader {
             }
         }
         events
+    }
+
+    /// Gives up on writers that have not written for long.
+    fn stop_waiting(&mut self) {
+        let now = Instant::now();
+        self.writing.retain(|name, until| {
+            let wait = now < *until;
+            if !wait && is_manifest(name) {
+                tracing::info!("{name}: its writer neither writes nor closes it; read as it is");
+            }
+            wait
+        });
     }
 
     fn read(&mut self, name: String, stamp: Stamp) -> Vec<SourceEvent> {
@@ -281,6 +302,8 @@ impl Reader {
 
     fn watch(&mut self) -> notify::Result<()> {
         self.watcher.watch(&self.path, RecursiveMode::NonRecursive)?;
+        // What became of files of another folder is not told any more.
+        self.writing.clear();
         self.watched = fs::metadata(&self.path).ok().map(|metadata| metadata.ino());
         Ok(())
     }
@@ -313,7 +336,7 @@ impl Stamp {
 
     /// Whether the file changed just now, or was emptied a short while ago: it may be in the middle of being written.
     fn is_unsettled(&self) -> bool {
-        let patience = if self.size == 0 { WRITING } else { QUIET };
+        let patience = if self.size == 0 { EMPTIED } else { QUIET };
         let (seconds, nanoseconds) = self.modified;
         let modified = u64::try_from(seconds).unwrap_or_default();
         let modified =

@@ -13,6 +13,9 @@ use tokio::sync::mpsc::{self, Receiver};
 use super::*;
 use crate::model::Object;
 
+/// How long these tests wait for a writer that neither writes nor closes.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// A folder of its own and what its source tells.
 struct Watched {
     path: PathBuf,
@@ -29,7 +32,7 @@ impl Watched {
         fs::create_dir_all(&path).unwrap();
         fill(&path);
         let (sender, events) = mpsc::channel(16);
-        let source = ManifestSource::watch(&path, sender).unwrap();
+        let source = ManifestSource::watch_with(&path, sender, PATIENCE).unwrap();
         Self {
             path,
             events,
@@ -60,7 +63,12 @@ impl Watched {
     /// Nothing is told for a while.
     #[track_caller]
     fn check_silence(&mut self) {
-        std::thread::sleep(Duration::from_millis(100));
+        self.check_silence_for(Duration::from_millis(100));
+    }
+
+    #[track_caller]
+    fn check_silence_for(&mut self, time: Duration) {
+        std::thread::sleep(time);
         assert_eq!(self.events.try_recv().ok(), None);
     }
 }
@@ -136,7 +144,7 @@ fn links_are_swapped_as_in_a_config_map_mount() {
 }
 
 #[test]
-fn a_file_is_not_read_while_it_is_being_written() {
+fn a_file_is_not_read_timeit_is_being_written() {
     let mut watched = Watched::new(|path| fs::write(path.join("a.yaml"), service("a", 1)).unwrap());
     watched.check(&["default/a 10.96.0.1", "synced"]);
     let mut file = File::create(watched.path.join("a.yaml")).unwrap();
@@ -161,6 +169,44 @@ fn a_file_that_was_emptied_keeps_its_objects_for_a_while() {
     watched.check(&["default/a 10.96.0.2"]);
     File::create(watched.path.join("a.yaml")).unwrap();
     watched.check(&["no Service default/a"]);
+}
+
+#[test]
+fn a_writer_that_pauses_is_waited_for() {
+    let text = |host| service("a", host) + "---\n" + &service("b", host);
+    let mut watched = Watched::new(|path| fs::write(path.join("x.yaml"), text(1)).unwrap());
+    watched.check(&["default/a 10.96.0.1", "default/b 10.96.0.1", "synced"]);
+    for (host, cut) in [(2, "spec:"), (3, "---")] {
+        let whole = text(host);
+        let (first, rest) = whole.split_at(whole.find(cut).unwrap());
+        let mut file = File::create(watched.path.join("x.yaml")).unwrap();
+        file.write_all(first.as_bytes()).unwrap();
+        watched.check_silence_for(Duration::from_secs(1));
+        // What happens to other files does not end the wait.
+        watched.write("other.yaml", &service("c", host));
+        watched.check(&[&format!("default/c 10.96.0.{host}")]);
+        watched.check_silence();
+        file.write_all(rest.as_bytes()).unwrap();
+        watched.check_silence();
+        drop(file);
+        let [a, b] = ["a", "b"].map(|name| format!("default/{name} 10.96.0.{host}"));
+        watched.check(&[&a, &b]);
+    }
+}
+
+#[test]
+fn a_file_put_in_the_place_of_one_that_is_being_written_is_read() {
+    let mut watched = Watched::new(|path| fs::write(path.join("a.yaml"), service("a", 1)).unwrap());
+    watched.check(&["default/a 10.96.0.1", "synced"]);
+    let mut file = File::create(watched.path.join("a.yaml")).unwrap();
+    file.write_all(b"kind:").unwrap();
+    watched.check_silence();
+    watched.write("new", &service("a", 2));
+    let replaced = Instant::now();
+    fs::rename(watched.path.join("new"), watched.path.join("a.yaml")).unwrap();
+    watched.check(&["default/a 10.96.0.2"]);
+    assert!(replaced.elapsed() < PATIENCE / 2);
+    drop(file);
 }
 
 #[test]
