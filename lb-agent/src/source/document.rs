@@ -5,6 +5,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::decode::decode;
 use super::parse::{self, ParseError, Parsed};
 use crate::model::{Kind, Object, ObjectName, ObjectRef};
 
@@ -39,8 +40,8 @@ const OTHER_KINDS: [&str; 24] = [
 /// What one object of a file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// The number of its document, from 1.
-    pub(super) document: usize,
+    /// Where in the file it is: the numbers of its document and of the item of a List, from 1.
+    pub(super) place: String,
     /// Which object it is, as far as that can be told.
     pub(super) object: Option<ObjectRef>,
     /// What became of it.
@@ -53,7 +54,7 @@ pub(super) enum Content {
     /// It is here, with notices about parts of it.
     Object(Object, Vec<String>),
     /// It is here, but lacks this: its last good state is better.
-    Lacking(Object, &'static str),
+    Lacking(Object, String),
     /// It is rightly left alone.
     LeftAlone,
     /// Of a kind that is nothing to us.
@@ -75,14 +76,14 @@ struct Document {
 pub(super) fn entries(text: &str) -> Vec<Entry> {
     let mut found = Vec::new();
     for (place, document) in documents(text).into_iter().enumerate() {
-        let number = place + 1;
+        let place = format!("document {}", place + 1);
         match value(&document.text) {
             Ok(Value::Null) => {}
-            Ok(value) => collect(number, value, &mut found),
+            Ok(value) => collect(place, value, &mut found),
             Err(_) => {
                 let content = Content::Broken(why_broken(&document));
                 found.push(Entry {
-                    document: number,
+                    place,
                     object: None,
                     content,
                 });
@@ -147,28 +148,40 @@ fn value(document: &str) -> Result<Value, String> {
     // The folder is the administrator's own: a long List is no attack.
     let budget = serde_saphyr::budget! { max_events: usize::MAX, max_nodes: usize::MAX };
     let options = serde_saphyr::options! { budget: budget, with_snippet: false };
-    serde_saphyr::from_str_with_options(document, options).map_err(|error| error.to_string())
+    serde_saphyr::from_str_with_options(document, options).map_err(|error| match error {
+        serde_saphyr::Error::Budget { .. } => {
+            "it has more anchors, aliases, levels or text than is read".into()
+        }
+        other => other.to_string(),
+    })
 }
 
 /// Adds the object, or those of a List.
-fn collect(document: usize, mut value: Value, found: &mut Vec<Entry>) {
+fn collect(place: String, mut value: Value, found: &mut Vec<Entry>) {
     let kind = text(&value, "/kind").to_owned();
     let Some(item_kind @ ("" | "Service" | "EndpointSlice" | "Node")) = kind.strip_suffix("List") else {
-        let (object, content) = interpret(&kind, value);
+        let (object, content) = interpret(&kind, &value);
         found.push(Entry {
-            document,
+            place,
             object,
             content,
         });
         return;
     };
-    let items = value.get_mut("items").map(Value::take);
-    for mut item in items.and_then(array).unwrap_or_default() {
+    let Some(items) = value.get_mut("items").map(Value::take).and_then(array) else {
+        found.push(Entry {
+            place,
+            object: None,
+            content: Content::Broken("items must be a list".into()),
+        });
+        return;
+    };
+    for (number, mut item) in items.into_iter().enumerate() {
         // Items of a typed list need not say their kind.
         if let Some(fields) = item.as_object_mut().filter(|_| !item_kind.is_empty()) {
             fields.entry("kind").or_insert_with(|| item_kind.into());
         }
-        collect(document, item, found);
+        collect(format!("{place}, item {}", number + 1), item, found);
     }
 }
 
@@ -179,15 +192,12 @@ fn array(value: Value) -> Option<Vec<Value>> {
     }
 }
 
-fn interpret(kind: &str, value: Value) -> (Option<ObjectRef>, Content) {
+fn interpret(kind: &str, value: &Value) -> (Option<ObjectRef>, Content) {
     match kind {
         "Service" => object::<Service>(Kind::Service, value, parse::service),
         "EndpointSlice" => object::<EndpointSlice>(Kind::EndpointSlice, value, parse::endpoint_slice),
         "Node" => object::<Node>(Kind::Node, value, parse::node),
-        "" => (
-            None,
-            Content::Broken("field kind is missing, so this is no Kubernetes object".into()),
-        ),
+        "" => (None, Content::Broken(no_object(value).into())),
         other if OTHER_KINDS.contains(&other) => (None, Content::OtherKind(other.into())),
         other => {
             let why = format!("kind \"{other}\" is unknown; only Service, EndpointSlice and Node are used");
@@ -198,21 +208,70 @@ fn interpret(kind: &str, value: Value) -> (Option<ObjectRef>, Content) {
 
 fn object<T: DeserializeOwned>(
     kind: Kind,
-    value: Value,
+    value: &Value,
     parse: fn(&T) -> Result<Parsed, ParseError>,
 ) -> (Option<ObjectRef>, Content) {
-    let reference = reference(kind, &value);
-    let parsed = serde_json::from_value::<T>(value).map_err(|error| error.to_string());
-    let parsed = parsed.and_then(|object| parse(&object).map_err(|error| error.to_string()));
-    let content = match parsed {
-        Ok(parsed) => match (parsed.object, parsed.lacking) {
-            (Some(object), None) => Content::Object(object, parsed.notices),
-            (Some(object), Some(what)) => Content::Lacking(object, what),
+    let reference = reference(kind, value);
+    let content = other_version(kind, value).unwrap_or_else(|| content(kind, value, parse));
+    (reference, content)
+}
+
+fn content<T: DeserializeOwned>(
+    kind: Kind,
+    value: &Value,
+    parse: fn(&T) -> Result<Parsed, ParseError>,
+) -> Content {
+    // Kubernetes always writes it; absent, it is misspelt or not written yet.
+    if kind == Kind::EndpointSlice && value.get("endpoints").is_none() {
+        return Content::Broken("endpoints is missing; write [] if there are none".into());
+    }
+    let (object, unknown) = match decode::<T>(value) {
+        Ok(decoded) => decoded,
+        Err(why) => return Content::Broken(why),
+    };
+    match parse(&object) {
+        Ok(mut parsed) => match (parsed.object, parsed.lacking) {
+            (Some(object), None) => {
+                parsed.notices.extend(unknown);
+                Content::Object(object, parsed.notices)
+            }
+            (Some(object), Some(what)) => {
+                let unknown = unknown.map(|unknown| format!("; {unknown}")).unwrap_or_default();
+                Content::Lacking(object, format!("{what}{unknown}"))
+            }
             (None, _) => Content::LeftAlone,
         },
-        Err(why) => Content::Broken(why),
+        Err(error) => Content::Broken(error.to_string()),
+    }
+}
+
+/// What becomes of an object whose `apiVersion` is not the one that is read here.
+fn other_version(kind: Kind, value: &Value) -> Option<Content> {
+    let (name, ours) = match kind {
+        Kind::Service => ("Service", "v1"),
+        Kind::EndpointSlice => ("EndpointSlice", "discovery.k8s.io/v1"),
+        Kind::Node => ("Node", "v1"),
     };
-    (reference, content)
+    let version = value.get("apiVersion").filter(|version| *version != ours)?;
+    let text = version.as_str().unwrap_or_default();
+    match text.split_once('/') {
+        // Kubernetes' own groups have no object of this kind: that is a mistake.
+        Some((group, _)) if group.contains('.') && !group.ends_with(".k8s.io") => {
+            Some(Content::OtherKind(format!("{name} of {group}")))
+        }
+        _ => Some(Content::Broken(format!(
+            "apiVersion: {version} is not known for a {name}; use {ours}"
+        ))),
+    }
+}
+
+fn no_object(value: &Value) -> &'static str {
+    match value {
+        Value::Object(fields) if fields.contains_key("kind") => "kind must be text",
+        Value::Object(_) => "field kind is missing, so this is no Kubernetes object",
+        Value::Array(_) => "this is a list, not a Kubernetes object",
+        _ => "this is a single value, not a Kubernetes object",
+    }
 }
 
 fn reference(kind: Kind, value: &Value) -> Option<ObjectRef> {

@@ -2,6 +2,7 @@
 //!
 //! A source sends batches of [`SourceEvent`]s; a batch is what changed at one time.
 
+mod decode;
 mod document;
 mod folder;
 pub mod parse;

@@ -95,11 +95,11 @@ impl Folder {
     /// Takes one entry into `file`. Returns whether it is broken so that its object cannot be told.
     fn take(&mut self, name: &str, entry: Entry, before: &File, file: &mut File) -> bool {
         let Entry {
-            document,
+            place,
             object,
             content,
         } = entry;
-        let origin = Origin::new(&format!("{name}, document {document}"));
+        let origin = Origin::new(&format!("{name}, {place}"));
         let mut problem = |text: String| {
             file.problems.insert(Problem {
                 object: object.clone(),
@@ -137,9 +137,7 @@ impl Folder {
             Content::LeftAlone => {}
             Content::OtherKind(kind) => {
                 if self.other_kinds.insert(kind.clone()) {
-                    tracing::info!(
-                        "{name}, document {document}: objects of kind {kind} are not used; left out"
-                    );
+                    tracing::info!("{name}, {place}: objects of kind {kind} are not used; left out");
                 }
             }
             Content::Unknown(text) => problem(text),
@@ -150,7 +148,7 @@ impl Folder {
                 let kept = match (&object, last) {
                     (Some(_), Some(_)) => LAST_STAYS,
                     (Some(_), None) => "it is left out until it is mended",
-                    (None, _) => "what this file said before stays until it is mended",
+                    (None, _) => "the objects that this document had before stay until it is mended",
                 };
                 problem(format!("{why}; {kept}"));
                 if let Some((object, told)) = last {

@@ -167,7 +167,7 @@ fn what_is_left_alone_is_no_problem() {
 #[test]
 fn what_is_no_object_is_a_problem() {
     let problem = |text: &str| format!("problem: x.yaml, document 1: {text}");
-    let kind = "field kind is missing, so this is no Kubernetes object; what this file said before stays until it is mended";
+    let kind = "this is a single value, not a Kubernetes object; the objects that this document had before stay until it is mended";
     check(&[("x.yaml", "just words\n")], &[&problem(kind)]);
     check(
         &[("x.yaml", "kind: Gadget\n")],
@@ -192,4 +192,112 @@ fn an_unreadable_file_keeps_what_it_said() {
     );
     assert_eq!(folder.unreadable("x.yaml", "permission denied"), []);
     assert_eq!(folder.update("x.yaml", &service("a", 80)), []);
+}
+
+/// What a file that holds just this makes it tell first, without file and document.
+fn first_words(text: &str) -> String {
+    let told = Folder::default().update("x.yaml", text);
+    let first = told.first().map(words).unwrap_or_default();
+    first.replace("problem: x.yaml, document 1", "")
+}
+
+#[test]
+fn warnings_name_the_field() {
+    let spec = |spec: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{clusterIP: 10.96.0.1, {spec}}}\n"
+        )
+    };
+    let slice = |rest: &str| {
+        format!(
+            "kind: EndpointSlice\naddressType: IPv4\nmetadata: {{name: a, labels: {{kubernetes.io/service-name: a}}}}\n{rest}\n"
+        )
+    };
+    let table = [
+        (
+            spec("ports: [{port: '80'}]"),
+            "Service default/a: spec.ports[0].port must be a number, not string \"80\"; it is left out until it is mended",
+        ),
+        (
+            spec("ports: [{port: 99999999999}]"),
+            "Service default/a: spec.ports[0].port: integer `99999999999` is out of range; it is left out until it is mended",
+        ),
+        (
+            spec("ports: {port: 80}"),
+            "Service default/a: spec.ports must be a list, not a mapping; it is left out until it is mended",
+        ),
+        (
+            spec("ports: [{port: 80}], clusterIp: 1, prots: [], x: 1, y: 2"),
+            "Service default/a: fields spec.clusterIp, spec.prots, spec.x and 1 more are unknown and have no effect",
+        ),
+        (
+            spec("ports: [{port: 80, tragetPort: 8080}]"),
+            "Service default/a: field spec.ports[0].tragetPort is unknown and has no effect",
+        ),
+        (
+            spec("ports: []").replace("clusterIP", "clusterIp"),
+            "Service default/a: spec.clusterIP is missing, and nothing but an API server assigns one; field spec.clusterIp is unknown and has no effect; it has no front ends until it is mended",
+        ),
+        (
+            spec("ports: []").replace("v1", "v2"),
+            "Service default/a: apiVersion: \"v2\" is not known for a Service; use v1; it is left out until it is mended",
+        ),
+        (
+            spec("ports: []").replace("v1", "1"),
+            "Service default/a: apiVersion: 1 is not known for a Service; use v1; it is left out until it is mended",
+        ),
+        (
+            spec("ports: []").replace("v1", "apps/v1"),
+            "Service default/a: apiVersion: \"apps/v1\" is not known for a Service; use v1; it is left out until it is mended",
+        ),
+        (spec("ports: []").replace("v1", "serving.knative.dev/v1"), ""),
+        (
+            spec("ports: []").replace("name: a", "name: true"),
+            "metadata.name must be text, not boolean `true`; quote it; the objects that this document had before stay until it is mended",
+        ),
+        (
+            spec("ports: []").replace("name: a", "name: y"),
+            "metadata.name must be text, not boolean `true`; quote it; the objects that this document had before stay until it is mended",
+        ),
+        (
+            spec("ports: []").replace("name: a", "name: 5"),
+            "metadata.name must be text, not integer `5`; quote it; the objects that this document had before stay until it is mended",
+        ),
+        (
+            slice("enpoints: []"),
+            "EndpointSlice default/a: endpoints is missing; write [] if there are none; it is left out until it is mended",
+        ),
+        (
+            slice("endpoints: [{addresses: 10.0.0.1}]"),
+            "EndpointSlice default/a: endpoints[0].addresses must be a list, not string \"10.0.0.1\"; it is left out until it is mended",
+        ),
+        (
+            "kind: List\nitems:\n- {kind: Pod}\n- {kind: Service, metadata: {name: b}, spec: 5}\n".into(),
+            ", item 2: Service default/b: spec must be a mapping, not integer `5`; it is left out until it is mended",
+        ),
+        (
+            "kind: List\nitem: []\n".into(),
+            "items must be a list; the objects that this document had before stay until it is mended",
+        ),
+        (
+            "kind: [Service]\n".into(),
+            "kind must be text; the objects that this document had before stay until it is mended",
+        ),
+        (
+            "- kind: Service\n- kind: Service\n".into(),
+            "this is a list, not a Kubernetes object; the objects that this document had before stay until it is mended",
+        ),
+        (
+            "metadata: {}\n".into(),
+            "field kind is missing, so this is no Kubernetes object; the objects that this document had before stay until it is mended",
+        ),
+        (
+            format!("a: &a [1]\nb: [{}]\n", "*a, ".repeat(60_000)),
+            "cannot be read: it has more anchors, aliases, levels or text than is read; the objects that this document had before stay until it is mended",
+        ),
+    ];
+    for (text, expected) in table {
+        let told = first_words(&text);
+        assert_eq!(told.strip_prefix(": ").unwrap_or(&told), expected, "{text:.200}");
+    }
 }
