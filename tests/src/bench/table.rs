@@ -25,15 +25,23 @@ pub fn throughput(rows: &[Throughput]) -> String {
             beside_gbps,
             service_gbps,
             ratio,
+            ratio_of_best,
         } = row;
-        let numbers = [plain_gbps, beside_gbps, service_gbps, ratio];
+        let numbers = [plain_gbps, beside_gbps, service_gbps, ratio, ratio_of_best];
         [family.clone()]
             .into_iter()
             .chain(numbers.map(|number| format!("{number:.3}")))
             .collect()
     });
     table(
-        &["FAMILY", "PLAIN GBIT/S", "BESIDE", "SERVICE", "SERVICE/PLAIN"],
+        &[
+            "FAMILY",
+            "PLAIN GBIT/S",
+            "BESIDE",
+            "SERVICE",
+            "SERVICE/PLAIN",
+            "OF BEST",
+        ],
         1,
         rows,
     )
