@@ -25,13 +25,7 @@ pub struct Programs {
 pub async fn load(pins: &Pins, sizes: &Sizes) -> Result<Programs, DataplaneError> {
     let mut ebpf = open(pins, sizes)?;
     yield_now().await;
-    for name in [
-        program::PRE,
-        program::POST,
-        program::PRE_L3,
-        program::POST_L3,
-        program::JIFFIES,
-    ] {
+    for name in program::ALL {
         let program = classifier(&mut ebpf, name)?;
         without_signals(|| program.load()).map_err(|error| program_error(name, error))?;
         yield_now().await;
