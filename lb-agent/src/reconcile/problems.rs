@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
 use crate::desired::Claims;
-use crate::model::{Kind, ObjectName, ObjectRef, Problem, World};
+use crate::model::{EndpointSlice, Kind, Known, ObjectName, ObjectRef, Problem, World};
 
 /// What has been told.
 #[derive(Debug, Default)]
@@ -59,15 +59,7 @@ pub(super) fn of_objects(service: &ObjectName, world: &World, claims: &Claims) -
         let text = format!(
             "left out: Service {service} has no {family} ClusterIP, so {family} endpoints are not used"
         );
-        let object = ObjectRef {
-            kind: Kind::EndpointSlice,
-            name: slice.object.name.clone(),
-        };
-        Problem {
-            object: Some(object),
-            origin: slice.origin.clone(),
-            text,
-        }
+        of_slice(slice, text)
     });
     lost.chain(foreign).collect()
 }
@@ -85,14 +77,18 @@ fn slices_without(service: &ObjectName, world: &World) -> impl Iterator<Item = P
         let text = format!(
             "left out: there is no Service {service}; add it, or mend the label kubernetes.io/service-name"
         );
-        let object = ObjectRef {
-            kind: Kind::EndpointSlice,
-            name: slice.object.name.clone(),
-        };
-        Problem {
-            object: Some(object),
-            origin: slice.origin.clone(),
-            text,
-        }
+        of_slice(slice, text)
     })
+}
+
+fn of_slice(slice: &Known<EndpointSlice>, text: String) -> Problem {
+    let object = ObjectRef {
+        kind: Kind::EndpointSlice,
+        name: slice.object.name.clone(),
+    };
+    Problem {
+        object: Some(object),
+        origin: slice.origin.clone(),
+        text,
+    }
 }
