@@ -18,8 +18,30 @@ pub struct Backend<A> {
     pub service: u32,
     /// [`BackendState`].
     pub state: u8,
+    /// [`BackendFlags`].
+    pub flags: u8,
     /// Always 0.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
+}
+
+/// Bits of [`Backend::flags`].
+#[derive(Clone, Copy, Debug)]
+pub struct BackendFlags;
+
+impl BackendFlags {
+    /// The endpoint is on this node.
+    pub const LOCAL: u8 = 1;
+}
+
+/// Key of `lb_locals4`, `lb_locals6` (hash; value: index into `lb_backends4`, `lb_backends6`): a local endpoint of a
+/// service port that is served by direct server return. A packet that another node has wrapped names only the pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C, align(4))]
+pub struct LocalKey<A> {
+    /// The pod's address.
+    pub addr: A,
+    /// The service port.
+    pub service: u32,
 }
 
 /// What may be done with a backend.

@@ -7,12 +7,14 @@ pub struct Device {
     /// The device that the route back to a packet's source must name: the device itself, or its master
     /// (a bridge).
     pub route_ifindex: u32,
+    /// The largest network packet that it takes, in bytes.
+    pub mtu: u32,
     /// [`DeviceRole`].
     pub role: u8,
     /// [`DeviceFlags`].
     pub flags: u8,
-    /// Always 0.
-    pub pad: [u8; 2],
+    /// Its hardware address; all zero where it has none.
+    pub mac: [u8; 6],
 }
 
 /// What stands behind a device.
@@ -56,6 +58,12 @@ impl DeviceFlags {
     /// Every packet that arrives here went through pre on a lower device already (a bridge over its ports, a
     /// VLAN over its parent).
     pub const STACKED: u8 = 1;
+    /// An XDP program of ours sees every packet that arrives here, before TC does.
+    pub const XDP: u8 = 1 << 1;
+    /// XDP programs of other devices may send packets out here.
+    pub const XDP_TARGET: u8 = 1 << 2;
+    /// Packets have no link-layer header.
+    pub const L3: u8 = 1 << 3;
 }
 
 /// Value of `lb_node_addrs4`, `lb_node_addrs6` (key: address): an address that is the node's own.

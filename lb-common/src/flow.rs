@@ -39,10 +39,14 @@ pub struct FlowKey<A> {
 pub struct Flow<A> {
     /// The address that this stage puts in: the destination in pre, the source in post.
     pub addr: A,
+    /// The address that the *other* endpoint of the packet is to have, where this entry rewrites both
+    /// ([`FlowFlags::BOTH`]); elsewhere all zero.
+    pub peer_addr: A,
     /// The port that goes with [`Flow::addr`].
     pub port: Port,
-    /// The port that the *other* endpoint of the packet is to have. It differs from the packet's only where
-    /// two connections would share one reverse key: pre then replaces the client's port, post puts it back.
+    /// The port that the *other* endpoint of the packet is to have. It differs from the packet's where both endpoints
+    /// are rewritten, or where two connections would share one reverse key: pre then replaces the client's port, post
+    /// puts it back.
     pub peer_port: Port,
     /// The service port; 0 for a flow that is no service's ([`FlowFlags::DIRECT`]).
     pub service: u32,
@@ -56,6 +60,26 @@ pub struct Flow<A> {
     pub tcp: u8,
     /// [`FlowFlags`].
     pub flags: u8,
+    /// How the last packet left, where the programs themselves send it.
+    pub hop: Hop,
+}
+
+/// The next hop of a flow that the programs send on by themselves. Good while the settings' epoch of routes is the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C)]
+pub struct Hop {
+    /// The device to leave by; 0: not known.
+    pub ifindex: u32,
+    /// [`crate::Settings::route_epoch`] when it was found.
+    pub epoch: u32,
+    /// The largest network packet on this way, in bytes; at most 65535.
+    pub mtu: u16,
+    /// The hardware address of the next hop.
+    pub dst: [u8; 6],
+    /// The hardware address of the device.
+    pub src: [u8; 6],
+    /// Always 0.
+    pub pad: [u8; 2],
 }
 
 /// Bits of [`Flow::tcp`]. Each entry knows its own direction alone.
@@ -78,4 +102,17 @@ pub struct FlowFlags;
 impl FlowFlags {
     /// A connection straight to a pod, tracked only because it had to be given another source port.
     pub const DIRECT: u8 = 1;
+    /// Both endpoints are rewritten at once, in pre, where the other entry stands as well. The programs send such
+    /// packets on by themselves: their new source is an address of the node, which must not come in from a device.
+    pub const BOTH: u8 = 1 << 1;
+    /// The entry of the way back.
+    pub const REPLY: u8 = 1 << 2;
+    /// In pre: the packet goes wrapped to the backend's node, and nothing in it is rewritten (direct server return).
+    pub const WRAPPED: u8 = 1 << 3;
+    /// In pre: post has to replace the source, too (masquerade on the way through the stack).
+    pub const MASQUERADE: u8 = 1 << 4;
+    /// The client is the node itself.
+    pub const NODE: u8 = 1 << 5;
+    /// The client's packets came in by an uplink.
+    pub const OUTSIDE: u8 = 1 << 6;
 }

@@ -3,12 +3,13 @@
 use core::mem::{align_of, size_of};
 
 use crate::{
-    Backend, Device, Flow, FlowKey, Ip4, Ip6, NodeAddress, Port, ServiceKey, ServiceName, ServiceStats,
+    Affinity, Backend, ClientKey, Device, FamilySettings, Flow, FlowKey, Fragment, FragmentKey, Hop, Ip4,
+    Ip6, LocalKey, NodeAddress, Port, RangeKey, ServiceKey, ServiceName, ServicePolicy, ServiceStats,
     ServiceValue, Settings, Slot,
 };
 
 /// The version of this layout; the pin folder carries it, so that two layouts never share a map.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Names of maps. The kernel keeps 15 bytes of a name.
 pub mod map {
@@ -36,6 +37,42 @@ pub mod map {
     pub const NODE_ADDRS4: &str = "lb_node_addrs4";
     /// IPv6 addresses of the node itself.
     pub const NODE_ADDRS6: &str = "lb_node_addrs6";
+    /// Local IPv4 endpoints of services with direct server return ([`crate::LocalKey`] to an index of backends).
+    pub const LOCALS4: &str = "lb_locals4";
+    /// The same for IPv6.
+    pub const LOCALS6: &str = "lb_locals6";
+    /// Lists of IPv4 prefixes ([`crate::RangeKey`] to 1).
+    pub const RANGES4: &str = "lb_ranges4";
+    /// Lists of IPv6 prefixes.
+    pub const RANGES6: &str = "lb_ranges6";
+    /// By ifindex, the IPv4 address that masqueraded packets leave with.
+    pub const SNAT4: &str = "lb_snat4";
+    /// The same for IPv6.
+    pub const SNAT6: &str = "lb_snat6";
+    /// The one row of [`crate::FamilySettings`] of IPv4.
+    pub const FAMILY4: &str = "lb_family4";
+    /// The same for IPv6.
+    pub const FAMILY6: &str = "lb_family6";
+    /// Which backend an IPv4 client stays with (LRU, [`crate::ClientKey`] to [`crate::Affinity`]).
+    pub const AFFINITY4: &str = "lb_affinity4";
+    /// The same for IPv6.
+    pub const AFFINITY6: &str = "lb_affinity6";
+    /// IPv4 packets in fragments (LRU, [`crate::FragmentKey`] to [`crate::Fragment`]).
+    pub const FRAGS4: &str = "lb_frags4";
+    /// The same for IPv6.
+    pub const FRAGS6: &str = "lb_frags6";
+    /// Limits on new connections of IPv4 clients (LRU, [`crate::ClientKey`] to `u64`).
+    pub const SOURCES4: &str = "lb_sources4";
+    /// The same for IPv6.
+    pub const SOURCES6: &str = "lb_sources6";
+    /// Open connections by index of IPv4 backends (array of `u32`), for services with least-connections.
+    pub const LOADS4: &str = "lb_loads4";
+    /// The same for IPv6.
+    pub const LOADS6: &str = "lb_loads6";
+    /// Limits on new connections by service id (array of `u64`); row 0 is that on the programs' own answers.
+    pub const LIMITS: &str = "lb_limits";
+    /// [`crate::ServicePolicy`] by service id (array).
+    pub const POLICIES: &str = "lb_policies";
     /// Devices by ifindex ([`crate::Device`]).
     pub const DEVICES: &str = "lb_devices";
     /// The one row of [`crate::Settings`].
@@ -50,7 +87,7 @@ pub mod map {
     pub const COUNTERS: &str = "lb_counters";
 
     /// Every map that is pinned.
-    pub const ALL: [&str; 18] = [
+    pub const ALL: [&str; 36] = [
         FILTER4,
         FILTER6,
         SERVICES4,
@@ -63,6 +100,24 @@ pub mod map {
         FLOWS6,
         NODE_ADDRS4,
         NODE_ADDRS6,
+        LOCALS4,
+        LOCALS6,
+        RANGES4,
+        RANGES6,
+        SNAT4,
+        SNAT6,
+        FAMILY4,
+        FAMILY6,
+        AFFINITY4,
+        AFFINITY6,
+        FRAGS4,
+        FRAGS6,
+        SOURCES4,
+        SOURCES6,
+        LOADS4,
+        LOADS6,
+        LIMITS,
+        POLICIES,
         DEVICES,
         SETTINGS,
         STATS,
@@ -82,11 +137,15 @@ pub mod program {
     pub const PRE_L3: &str = "lb_pre_l3";
     /// Stage post on a device without link-layer header.
     pub const POST_L3: &str = "lb_post_l3";
+    /// XDP at uplinks with Ethernet headers: stage pre, and the whole way of packets that leave again.
+    pub const XDP: &str = "lb_xdp";
+    /// Egress of the loopback device: the node's own connections to services at its own addresses.
+    pub const POST_LO: &str = "lb_post_lo";
     /// Attached nowhere: returns the low 31 bits of the jiffies, so that the agent can learn their rate.
     pub const JIFFIES: &str = "lb_jiffies";
 
     /// Every program of the object.
-    pub const ALL: [&str; 5] = [PRE, POST, PRE_L3, POST_L3, JIFFIES];
+    pub const ALL: [&str; 7] = [PRE, POST, PRE_L3, POST_L3, XDP, POST_LO, JIFFIES];
 }
 
 macro_rules! layout {
@@ -102,19 +161,33 @@ layout! {
     Port: 2 / 2,
     ServiceKey<Ip4>: 8 / 4,
     ServiceKey<Ip6>: 20 / 4,
-    ServiceValue: 20 / 4,
-    Slot: 12 / 4,
+    ServiceValue: 32 / 4,
+    Slot: 8 / 4,
+    ServicePolicy: 12 / 4,
     ServiceStats: 48 / 8,
     ServiceName: 152 / 1,
     Backend<Ip4>: 16 / 4,
     Backend<Ip6>: 28 / 4,
+    LocalKey<Ip4>: 8 / 4,
+    LocalKey<Ip6>: 20 / 4,
+    ClientKey<Ip4>: 8 / 4,
+    ClientKey<Ip6>: 20 / 4,
+    Affinity: 12 / 4,
+    RangeKey<Ip4>: 12 / 4,
+    RangeKey<Ip6>: 24 / 4,
     FlowKey<Ip4>: 16 / 4,
     FlowKey<Ip6>: 40 / 4,
-    Flow<Ip4>: 24 / 4,
-    Flow<Ip6>: 36 / 4,
-    Device: 8 / 4,
+    Hop: 24 / 4,
+    Flow<Ip4>: 52 / 4,
+    Flow<Ip6>: 76 / 4,
+    FragmentKey<Ip4>: 16 / 4,
+    FragmentKey<Ip6>: 40 / 4,
+    Fragment: 8 / 4,
+    Device: 16 / 4,
     NodeAddress: 4 / 4,
-    Settings: 20 / 4,
+    Settings: 44 / 4,
+    FamilySettings<Ip4>: 36 / 4,
+    FamilySettings<Ip6>: 144 / 4,
 }
 
 #[cfg(test)]
@@ -136,11 +209,13 @@ mod tests {
         assert_eq!(offset_of!(FlowKey<Ip4>, src_port), 8);
         assert_eq!(offset_of!(FlowKey<Ip6>, src_port), 32);
         assert_eq!(offset_of!(FlowKey<Ip6>, stage), 37);
-        assert_eq!(offset_of!(Flow<Ip4>, service), 8);
-        assert_eq!(offset_of!(Flow<Ip6>, last_seen), 28);
+        assert_eq!(offset_of!(Flow<Ip4>, service), 12);
+        assert_eq!(offset_of!(Flow<Ip6>, last_seen), 44);
+        assert_eq!(offset_of!(Flow<Ip4>, hop), 28);
+        assert_eq!(offset_of!(Flow<Ip6>, hop), 52);
         assert_eq!(offset_of!(Backend<Ip4>, epoch), 6);
         assert_eq!(offset_of!(Backend<Ip6>, service), 20);
-        assert_eq!(offset_of!(Settings, node_port_max), 18);
+        assert_eq!(offset_of!(Settings, node_port_max), 38);
     }
 
     #[test]

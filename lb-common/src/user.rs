@@ -1,8 +1,9 @@
 //! The marker that lets aya copy rows in and out of maps.
 
 use crate::{
-    Backend, Device, Flow, FlowKey, Ip4, Ip6, NodeAddress, Port, ServiceKey, ServiceName, ServiceStats,
-    ServiceValue, Settings, Slot,
+    Affinity, Backend, ClientKey, Device, FamilySettings, Flow, FlowKey, Fragment, FragmentKey, Hop, Ip4,
+    Ip6, LocalKey, NodeAddress, Port, Prefix, RangeKey, ServiceKey, ServiceName, ServicePolicy, ServiceStats,
+    ServiceValue, Settings, Slot, SlotRange,
 };
 
 macro_rules! pod {
@@ -15,10 +16,12 @@ macro_rules! pod {
 
 pod! {
     Ip4, Ip6, Port,
-    ServiceKey<Ip4>, ServiceKey<Ip6>, ServiceValue, Slot, ServiceStats, ServiceName,
-    Backend<Ip4>, Backend<Ip6>,
-    FlowKey<Ip4>, FlowKey<Ip6>, Flow<Ip4>, Flow<Ip6>,
-    Device, NodeAddress, Settings,
+    ServiceKey<Ip4>, ServiceKey<Ip6>, ServiceValue, SlotRange, Slot, ServicePolicy, ServiceStats, ServiceName,
+    Backend<Ip4>, Backend<Ip6>, LocalKey<Ip4>, LocalKey<Ip6>,
+    ClientKey<Ip4>, ClientKey<Ip6>, Affinity, RangeKey<Ip4>, RangeKey<Ip6>,
+    FlowKey<Ip4>, FlowKey<Ip6>, Flow<Ip4>, Flow<Ip6>, Hop,
+    FragmentKey<Ip4>, FragmentKey<Ip6>, Fragment,
+    Device, NodeAddress, Settings, FamilySettings<Ip4>, FamilySettings<Ip6>, Prefix<Ip4>, Prefix<Ip6>,
 }
 
 #[cfg(feature = "bench")]
