@@ -35,7 +35,7 @@ pub struct FlowKey<A> {
 /// Value of `lb_flows4`, `lb_flows6`. Replaced as a whole, never edited in place: an element of an LRU map
 /// may be given to another key while a reader holds it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(C, align(4))]
+#[repr(C, align(8))]
 pub struct Flow<A> {
     /// The address that this stage puts in: the destination in pre, the source in post.
     pub addr: A,
@@ -60,6 +60,8 @@ pub struct Flow<A> {
     pub tcp: u8,
     /// [`FlowFlags`].
     pub flags: u8,
+    /// The device that the client's packets arrive on; 0 where it does not matter.
+    pub arrival: u32,
     /// How the last packet left, where the programs themselves send it.
     pub hop: Hop,
 }

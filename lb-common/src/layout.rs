@@ -178,8 +178,8 @@ layout! {
     FlowKey<Ip4>: 16 / 4,
     FlowKey<Ip6>: 40 / 4,
     Hop: 24 / 4,
-    Flow<Ip4>: 52 / 4,
-    Flow<Ip6>: 76 / 4,
+    Flow<Ip4>: 56 / 8,
+    Flow<Ip6>: 80 / 8,
     FragmentKey<Ip4>: 16 / 4,
     FragmentKey<Ip6>: 40 / 4,
     Fragment: 8 / 4,
@@ -211,8 +211,8 @@ mod tests {
         assert_eq!(offset_of!(FlowKey<Ip6>, stage), 37);
         assert_eq!(offset_of!(Flow<Ip4>, service), 12);
         assert_eq!(offset_of!(Flow<Ip6>, last_seen), 44);
-        assert_eq!(offset_of!(Flow<Ip4>, hop), 28);
-        assert_eq!(offset_of!(Flow<Ip6>, hop), 52);
+        assert_eq!(offset_of!(Flow<Ip4>, hop), 32);
+        assert_eq!(offset_of!(Flow<Ip6>, hop), 56);
         assert_eq!(offset_of!(Backend<Ip4>, epoch), 6);
         assert_eq!(offset_of!(Backend<Ip6>, service), 20);
         assert_eq!(offset_of!(Settings, node_port_max), 38);
