@@ -5,7 +5,7 @@ use core::fmt;
 use crate::addr::{Address, Ip4, Ip6};
 
 /// An address family, known at compile time.
-pub trait Family: Copy + fmt::Debug + Ord + 'static {
+pub trait Family: Copy + Default + fmt::Debug + Ord + 'static {
     /// Its address.
     type Addr: Address;
 
@@ -17,11 +17,11 @@ pub trait Family: Copy + fmt::Debug + Ord + 'static {
 }
 
 /// IPv4 (RFC 791).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct V4;
 
 /// IPv6 (RFC 8200).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct V6;
 
 impl Family for V4 {

@@ -13,7 +13,7 @@ pub enum Stage {
 }
 
 /// Key of `lb_flows4`, `lb_flows6` (LRU): the packet as this stage meets it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(C, align(4))]
 pub struct FlowKey<A> {
     /// Source address of the packet.
@@ -80,8 +80,19 @@ pub struct Hop {
     pub dst: [u8; 6],
     /// The hardware address of the device.
     pub src: [u8; 6],
+    /// [`HopFlags`].
+    pub flags: u8,
     /// Always 0.
-    pub pad: [u8; 2],
+    pub pad: u8,
+}
+
+/// Bits of [`Hop::flags`].
+#[derive(Clone, Copy, Debug)]
+pub struct HopFlags;
+
+impl HopFlags {
+    /// XDP may send packets this way.
+    pub const XDP: u8 = 1;
 }
 
 /// Bits of [`Flow::tcp`]. Each entry knows its own direction alone.

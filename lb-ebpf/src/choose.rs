@@ -1,13 +1,13 @@
 //! Which backend?
 
-use lb_common::{Backend, BackendState, Counter, DropReason, ServiceValue};
+use lb_common::{Backend, BackendState, Counter, DropReason, ServiceFlags, SlotRange};
 
 use crate::ctx::Ctx;
 use crate::hash;
-use crate::headers::Headers;
 use crate::service;
-use crate::verdict::Stop;
+use crate::verdict::{Answer, Stop};
 use crate::wire::Wire;
+use crate::work::{Origin, Work};
 
 /// A backend and its index.
 #[derive(Clone, Copy, Debug)]
@@ -23,39 +23,50 @@ pub struct Choice<F: Wire> {
 /// Between the look-up of the service and that of its slot an update may have moved the slots: then the service is
 /// looked up once more.
 #[inline(always)]
-pub fn backend<F: Wire, C: Ctx<F>>(
-    cx: &mut C,
-    packet: &Headers<F>,
-    front_end: &ServiceValue,
-) -> Result<Choice<F>, Stop> {
-    let hash = packet.hash(cx.settings().hash_seed);
-    if let Some(choice) = pick::<F, C>(cx, front_end, hash)? {
+pub fn backend<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Choice<F>, Stop> {
+    let hash = work.packet.hash(cx.settings().hash_seed);
+    if let Some(choice) = pick::<F, C>(cx, work, hash)? {
         return Ok(choice);
     }
     cx.count(Counter::SlotRetried);
-    let again = service::find(cx, &packet.key).ok_or(Stop::Drop(DropReason::NoBackend))?;
-    pick::<F, C>(cx, &again, hash)?.ok_or(Stop::Drop(DropReason::ServiceChanging))
+    if !service::find(cx, &work.packet.key, &mut work.front_end) {
+        return Err(Stop::Drop(DropReason::NoBackend));
+    }
+    pick::<F, C>(cx, work, hash)?.ok_or(Stop::Drop(DropReason::ServiceChanging))
+}
+
+/// The backends that the sender may be given, and what becomes of its packets while there are none.
+#[inline(always)]
+fn range<F: Wire>(work: &Work<F>) -> (SlotRange, u32) {
+    if work.is_from(Origin::Outside) {
+        (work.front_end.outside, ServiceFlags::OUTSIDE_DROPS)
+    } else {
+        (work.front_end.inside, ServiceFlags::INSIDE_DROPS)
+    }
 }
 
 /// `None` when the slot is not this front end's any more.
 #[inline(always)]
-fn pick<F: Wire, C: Ctx<F>>(cx: &C, front_end: &ServiceValue, hash: u32) -> Result<Option<Choice<F>>, Stop> {
-    if front_end.slot_count == 0 {
-        return Err(Stop::Drop(DropReason::NoBackend));
+fn pick<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, hash: u32) -> Result<Option<Choice<F>>, Stop> {
+    let (range, drops) = range(work);
+    if range.count == 0 {
+        return Err(if work.front_end.flags & drops != 0 {
+            Stop::Drop(DropReason::NoLocalBackend)
+        } else {
+            Stop::Answer(Answer::Reject)
+        });
     }
-    let at = front_end
-        .slot_base
-        .wrapping_add(hash::below(hash, front_end.slot_count));
+    let at = range.base.wrapping_add(hash::below(hash, range.count));
     let Some(slot) = cx.slot(at) else {
         return Ok(None);
     };
-    if slot.generation != front_end.generation {
+    if slot.generation != range.generation {
         return Ok(None);
     }
     let Some(backend) = cx.backend(slot.backend) else {
         return Ok(None);
     };
-    let usable = backend.state == BackendState::Active as u8 && backend.service == front_end.service;
+    let usable = backend.state == BackendState::Active as u8 && backend.service == work.front_end.service;
     Ok(usable.then_some(Choice {
         index: slot.backend,
         backend,

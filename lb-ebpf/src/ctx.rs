@@ -3,7 +3,8 @@
 //! Implemented by the BPF programs (`bpf/`) and, for tests, by the host engine (`testkit/`).
 
 use lb_common::{
-    Backend, Counter, Device, Family, Flow, FlowKey, NodeAddress, ServiceKey, ServiceValue, Settings, Slot,
+    Affinity, Backend, ClientKey, Counter, Device, Family, Flow, FlowKey, Fragment, FragmentKey, Hop,
+    LocalKey, NodeAddress, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings, Slot,
 };
 
 use crate::verdict::Stop;
@@ -31,12 +32,46 @@ pub trait Packet {
     /// Overwrites four bytes, at any even offset.
     fn write_u32(&mut self, at: u32, word: u32) -> Result<(), Stop>;
 
-    /// Gives the word back. On the way the kernel's verifier forgets how it came about, so that it does not follow
-    /// each way of finding a header through all that comes after.
-    fn forget(&mut self, word: u32) -> u32;
-
     /// Makes a TCP or UDP checksum right again. The last change to a packet: offsets must be checked anew after it.
     fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop>;
+
+    /// Cuts the packet off after `length` bytes, link-layer header included. What was read is void.
+    fn trim(&mut self, length: u32) -> Result<(), Stop>;
+
+    /// Makes room of `bytes` between the link-layer header and the network header, which begins at `l3`; what stands in
+    /// the room is not defined. What was read is void.
+    fn make_room(&mut self, l3: u32, bytes: u32, what: Room) -> Result<(), Stop>;
+
+    /// Takes `bytes` away from the start of the network header, which begins at `l3`. What was read is void.
+    fn take_away(&mut self, l3: u32, bytes: u32, what: Room) -> Result<(), Stop>;
+
+    /// Where in the packet's way this is.
+    fn hook(&self) -> Hook;
+
+    /// Whether the frame is addressed to this node. `mac` is the device's address, for where nobody has looked yet.
+    fn is_for(&self, mac: [u8; 6]) -> bool;
+}
+
+/// Where in its way a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// In the driver, before the stack: packets that cannot be finished here are left to [`Hook::Ingress`], unchanged.
+    Xdp,
+    /// It has arrived.
+    Ingress,
+    /// It is about to leave.
+    Egress,
+}
+
+/// What room at the front of a packet is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// An outer IPv4 header over IPv4.
+    Ip4,
+    /// An outer IPv6 header over IPv6.
+    Ip6,
+    /// An answer's headers: the packet is nobody's any more.
+    Answer,
 }
 
 /// What changed under a TCP or UDP checksum, as one's complement sums of (new - old), 32 bits wide.
@@ -62,14 +97,32 @@ pub trait Node {
     /// Low 32 bits of the kernel's jiffies.
     fn now(&self) -> u32;
 
-    /// The device that the packet arrived on or leaves by; `None` when the agent does not know it.
-    fn device(&self) -> Option<Device>;
+    /// The index of the device that the packet arrived on or leaves by.
+    fn ifindex(&self) -> u32;
+
+    /// The row of a device; `None` when the agent does not know it.
+    fn device(&self, ifindex: u32) -> Option<Device>;
+
+    /// At egress: whether the packet was made by this node, not forwarded.
+    fn is_own(&self) -> bool;
 
     /// Counts one event.
     fn count(&mut self, counter: Counter);
 
     /// Counts for a service port.
     fn count_service(&mut self, service: u32, what: ServiceEvent);
+
+    /// What the agent says about a service port beside its front ends.
+    fn policy(&self, service: u32) -> ServicePolicy;
+
+    /// A number that this CPU has not given for the service port yet: one more each time.
+    fn turn(&mut self, service: u32) -> u32;
+
+    /// When the limit of a service port ([`Node::set_limit`]) is used up to; row 0 is that of answers.
+    fn limit(&self, row: u32) -> u64;
+
+    /// Remembers it.
+    fn set_limit(&mut self, row: u32, until: u64);
 }
 
 /// What is counted for a service port.
@@ -91,7 +144,7 @@ pub enum ServiceEvent {
     },
     /// A new flow.
     Connection,
-    /// A packet dropped.
+    /// A packet dropped or rejected.
     Dropped,
 }
 
@@ -113,22 +166,38 @@ pub enum InsertError {
     Full,
 }
 
+/// What the kernel's routes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// There is a way, and the next hop's hardware address is known.
+    Neighbour,
+    /// There is a way, but the hardware address has to be asked for first.
+    NoNeighbour,
+    /// The packet is too long for the way, whose size is in [`Hop::mtu`].
+    TooLong,
+    /// There is none, or it ends here.
+    None,
+}
+
 /// The tables of one family, and the look-ups that depend on it.
 pub trait Tables<F: Family> {
     /// Whether an address may be a front end's. Only `false` is certain.
     fn may_be_front_end(&self, addr: F::Addr) -> bool;
 
-    /// A front end.
+    /// A front end, or an address as such.
     fn service(&self, key: &ServiceKey<F::Addr>) -> Option<ServiceValue>;
 
-    /// A slot of a service's region.
+    /// A slot.
     fn slot(&self, index: u32) -> Option<Slot>;
 
     /// An endpoint, whatever its state.
     fn backend(&self, index: u32) -> Option<Backend<F::Addr>>;
 
-    /// A copy of a flow's entry; marks it as used.
-    fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Flow<F::Addr>>;
+    /// The local endpoint of a service with direct server return.
+    fn local(&self, key: &LocalKey<F::Addr>) -> Option<u32>;
+
+    /// Copies a flow's entry into `flow` and marks it as used; whether there is one.
+    fn flow(&self, key: &FlowKey<F::Addr>, flow: &mut Flow<F::Addr>) -> bool;
 
     /// Puts an entry into the flow table.
     fn insert_flow(
@@ -141,14 +210,54 @@ pub trait Tables<F: Family> {
     /// Removes an entry, if there is one.
     fn delete_flow(&mut self, key: &FlowKey<F::Addr>);
 
+    /// The backend that a client stays with.
+    fn affinity(&self, client: &ClientKey<F::Addr>) -> Option<Affinity>;
+
+    /// Remembers it.
+    fn set_affinity(&mut self, client: &ClientKey<F::Addr>, affinity: &Affinity);
+
+    /// When the limit of a client is used up to; 0 when nothing is known.
+    fn source_limit(&self, client: &ClientKey<F::Addr>) -> u64;
+
+    /// Remembers it.
+    fn set_source_limit(&mut self, client: &ClientKey<F::Addr>, until: u64);
+
+    /// The ports of a packet in fragments.
+    fn fragment(&self, key: &FragmentKey<F::Addr>) -> Option<Fragment>;
+
+    /// Remembers them.
+    fn set_fragment(&mut self, key: &FragmentKey<F::Addr>, fragment: &Fragment);
+
+    /// Open connections of a backend.
+    fn load(&self, backend: u32) -> u32;
+
+    /// One connection more, or one less.
+    fn add_load(&mut self, backend: u32, more: bool);
+
+    /// Whether an address is in a list of prefixes; the key's prefix is the whole address.
+    fn in_range(&self, key: &RangeKey<F::Addr>) -> bool;
+
+    /// A prefix that services get their addresses from, by number.
+    fn service_cidr(&self, number: usize) -> Prefix<F::Addr>;
+
+    /// The address that masqueraded packets leave a device with; unspecified when there is none.
+    fn snat_address(&self, ifindex: u32) -> F::Addr;
+
     /// The row of an address that is the node's own.
     fn node_address(&self, addr: F::Addr) -> Option<NodeAddress>;
+
+    /// The way of a packet of `length` bytes, from the network header on, between the two ends of `key`; fills in `hop`,
+    /// but for its epoch. For [`Route::NoNeighbour`] without hardware addresses.
+    fn route(&self, key: &FlowKey<F::Addr>, length: u32, hop: &mut Hop) -> Route;
 
     /// Whether the route to `addr` leads out of the device with this ifindex. True when the kernel cannot say.
     fn routed_by(&self, addr: F::Addr, ifindex: u32) -> bool;
 
     /// Whether a UDP socket of the node is connected with the sender of this packet.
     fn connected_socket(&self, packet: &FlowKey<F::Addr>) -> bool;
+
+    /// Whether this packet would find a socket of the node: connected, listening or bound.
+    fn any_socket(&self, packet: &FlowKey<F::Addr>) -> bool;
 }
 
 /// Everything together: what a step of the core is given.

@@ -1,14 +1,15 @@
 //! A connection straight to a pod that meets the reverse entry of a service flow: same client, same port, same pod.
 //! Without care the pod's answers would be given the service's address.
 
-use lb_common::{Counter, DeviceFlags, Flow, FlowFlags, FlowKey, Stage};
+use lb_common::{Counter, DeviceFlags, Flow, FlowFlags, Stage};
 
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, Hook};
 use crate::headers::Headers;
 use crate::known;
 use crate::reverse;
 use crate::verdict::Stop;
 use crate::wire::Wire;
+use crate::work::Work;
 
 /// Whether this packet may be the first of a connection that [`check`] has to look at: the rest goes by at the price
 /// of two failed look-ups.
@@ -18,62 +19,61 @@ pub fn may_collide<F: Wire>(packet: &Headers<F>) -> bool {
 }
 
 /// Deletes a dead reverse entry out of the way; gives the connection another client port where a live one stands, and
-/// leaves its entry in `flow`, to be remembered.
+/// leaves its entry in `work.flow`, to be remembered.
 #[inline(never)]
-pub fn check<F: Wire, C: Ctx<F>>(
-    cx: &mut C,
-    packet: &Headers<F>,
-    flow: &mut Flow<F::Addr>,
-) -> Result<(), Stop> {
-    let FlowKey {
-        src,
-        dst,
-        src_port,
-        dst_port,
-        protocol,
-        pad,
-        ..
-    } = packet.key;
-    let back = &FlowKey {
-        src: dst,
-        dst: src,
-        src_port: dst_port,
-        dst_port: src_port,
-        protocol,
-        stage: Stage::Post as u8,
-        pad,
-    };
-    let Some(standing) = cx.flow(back) else {
-        return Err(Stop::Pass);
-    };
-    if cx
-        .device()
-        .is_some_and(|device| device.flags & DeviceFlags::STACKED != 0)
-    {
-        // The packet is not direct: the lower device has translated it just now.
+pub fn check<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
+    let key = &work.packet.key;
+    (work.other_key.src, work.other_key.src_port) = (key.dst, key.dst_port);
+    (work.other_key.dst, work.other_key.dst_port) = (key.src, key.src_port);
+    work.other_key.protocol = key.protocol;
+    work.other_key.stage = Stage::Post as u8;
+    work.other_key.pad = [0; 2];
+    if !cx.flow(&work.other_key, &mut work.standing) {
         return Err(Stop::Pass);
     }
-    if reverse::is_over::<F, C>(cx, back, &standing) {
-        let forward = reverse::key::<F>(back, &standing);
-        cx.delete_flow(back);
-        if cx.flow(&forward).is_some_and(|entry| {
-            (entry.addr, entry.port, entry.peer_port) == (back.src, back.src_port, back.dst_port)
-        }) {
-            cx.delete_flow(&forward);
-        }
+    if was_translated(cx) {
+        return Err(Stop::Pass);
+    }
+    if reverse::is_over(cx, work) {
+        delete_both(cx, work);
         cx.count(Counter::DeadReverseDeleted);
         return Err(Stop::Pass);
     }
-    *flow = Flow {
+    let packet = &work.packet;
+    work.flow = Flow {
         addr: packet.key.dst,
         port: packet.key.dst_port,
         peer_port: packet.key.src_port,
-        service: 0,
-        backend: 0,
         last_seen: cx.now(),
-        epoch: 0,
         tcp: known::next_state(0, packet),
         flags: FlowFlags::DIRECT,
+        ..Flow::default()
     };
     Ok(())
+}
+
+/// The packet is not direct: the lower device, or XDP, has translated it just now.
+#[inline(always)]
+fn was_translated<F: Wire, C: Ctx<F>>(cx: &C) -> bool {
+    let flags = cx.device(cx.ifindex()).map_or(0, |device| device.flags);
+    match cx.hook() {
+        Hook::Xdp => false,
+        Hook::Ingress | Hook::Egress => flags & (DeviceFlags::STACKED | DeviceFlags::XDP) != 0,
+    }
+}
+
+/// Deletes `work.standing` and its partner, if that is still turned here.
+#[inline(always)]
+fn delete_both<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) {
+    cx.delete_flow(&work.other_key);
+    let at = work.other_key;
+    reverse::key::<F>(&at, &work.standing, &mut work.other_key);
+    if cx.flow(&work.other_key, &mut work.standing) {
+        let turned = F::difference(work.standing.addr, at.src)
+            | reverse::difference(work.standing.port, at.src_port)
+            | reverse::difference(work.standing.peer_port, at.dst_port);
+        if turned == 0 {
+            cx.delete_flow(&work.other_key);
+        }
+    }
 }

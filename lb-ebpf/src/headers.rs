@@ -1,11 +1,13 @@
 //! A packet's headers, as far as the core needs them.
 
-use lb_common::{Counter, FlowKey, Port, Stage, protocol};
+use core::hint::black_box;
+
+use lb_common::{FlowKey, Port, Stage, protocol};
 
 use crate::ctx::{Ctx, Packet};
 use crate::hash;
 use crate::verdict::Stop;
-use crate::wire::{Network, Wire};
+use crate::wire::{Network, Transport, Wire};
 
 /// TCP flags (RFC 9293, section 3.1), as they stand in byte 13 of the header.
 pub mod tcp_flag {
@@ -20,7 +22,8 @@ pub mod tcp_flag {
 }
 
 /// The parsed packet: offsets and the tuple, which is at once the key of the flow table.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
 pub struct Headers<F: Wire> {
     /// The tuple, with the stage that looks it up.
     pub key: FlowKey<F::Addr>,
@@ -30,46 +33,110 @@ pub struct Headers<F: Wire> {
     pub l4: u32,
     /// TCP flags; 0 for UDP.
     pub tcp_flags: u8,
+    /// [`Fragment`].
+    pub fragment: u8,
+    /// Always 0.
+    pub pad: [u8; 2],
+    /// Where the offsets are kept for a moment.
+    offsets: u32,
+}
+
+/// Whether a packet is a part of another.
+#[derive(Clone, Copy, Debug)]
+pub struct Fragment;
+
+impl Fragment {
+    /// It is whole.
+    pub const NONE: u8 = 0;
+    /// The first part, with the transport header.
+    pub const FIRST: u8 = 1;
+    /// A later part, without ports.
+    pub const LATER: u8 = 2;
+}
+
+/// What a packet is, as far as its headers tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// TCP or UDP, whole.
+    Transport,
+    /// A part of a TCP or UDP packet. Ports and flags are those of the first part; a later one has none.
+    Fragment,
+    /// ICMP of this family, whole; `l4` is its header's offset, and there are no ports.
+    Icmp,
+    /// A packet of the same family in this one; `l4` is the inner header's offset, and there are no ports.
+    Wrapped,
 }
 
 impl<F: Wire> Headers<F> {
-    /// Reads the headers of the packet whose network header begins at `l3`. [`Stop::Pass`] for whatever is not TCP or
-    /// UDP, is cut short, or is a fragment.
+    /// Reads the headers of the packet whose network header begins at `l3`. [`Stop::Pass`] for what is of no other kind
+    /// or cut short.
     #[inline(always)]
-    pub fn parse<C: Ctx<F>>(cx: &mut C, l3: u32, stage: Stage) -> Result<Self, Stop> {
+    pub fn parse<C: Ctx<F>>(&mut self, cx: &mut C, l3: u32, stage: Stage) -> Result<Kind, Stop> {
         let mut network = Network::default();
         F::network(cx, l3, &mut network)?;
-        let (transport, l3) = network.transport.forgotten(cx, l3);
+        let (transport, l3) = self.forgotten(network.transport, l3);
+        self.key.src = network.src;
+        self.key.dst = network.dst;
+        self.key.protocol = transport.protocol;
+        self.key.stage = stage as u8;
+        self.key.pad = [0; 2];
+        self.l3 = l3;
+        self.l4 = transport.at;
+        self.fragment = transport.fragment;
         let tcp = transport.protocol == protocol::TCP;
-        if !tcp && transport.protocol != protocol::UDP {
-            return Err(Stop::Pass);
+        if (!tcp && transport.protocol != protocol::UDP) || transport.fragment == Fragment::LATER {
+            return self.without_ports();
         }
-        if transport.fragment {
-            cx.count(Counter::Fragment);
-            return Err(Stop::Pass);
-        }
-        let l4 = transport.at;
         let (ports, tcp_flags) = if tcp {
-            tcp_start(cx, l4)?
+            tcp_start(cx, self.l4)?
         } else {
-            (udp_start(cx, l4)?, 0)
+            (udp_start(cx, self.l4)?, 0)
         };
         let [a, b, c, d] = ports.to_ne_bytes();
-        let key = FlowKey {
-            src: network.src,
-            dst: network.dst,
-            src_port: Port { octets: [a, b] },
-            dst_port: Port { octets: [c, d] },
-            protocol: transport.protocol,
-            stage: stage as u8,
-            pad: [0; 2],
-        };
-        Ok(Self {
-            key,
-            l3,
-            l4,
-            tcp_flags,
-        })
+        self.key.src_port = Port { octets: [a, b] };
+        self.key.dst_port = Port { octets: [c, d] };
+        self.tcp_flags = tcp_flags;
+        if transport.fragment == Fragment::NONE {
+            Ok(Kind::Transport)
+        } else {
+            Ok(Kind::Fragment)
+        }
+    }
+
+    /// The same, and the offset of the network header, as numbers that the verifier has not seen before: otherwise it
+    /// follows each way of finding a header through all that comes after.
+    #[inline(always)]
+    fn forgotten(&mut self, transport: Transport, l3: u32) -> (Transport, u32) {
+        let Transport {
+            protocol,
+            at,
+            fragment,
+        } = transport;
+        self.offsets = l3 << 24 | at << 16 | u32::from(fragment) << 8 | u32::from(protocol);
+        let [protocol, fragment, at, l3] = black_box(&mut self.offsets).to_le_bytes();
+        let at = at.into();
+        (
+            Transport {
+                protocol,
+                at,
+                fragment,
+            },
+            l3.into(),
+        )
+    }
+
+    #[inline(always)]
+    fn without_ports(&mut self) -> Result<Kind, Stop> {
+        self.key.src_port = Port::default();
+        self.key.dst_port = Port::default();
+        self.tcp_flags = 0;
+        match self.key.protocol {
+            protocol::TCP | protocol::UDP => Ok(Kind::Fragment),
+            _ if self.fragment != Fragment::NONE => Err(Stop::Pass),
+            kind if kind == F::ICMP => Ok(Kind::Icmp),
+            kind if kind == F::IN_ITSELF => Ok(Kind::Wrapped),
+            _ => Err(Stop::Pass),
+        }
     }
 
     /// The flow's hash: of addresses, ports and protocol.
@@ -147,6 +214,7 @@ mod tests {
                 l3: 14,
                 l4: 34,
                 tcp_flags: tcp_flag::SYN,
+                ..Headers::default()
             };
             shares[hash::below(packet.hash(0), BACKENDS) as usize] += 1;
         }

@@ -1,65 +1,65 @@
 //! A packet of a known flow for which something has to be written down or thought over: the first and last packets of
 //! a connection, one packet a second, and the packets of a flow whose backend has changed.
 
-use lb_common::{BackendState, Counter, DropReason, Flow, FlowFlags, FlowKey, TcpState};
+use lb_common::{BackendState, Counter, DropReason, Flow, FlowFlags, TcpState};
 
 use crate::ctx::{Ctx, Insert, ServiceEvent};
 use crate::headers::{Headers, tcp_flag};
 use crate::reverse;
-use crate::verdict::Stop;
+use crate::split;
+use crate::verdict::{Answer, Stop};
 use crate::wire::Wire;
+use crate::work::Work;
 
-/// In pre. `Ok(false)`: the packet opens a new flow in the old one's place.
+/// Looks at the entry of `work.packet` once more. `Ok(false)`: the packet opens a new flow in the old one's place.
 #[inline(never)]
-pub fn pre<F: Wire, C: Ctx<F>>(
-    cx: &mut C,
-    packet: &Headers<F>,
-    flow: &mut Flow<F::Addr>,
-) -> Result<bool, Stop> {
+pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<bool, Stop> {
     // Read again: the copy may be torn.
-    match cx.flow(&packet.key) {
-        Some(entry) => *flow = entry,
-        None => return Ok(false),
+    if !cx.flow(&work.packet.key, &mut work.flow) {
+        return Ok(false);
     }
-    let standing = cx.flow(&reverse::key::<F>(&packet.key, flow));
-    let other = standing.unwrap_or(Flow { tcp: 0, ..*flow });
-    let missing = if standing.is_none() {
-        Some(Insert::New)
-    } else if packet.is_syn() && other.tcp != 0 {
-        // The client has forgotten the connection: a SYN-ACK must be able to answer again.
-        Some(Insert::Replace)
-    } else {
-        None
-    };
-    let state = backend_state::<F, C>(cx, flow);
-    if opens_anew(cx, packet, flow, &other, state) {
+    let missing = find_other(cx, work);
+    if work.flow.flags & FlowFlags::REPLY != 0 {
+        // Replies are translated as long as they come, whatever has become of the backend.
+        refresh(cx, work, missing);
+        return Ok(true);
+    }
+    let state = backend_state::<F, C>(cx, &work.flow);
+    if opens_anew(cx, work, state) {
         // If the packet opens none, what follows it must not find the old one.
-        cx.delete_flow(&packet.key);
+        cx.delete_flow(&work.packet.key);
         cx.count(Counter::FlowReopened);
         return Ok(false);
     }
     if state == BackendState::Free as u8 {
-        cx.count_service(flow.service, ServiceEvent::Dropped);
-        return Err(Stop::Drop(DropReason::BackendGone));
+        cx.count_service(work.flow.service, ServiceEvent::Dropped);
+        return Err(if work.packet.is_tcp() {
+            Stop::Answer(Answer::Reject)
+        } else {
+            Stop::Drop(DropReason::BackendGone)
+        });
     }
-    refresh(cx, packet, flow, missing);
+    refresh(cx, work, missing);
     Ok(true)
 }
 
-/// In post: replies are translated as long as they come, whatever has become of the backend.
-#[inline(never)]
-pub fn post<F: Wire, C: Ctx<F>>(
-    cx: &mut C,
-    packet: &Headers<F>,
-    flow: &mut Flow<F::Addr>,
-) -> Result<(), Stop> {
-    match cx.flow(&packet.key) {
-        Some(entry) => *flow = entry,
-        None => return Err(Stop::Pass),
+/// Looks up the flow's other entry, into `work.standing`. Says how it has to be put in if it is not as it should be.
+#[inline(always)]
+fn find_other<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Option<Insert> {
+    reverse::derive(work);
+    if work.flow.flags & FlowFlags::WRAPPED != 0 {
+        work.standing = work.flow;
+        work.standing.tcp = 0;
+        return None;
     }
-    let is_there = cx.flow(&reverse::key::<F>(&packet.key, flow)).is_some();
-    refresh(cx, packet, flow, (!is_there).then_some(Insert::New));
-    Ok(())
+    if !cx.flow(&work.other_key, &mut work.standing) {
+        work.standing = work.flow;
+        work.standing.tcp = 0;
+        return Some(Insert::New);
+    }
+    // The client has forgotten the connection: a SYN-ACK must be able to answer again.
+    let forgotten = work.packet.is_syn() && work.standing.tcp != 0;
+    forgotten.then_some(Insert::Replace)
 }
 
 /// What a packet adds to what is known of its direction. A later packet takes a reset back, for resets are not
@@ -83,14 +83,14 @@ pub fn next_state<F: Wire>(known: u8, packet: &Headers<F>) -> u8 {
 }
 
 #[inline(always)]
-fn opens_anew<F: Wire, C: Ctx<F>>(
-    cx: &C,
-    packet: &Headers<F>,
-    flow: &Flow<F::Addr>,
-    other: &Flow<F::Addr>,
-    backend: u8,
-) -> bool {
-    let idle = reverse::is_idle::<F, C>(cx, packet.key.protocol, flow.last_seen, other.last_seen);
+fn opens_anew<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, backend: u8) -> bool {
+    let Work {
+        packet,
+        flow,
+        standing: other,
+        ..
+    } = work;
+    let idle = reverse::is_idle::<F, C>(cx, packet.key.protocol, flow, other);
     if !packet.is_tcp() {
         return idle || backend == BackendState::Removed as u8 || backend == BackendState::Free as u8;
     }
@@ -116,28 +116,26 @@ fn backend_state<F: Wire, C: Ctx<F>>(cx: &C, flow: &Flow<F::Addr>) -> u8 {
 /// Writes down what the packet has shown, and makes the other entry again if it was evicted: a pair must not die in
 /// halves. A full table is no reason to stop a flow that is known.
 #[inline(always)]
-fn refresh<F: Wire, C: Ctx<F>>(
-    cx: &mut C,
-    packet: &Headers<F>,
-    flow: &mut Flow<F::Addr>,
-    missing: Option<Insert>,
-) {
-    let (now, state) = (cx.now(), next_state(flow.tcp, packet));
-    if state != flow.tcp || now.wrapping_sub(flow.last_seen) >= cx.settings().jiffies_per_second {
-        flow.tcp = state;
-        flow.last_seen = now;
-        let _kept_as_it_was = cx.insert_flow(&packet.key, flow, Insert::Replace);
+fn refresh<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, missing: Option<Insert>) {
+    let (now, state) = (cx.now(), next_state(work.flow.tcp, &work.packet));
+    let second = now.wrapping_sub(work.flow.last_seen) >= cx.settings().jiffies_per_second;
+    if state != work.flow.tcp || second {
+        work.flow.tcp = state;
+        work.flow.last_seen = now;
+        if second {
+            // Whatever the agent may have missed: the next hop is looked up again.
+            work.flow.hop.ifindex = 0;
+        }
+        let _kept_as_it_was = cx.insert_flow(&work.packet.key, &work.flow, Insert::Replace);
+    }
+    if second && work.flow.flags & FlowFlags::MASQUERADE != 0 {
+        let _tried_again_in_a_second = split::announce(cx, work);
     }
     if let Some(how) = missing {
-        restore(cx, &packet.key, flow, how);
-    }
-}
-
-#[inline(always)]
-fn restore<F: Wire, C: Ctx<F>>(cx: &mut C, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, how: Insert) {
-    let other = reverse::entry::<F>(key, flow);
-    let done = cx.insert_flow(&reverse::key::<F>(key, flow), &other, how);
-    if done.is_ok() && how == Insert::New {
-        cx.count(Counter::FlowRestored);
+        reverse::derive(work);
+        let done = cx.insert_flow(&work.other_key, &work.other, how);
+        if done.is_ok() && how == Insert::New {
+            cx.count(Counter::FlowRestored);
+        }
     }
 }

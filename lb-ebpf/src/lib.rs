@@ -7,20 +7,32 @@
 #![cfg_attr(not(feature = "testkit"), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod answer;
 pub mod checksum;
 pub mod choose;
 pub mod ctx;
 pub mod direct;
+pub mod fragment;
 pub mod hash;
 pub mod headers;
+pub mod hop;
+pub mod icmp;
 pub mod known;
 pub mod link;
+pub mod masquerade;
+pub mod node;
 pub mod open;
 pub mod reverse;
 pub mod rewrite;
+pub mod send;
 pub mod service;
+pub mod snat;
+pub mod split;
 pub mod stage;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod verdict;
+pub mod vip;
 pub mod wire;
+pub mod work;
+pub mod wrap;

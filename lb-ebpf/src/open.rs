@@ -1,63 +1,75 @@
 //! A new flow to a service: may this packet open it, which backend gets it, what is remembered.
 
-use lb_common::{Counter, DeviceRole, DropReason, Flow, ServiceFlags, ServiceValue};
+use lb_common::{
+    Counter, DeviceRole, DropReason, Flow, FlowFlags, RangeKey, RangeList, ServiceFlags, SettingsFlags,
+};
 
 use crate::choose;
-use crate::ctx::{Ctx, Insert, ServiceEvent};
-use crate::headers::Headers;
+use crate::ctx::{Ctx, Hook, Insert, ServiceEvent};
 use crate::known;
+use crate::masquerade;
 use crate::reverse;
+use crate::snat;
+use crate::split;
 use crate::verdict::Stop;
 use crate::wire::Wire;
+use crate::work::{Origin, Work};
 
 /// A new flow to a service: may this packet open it?
 ///
 /// A real call, as [`entry`]: their branches are not multiplied, and their stacks do not add up.
 #[inline(never)]
-pub fn admit<F: Wire, C: Ctx<F>>(
-    cx: &mut C,
-    packet: &Headers<F>,
-    front_end: &ServiceValue,
-) -> Result<(), Stop> {
-    check_state(cx, packet, front_end)?;
-    if has_forged_source(cx, packet) {
-        cx.count_service(front_end.service, ServiceEvent::Dropped);
+pub fn admit<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
+    check_state(cx, work)?;
+    if has_forged_source(cx, work) {
+        cx.count_service(work.front_end.service, ServiceEvent::Dropped);
         return Err(Stop::Drop(DropReason::SpoofedSource));
     }
+    work.origin = origin(cx, work) as u32;
     Ok(())
 }
 
-/// Chooses the backend of a new flow and leaves the flow's entry in `flow`, to be remembered.
+/// Chooses the backend of a new flow and leaves the flow's entry in `work.flow`, to be remembered.
 #[inline(never)]
-pub fn entry<F: Wire, C: Ctx<F>>(
-    cx: &mut C,
-    packet: &Headers<F>,
-    front_end: &ServiceValue,
-    flow: &mut Flow<F::Addr>,
-) -> Result<(), Stop> {
-    let choice = choose::backend(cx, packet, front_end)
-        .inspect_err(|_| cx.count_service(front_end.service, ServiceEvent::Dropped))?;
-    *flow = new_entry(cx, packet, &choice);
-    Ok(())
+pub fn entry<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
+    let done = choose::backend(cx, work);
+    let choice = match done {
+        Ok(choice) => choice,
+        Err(stop) => {
+            cx.count_service(work.front_end.service, ServiceEvent::Dropped);
+            return Err(stop);
+        }
+    };
+    let packet = &work.packet;
+    work.flow = Flow {
+        addr: choice.backend.addr,
+        port: choice.backend.port,
+        peer_port: packet.key.src_port,
+        service: choice.backend.service,
+        backend: choice.index,
+        last_seen: cx.now(),
+        epoch: choice.backend.epoch,
+        tcp: known::next_state(0, packet),
+        arrival: cx.ifindex(),
+        ..Flow::default()
+    };
+    masquerade::decide(cx, work, choice.backend.flags)
 }
 
 /// On an address that is the node's own, a packet without state may as well belong to a connection of the node that
 /// happens to use a port of the NodePort range: only what surely opens a connection is taken. On any other address a
 /// packet in mid-connection is taken, too: its flow moved here from another node, and the hash finds its backend.
 #[inline(always)]
-fn check_state<F: Wire, C: Ctx<F>>(
-    cx: &mut C,
-    packet: &Headers<F>,
-    front_end: &ServiceValue,
-) -> Result<(), Stop> {
-    let key = &packet.key;
-    if front_end.flags & ServiceFlags::NODE_PORT == 0 && cx.node_address(key.dst).is_none() {
+fn check_state<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Stop> {
+    let key = &work.packet.key;
+    let is_ours = work.front_end.flags & ServiceFlags::NODE_PORT != 0 || cx.node_address(key.dst).is_some();
+    if !is_ours {
         return Ok(());
     }
-    let opens = if packet.is_tcp() {
-        packet.is_syn()
+    let opens = if work.packet.is_tcp() {
+        work.packet.is_syn()
     } else {
-        !cx.connected_socket(key)
+        cx.hook() == Hook::Egress || !cx.connected_socket(key)
     };
     if opens {
         return Ok(());
@@ -68,43 +80,69 @@ fn check_state<F: Wire, C: Ctx<F>>(
 
 /// A pod with a forged source must not create entries.
 #[inline(never)]
-pub fn has_forged_source<F: Wire, C: Ctx<F>>(cx: &C, packet: &Headers<F>) -> bool {
-    cx.device().is_some_and(|device| {
-        device.role == DeviceRole::Pod as u8 && !cx.routed_by(packet.key.src, device.route_ifindex)
-    })
-}
-
-#[inline(always)]
-fn new_entry<F: Wire, C: Ctx<F>>(cx: &C, packet: &Headers<F>, choice: &choose::Choice<F>) -> Flow<F::Addr> {
-    Flow {
-        addr: choice.backend.addr,
-        port: choice.backend.port,
-        peer_port: packet.key.src_port,
-        service: choice.backend.service,
-        backend: choice.index,
-        last_seen: cx.now(),
-        epoch: choice.backend.epoch,
-        tcp: known::next_state(0, packet),
-        flags: 0,
+pub fn has_forged_source<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
+    match cx.hook() {
+        // The node's own packets.
+        Hook::Egress => false,
+        Hook::Xdp | Hook::Ingress => cx.device(cx.ifindex()).is_some_and(|device| {
+            device.role == DeviceRole::Pod as u8 && !cx.routed_by(work.packet.key.src, device.route_ifindex)
+        }),
     }
 }
 
-/// Writes both entries of a new flow, the reverse one first: it decides about the client's port.
+/// Who has sent the packet: by the device it came in by, and by address where pods are known by that.
 #[inline(always)]
-pub fn remember<F: Wire, C: Ctx<F>>(
-    cx: &mut C,
-    packet: &Headers<F>,
-    flow: &mut Flow<F::Addr>,
-) -> Result<(), Stop> {
-    let done = reverse::insert(cx, packet, flow).and_then(|()| {
-        cx.insert_flow(&packet.key, flow, Insert::Replace)
+fn origin<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> Origin {
+    if cx.hook() == Hook::Egress {
+        return Origin::Node;
+    }
+    let settings = cx.settings();
+    if settings.flags & SettingsFlags::DETECTS_PODS != 0 && is_pod(cx, work) {
+        return Origin::Pod;
+    }
+    let role = cx.device(cx.ifindex()).map_or(0, |device| device.role);
+    // As kube-proxy does it, the address alone decides.
+    if role == DeviceRole::Pod as u8 && settings.flags & SettingsFlags::SNAT_ALWAYS == 0 {
+        Origin::Pod
+    } else {
+        Origin::Outside
+    }
+}
+
+/// Whether the source is in the prefixes that pods have.
+#[inline(always)]
+pub fn is_pod<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
+    cx.in_range(&RangeKey {
+        prefix_length: 32 + size_of::<F::Addr>() as u32 * 8,
+        list: RangeList::PODS,
+        addr: work.packet.key.src,
+    })
+}
+
+/// Writes both entries of a new flow, the reverse one first: it decides about the client's port.
+#[inline(never)]
+pub fn remember<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
+    let reverse = if work.flow.flags & FlowFlags::WRAPPED != 0 {
+        // The backend's node has the way back.
+        Ok(())
+    } else if work.flow.flags & FlowFlags::BOTH != 0 {
+        snat::claim(cx, work)
+    } else {
+        reverse::insert(cx, work)
+    };
+    let done = reverse.and_then(|()| {
+        cx.insert_flow(&work.packet.key, &work.flow, Insert::Replace)
             .map_err(|_| Stop::Drop(DropReason::FlowTableFull))
     });
+    let done = match done {
+        Ok(()) if work.flow.flags & FlowFlags::MASQUERADE != 0 => split::announce(cx, work),
+        done => done,
+    };
     if done.is_ok() {
         cx.count(Counter::FlowOpened);
-        cx.count_service(flow.service, ServiceEvent::Connection);
+        cx.count_service(work.flow.service, ServiceEvent::Connection);
     } else {
-        cx.count_service(flow.service, ServiceEvent::Dropped);
+        cx.count_service(work.flow.service, ServiceEvent::Dropped);
     }
     done
 }

@@ -9,82 +9,85 @@ use lb_common::{
 
 use crate::ctx::{Ctx, Insert, InsertError};
 use crate::hash;
-use crate::headers::Headers;
 use crate::verdict::Stop;
 use crate::wire::Wire;
+use crate::work::Work;
 
 /// Other client ports that are tried when the client's own is taken.
 pub const OTHER_PORTS: u32 = 4;
 
-/// The key of the other entry: the reverse of the packet as this entry leaves it, in the other stage.
+/// The key of the other entry: the reverse of the packet as this entry leaves it. It stands in the other stage, or in
+/// the same one where an entry rewrites both endpoints.
 #[inline(always)]
-pub fn key<F: Wire>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> FlowKey<F::Addr> {
-    let (protocol, pad) = (key.protocol, [0; 2]);
-    if key.stage == Stage::Pre as u8 {
-        let (src, src_port, dst, dst_port) = (flow.addr, flow.port, key.src, flow.peer_port);
-        FlowKey {
-            src,
-            dst,
-            src_port,
-            dst_port,
-            protocol,
-            stage: Stage::Post as u8,
-            pad,
-        }
+pub fn key<F: Wire>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, other: &mut FlowKey<F::Addr>) {
+    let is_pre = key.stage == Stage::Pre as u8;
+    other.protocol = key.protocol;
+    other.pad = [0; 2];
+    if flow.flags & FlowFlags::BOTH != 0 {
+        other.stage = key.stage;
+        (other.src, other.src_port) = (flow.addr, flow.port);
+        (other.dst, other.dst_port) = (flow.peer_addr, flow.peer_port);
+    } else if is_pre {
+        other.stage = Stage::Post as u8;
+        (other.src, other.src_port) = (flow.addr, flow.port);
+        (other.dst, other.dst_port) = (key.src, flow.peer_port);
     } else {
-        let (src, src_port, dst, dst_port) = (key.dst, flow.peer_port, flow.addr, flow.port);
-        FlowKey {
-            src,
-            dst,
-            src_port,
-            dst_port,
-            protocol,
-            stage: Stage::Pre as u8,
-            pad,
-        }
+        other.stage = Stage::Pre as u8;
+        (other.src, other.src_port) = (key.dst, flow.peer_port);
+        (other.dst, other.dst_port) = (flow.addr, flow.port);
     }
 }
 
 /// The other entry itself: it puts back what this entry's packets had. What the other direction has shown is not
 /// known, but that the connection is open.
 #[inline(always)]
-pub fn entry<F: Wire>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Flow<F::Addr> {
-    let (addr, port, peer_port) = if key.stage == Stage::Pre as u8 {
-        (key.dst, key.dst_port, key.src_port)
+pub fn entry<F: Wire>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, other: &mut Flow<F::Addr>) {
+    *other = *flow;
+    other.tcp = flow.tcp & TcpState::ESTABLISHED;
+    other.flags = (flow.flags & !FlowFlags::MASQUERADE) ^ FlowFlags::REPLY;
+    other.hop.ifindex = 0;
+    if flow.flags & FlowFlags::BOTH != 0 {
+        (other.addr, other.port) = (key.src, key.src_port);
+        (other.peer_addr, other.peer_port) = (key.dst, key.dst_port);
+    } else if key.stage == Stage::Pre as u8 {
+        (other.addr, other.port, other.peer_port) = (key.dst, key.dst_port, key.src_port);
     } else {
-        (key.src, key.src_port, key.dst_port)
-    };
-    Flow {
-        addr,
-        port,
-        peer_port,
-        tcp: flow.tcp & TcpState::ESTABLISHED,
-        ..*flow
+        (other.addr, other.port, other.peer_port) = (key.src, key.src_port, key.dst_port);
     }
 }
 
-/// Inserts the reverse entry of a new flow, whose forward entry is `flow`; settles the flow's client port.
+/// Puts key and value of the flow's other entry into the work area.
+#[inline(always)]
+pub fn derive<F: Wire>(work: &mut Work<F>) {
+    let Work {
+        packet,
+        flow,
+        other_key,
+        other,
+        ..
+    } = work;
+    key::<F>(&packet.key, flow, other_key);
+    entry::<F>(&packet.key, flow, other);
+}
+
+/// Inserts the reverse entry of a new flow, whose forward entry is `work.flow`; settles the flow's client port.
 #[inline(never)]
-pub fn insert<F: Wire, C: Ctx<F>>(
-    cx: &mut C,
-    packet: &Headers<F>,
-    flow: &mut Flow<F::Addr>,
-) -> Result<(), Stop> {
-    let back = entry::<F>(&packet.key, flow);
-    let mut at = key::<F>(&packet.key, flow);
-    match claim::<F, C>(cx, &at, &back) {
+pub fn insert<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
+    derive(work);
+    match claim(cx, work) {
         Ok(()) => return Ok(()),
         Err(InsertError::Full) => return Err(Stop::Drop(DropReason::FlowTableFull)),
         Err(InsertError::Exists) => {}
     }
-    let mut hash = packet.hash(cx.settings().hash_seed);
+    let mut hash = work.packet.hash(cx.settings().hash_seed);
     for _attempt in 0..OTHER_PORTS {
         hash = hash::finish(hash::mix(hash, 1));
-        at.dst_port = port_from(hash);
-        let is_own = cx.flow(&at).is_some_and(|standing| is_own::<F>(&standing, &back));
+        work.other_key.dst_port = port_from(hash);
+        let stands = cx.flow(&work.other_key, &mut work.standing);
+        let is_own = stands && is_own::<F>(&work.standing, &work.other);
         let how = if is_own { Insert::Replace } else { Insert::New };
-        if cx.insert_flow(&at, &back, how).is_ok() {
-            flow.peer_port = at.dst_port;
+        if cx.insert_flow(&work.other_key, &work.other, how).is_ok() {
+            work.flow.peer_port = work.other_key.dst_port;
             cx.count(Counter::PortReplaced);
             return Ok(());
         }
@@ -92,48 +95,57 @@ pub fn insert<F: Wire, C: Ctx<F>>(
     Err(Stop::Drop(DropReason::NoClientPort))
 }
 
-/// Takes a key that is free, our own, or held by a flow that is over.
+/// Takes the other entry's key if it is free, our own, or held by a flow that is over.
 #[inline(always)]
-fn claim<F: Wire, C: Ctx<F>>(
-    cx: &mut C,
-    at: &FlowKey<F::Addr>,
-    back: &Flow<F::Addr>,
-) -> Result<(), InsertError> {
-    match cx.insert_flow(at, back, Insert::New) {
+pub fn claim<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), InsertError> {
+    match cx.insert_flow(&work.other_key, &work.other, Insert::New) {
         Err(InsertError::Exists) => {}
         done => return done,
     }
-    if let Some(standing) = cx.flow(at)
-        && !is_own::<F>(&standing, back)
-        && !is_over::<F, C>(cx, at, &standing)
+    if cx.flow(&work.other_key, &mut work.standing)
+        && !is_own::<F>(&work.standing, &work.other)
+        && !is_over(cx, work)
     {
         return Err(InsertError::Exists);
     }
-    cx.insert_flow(at, back, Insert::Replace)
+    cx.insert_flow(&work.other_key, &work.other, Insert::Replace)
 }
 
+/// Whether two entries put the same in.
 #[inline(always)]
-fn is_own<F: Wire>(standing: &Flow<F::Addr>, back: &Flow<F::Addr>) -> bool {
+pub fn is_own<F: Wire>(standing: &Flow<F::Addr>, back: &Flow<F::Addr>) -> bool {
     F::difference(standing.addr, back.addr)
+        | F::difference(standing.peer_addr, back.peer_addr)
         | difference(standing.port, back.port)
         | difference(standing.peer_port, back.peer_port)
         == 0
 }
 
-/// Whether the flow of a reverse entry is over: finished, idle, its backend gone, or its forward entry turned
-/// elsewhere. Where there is no forward entry, the reverse one speaks for both.
-#[inline(always)]
-pub fn is_over<F: Wire, C: Ctx<F>>(cx: &C, at: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> bool {
-    let forward = cx.flow(&key::<F>(at, flow)).unwrap_or(Flow {
-        addr: at.src,
-        port: at.src_port,
-        peer_port: at.dst_port,
-        ..*flow
-    });
-    let turned = F::difference(forward.addr, at.src)
-        | difference(forward.port, at.src_port)
-        | difference(forward.peer_port, at.dst_port);
-    turned != 0 || !has_backend::<F, C>(cx, flow) || is_finished::<F, C>(cx, at.protocol, flow, &forward)
+/// Whether the flow of the entry `work.standing` at `work.other_key` is over: finished, idle, its backend gone, or its
+/// other entry turned elsewhere. Where there is no other entry, this one speaks for both.
+#[inline(never)]
+pub fn is_over<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
+    let (at, standing) = (&work.other_key, &work.standing);
+    let mut partner_key = FlowKey::default();
+    key::<F>(at, standing, &mut partner_key);
+    let mut partner = Flow::default();
+    let mut turned = 0;
+    if cx.flow(&partner_key, &mut partner) {
+        let peer = if standing.flags & FlowFlags::BOTH != 0 {
+            F::difference(partner.peer_addr, at.dst)
+        } else {
+            0
+        };
+        turned = F::difference(partner.addr, at.src)
+            | peer
+            | difference(partner.port, at.src_port)
+            | difference(partner.peer_port, at.dst_port);
+    } else {
+        partner = *standing;
+    }
+    turned != 0
+        || !has_backend::<F, C>(cx, standing)
+        || is_finished::<F, C>(cx, at.protocol, standing, &partner)
 }
 
 /// Whether the flow's backend is still the endpoint that was chosen.
@@ -160,23 +172,34 @@ pub fn is_finished<F: Wire, C: Ctx<F>>(
     other: &Flow<F::Addr>,
 ) -> bool {
     let over = ((flow.tcp | other.tcp) & TcpState::RST) | (flow.tcp & other.tcp & TcpState::FIN);
-    over != 0 || is_idle::<F, C>(cx, protocol, flow.last_seen, other.last_seen)
+    over != 0 || is_idle::<F, C>(cx, protocol, flow, other)
 }
 
-/// Whether neither direction was seen for the time that a flow of this protocol is kept.
+/// Whether neither direction was seen for the time that a flow of this protocol and state is kept.
 #[inline(always)]
-pub fn is_idle<F: Wire, C: Ctx<F>>(cx: &C, protocol: u8, seen: u32, other_seen: u32) -> bool {
+pub fn is_idle<F: Wire, C: Ctx<F>>(
+    cx: &C,
+    protocol: u8,
+    flow: &Flow<F::Addr>,
+    other: &Flow<F::Addr>,
+) -> bool {
     let (now, settings) = (cx.now(), cx.settings());
-    let limit = if protocol == protocol::TCP {
-        settings.tcp_idle
-    } else {
+    let shown = flow.tcp | other.tcp;
+    let limit = if protocol != protocol::TCP {
         settings.udp_idle
+    } else if shown & (TcpState::FIN | TcpState::RST) != 0 {
+        settings.tcp_closing
+    } else if shown & TcpState::ESTABLISHED != 0 {
+        settings.tcp_established
+    } else {
+        settings.tcp_handshake
     };
-    now.wrapping_sub(seen) > limit && now.wrapping_sub(other_seen) > limit
+    now.wrapping_sub(flow.last_seen) > limit && now.wrapping_sub(other.last_seen) > limit
 }
 
+/// 0 when both are the same.
 #[inline(always)]
-fn difference(one: Port, other: Port) -> u32 {
+pub fn difference(one: Port, other: Port) -> u32 {
     u32::from(one.word() ^ other.word())
 }
 

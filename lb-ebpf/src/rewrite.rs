@@ -1,52 +1,76 @@
-//! Puts the endpoint in, and makes the checksums right.
+//! Puts the endpoints in, and makes the checksums right.
 
-use lb_common::{DropReason, Flow, Port, protocol};
+use lb_common::{DropReason, Port, protocol};
 
 use crate::checksum;
 use crate::ctx::{ChecksumPatch, Ctx};
-use crate::headers::Headers;
+use crate::headers::{Fragment, Headers};
 use crate::verdict::Stop;
 use crate::wire::Wire;
+use crate::work::Work;
 
 /// Rewrites the destination, and the source's port where the flow says so.
 #[inline(always)]
-pub fn destination<F: Wire, C: Ctx<F>>(
-    cx: &mut C,
-    packet: &Headers<F>,
-    flow: &Flow<F::Addr>,
-) -> Result<(), Stop> {
-    apply(
-        cx,
-        packet,
-        (F::DESTINATION, packet.key.dst, flow.addr),
-        (flow.peer_port, flow.port),
-    )
+pub fn destination<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Stop> {
+    let Work { packet, flow, .. } = work;
+    let change = F::change(packet.key.dst, flow.addr);
+    F::write(cx, packet.l3 + F::DESTINATION, flow.addr)
+        .and_then(|()| F::patch_header(cx, packet.l3, change))
+        .and_then(|()| transport(cx, packet, change, (flow.peer_port, flow.port)))
+        .map_err(failed)
 }
 
 /// Rewrites the source, and the destination's port where the flow says so.
 #[inline(always)]
-pub fn source<F: Wire, C: Ctx<F>>(cx: &mut C, packet: &Headers<F>, flow: &Flow<F::Addr>) -> Result<(), Stop> {
-    apply(
-        cx,
-        packet,
-        (F::SOURCE, packet.key.src, flow.addr),
-        (flow.port, flow.peer_port),
-    )
+pub fn source<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Stop> {
+    let Work { packet, flow, .. } = work;
+    let change = F::change(packet.key.src, flow.addr);
+    F::write(cx, packet.l3 + F::SOURCE, flow.addr)
+        .and_then(|()| F::patch_header(cx, packet.l3, change))
+        .and_then(|()| transport(cx, packet, change, (flow.port, flow.peer_port)))
+        .map_err(failed)
 }
 
-/// `(offset in the network header, old, new)` of the address; `(source, destination)` of the new ports.
+/// Rewrites both endpoints; with `hop`, the packet has also come one hop further.
 #[inline(always)]
-fn apply<F: Wire, C: Ctx<F>>(
+pub fn both<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, hop: bool) -> Result<(), Stop> {
+    let Work { packet, flow, .. } = work;
+    let source = F::change(packet.key.src, flow.peer_addr);
+    let change = checksum::fold32(u64::from(source) + u64::from(F::change(packet.key.dst, flow.addr)));
+    F::write(cx, packet.l3 + F::SOURCE, flow.peer_addr)
+        .and_then(|()| F::write(cx, packet.l3 + F::DESTINATION, flow.addr))
+        .and_then(|()| {
+            if hop {
+                F::forward(cx, packet.l3, change)
+            } else {
+                F::patch_header(cx, packet.l3, change)
+            }
+        })
+        .and_then(|()| transport(cx, packet, change, (flow.peer_port, flow.port)))
+        .map_err(failed)
+}
+
+/// The bounds were checked when the same words were read; half a rewrite must not get out in any case.
+#[inline(always)]
+fn failed(_stop: Stop) -> Stop {
+    Stop::Drop(DropReason::RewriteFailed)
+}
+
+/// Puts the new ports `(source, destination)` in. `addresses` is the change of the addresses.
+#[inline(always)]
+fn transport<F: Wire, C: Ctx<F>>(
     cx: &mut C,
     packet: &Headers<F>,
-    (at, old, new): (u32, F::Addr, F::Addr),
+    addresses: u32,
     ports: (Port, Port),
 ) -> Result<(), Stop> {
-    let Headers { key, l3, l4, .. } = packet;
-    let addresses = F::change(old, new);
+    if packet.fragment == Fragment::LATER {
+        return Ok(());
+    }
+    let key = &packet.key;
     let (old_ports, new_ports) = (word((key.src_port, key.dst_port)), word(ports));
     let patch = ChecksumPatch {
-        at: l4
+        at: packet.l4
             + if packet.is_tcp() {
                 TCP_CHECKSUM
             } else {
@@ -57,12 +81,8 @@ fn apply<F: Wire, C: Ctx<F>>(
         zero_is_none: key.protocol == protocol::UDP,
         balanced_in_header: F::HEADER_CHECKSUM,
     };
-    // The bounds were checked when the same words were read; half a rewrite must not get out in any case.
-    F::write(cx, l3 + at, new)
-        .and_then(|()| cx.write_u32(*l4, new_ports))
-        .and_then(|()| F::patch_header(cx, *l3, addresses))
-        .and_then(|()| cx.patch_checksum(patch))
-        .map_err(|_| Stop::Drop(DropReason::RewriteFailed))
+    cx.write_u32(packet.l4, new_ports)?;
+    cx.patch_checksum(patch)
 }
 
 const TCP_CHECKSUM: u32 = 16;

@@ -7,22 +7,28 @@ use crate::wire::Wire;
 
 /// Finds the front end that a packet is sent to: by its exact address, or as a NodePort on an address of the node.
 #[inline(always)]
-pub fn find<F: Wire, C: Ctx<F>>(cx: &C, packet: &FlowKey<F::Addr>) -> Option<ServiceValue> {
+pub fn find<F: Wire, C: Ctx<F>>(cx: &C, packet: &FlowKey<F::Addr>, front_end: &mut ServiceValue) -> bool {
     if cx.may_be_front_end(packet.dst) {
         let exact = ServiceKey::new(packet.dst, packet.dst_port, packet.protocol);
-        if let Some(front_end) = cx.service(&exact) {
-            return Some(front_end);
+        if let Some(found) = cx.service(&exact) {
+            *front_end = found;
+            return true;
         }
     }
     let settings = cx.settings();
     let port = packet.dst_port.number();
     if port < settings.node_port_min || port > settings.node_port_max {
-        return None;
+        return false;
     }
-    if cx.node_address(packet.dst)?.node_ports == 0 {
-        return None;
+    if cx.node_address(packet.dst).is_none_or(|row| row.node_ports == 0) {
+        return false;
     }
     let node_port = ServiceKey::new(F::Addr::default(), packet.dst_port, packet.protocol);
-    cx.service(&node_port)
-        .filter(|front_end| front_end.flags & ServiceFlags::NODE_PORT != 0)
+    match cx.service(&node_port) {
+        Some(found) if found.flags & ServiceFlags::NODE_PORT != 0 => {
+            *front_end = found;
+            true
+        }
+        _ => false,
+    }
 }

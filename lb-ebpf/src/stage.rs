@@ -1,87 +1,100 @@
 //! THE WAY OF A PACKET: the two stages.
 //!
 //! Each looks the packet up in the flow table and rewrites one endpoint. A packet that `pre` does not know may be for a
-//! service: then it opens a flow.
+//! service: then it opens a flow. Flows that the programs finish by themselves have both endpoints rewritten in `pre`.
 
-use lb_common::{BackendState, Counter, Flow, FlowFlags, Stage, TcpState};
+use lb_common::{BackendState, Counter, FlowFlags, Stage, TcpState};
 
 use crate::ctx::{Ctx, ServiceEvent};
-use crate::headers::Headers;
-use crate::verdict::Stop;
+use crate::headers::Kind;
+use crate::verdict::{Next, Stop};
 use crate::wire::Wire;
-use crate::{direct, known, open, rewrite, service};
+use crate::work::Work;
+use crate::{answer, direct, fragment, icmp, known, node, open, rewrite, send, service, split, vip, wrap};
 
 /// Pre-routing: rewrites the destination.
 #[inline(always)]
-pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, l3: u32) -> Result<(), Stop> {
-    let packet = Headers::<F>::parse(cx, l3, Stage::Pre)?;
-    let mut flow = Flow::default();
-    let is_known = match cx.flow(&packet.key) {
-        Some(entry) => {
-            flow = entry;
-            is_steady(cx, &packet, &flow, flow.addr) || known::pre(cx, &packet, &mut flow)?
-        }
-        None => false,
-    };
-    if !is_known {
-        open_flow(cx, &packet, &mut flow)?;
+pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Result<Next, Stop> {
+    work.given = 0;
+    match work.packet.parse(cx, l3, Stage::Pre)? {
+        Kind::Transport => {}
+        Kind::Fragment => fragment::meet(cx, work)?,
+        Kind::Icmp => return answered(icmp::pre(cx, work), cx, work),
+        Kind::Wrapped => wrap::unwrap(cx, work)?,
     }
-    rewrite::destination(cx, &packet, &flow)?;
-    count(cx, &packet, &flow, true);
-    Ok(())
+    answered(translate(cx, work), cx, work)
 }
 
 /// Post-routing: rewrites the source.
 #[inline(always)]
-pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, l3: u32) -> Result<(), Stop> {
-    let packet = Headers::<F>::parse(cx, l3, Stage::Post)?;
-    let Some(mut flow) = cx.flow(&packet.key) else {
+pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Result<Next, Stop> {
+    work.given = 0;
+    match work.packet.parse(cx, l3, Stage::Post)? {
+        Kind::Transport => {}
+        Kind::Fragment => fragment::meet(cx, work)?,
+        Kind::Icmp => return answered(icmp::post(cx, work), cx, work),
+        Kind::Wrapped => return Err(Stop::Pass),
+    }
+    if !cx.flow(&work.packet.key, &mut work.flow) {
+        if cx.is_own() {
+            return answered(node::leave(cx, work), cx, work);
+        }
         return Err(Stop::Pass);
-    };
-    if packet.is_syn_ack() && flow.tcp & TcpState::ESTABLISHED != 0 {
+    }
+    if work.packet.is_syn_ack() && work.flow.tcp & TcpState::ESTABLISHED != 0 {
         // The translated SYN was answered long ago: this one answers a SYN that went straight to the pod.
         cx.count(Counter::ForeignSynAck);
         return Err(Stop::Pass);
     }
-    if !is_steady(cx, &packet, &flow, packet.key.src) {
-        known::post(cx, &packet, &mut flow)?;
+    if work.flow.flags & FlowFlags::MASQUERADE != 0 {
+        split::settle(cx, work)?;
+    } else if !is_steady(cx, work) && !known::look(cx, work)? {
+        return Err(Stop::Pass);
     }
-    rewrite::source(cx, &packet, &flow)?;
-    count(cx, &packet, &flow, false);
-    Ok(())
+    rewrite::source(cx, work)?;
+    count(cx, work);
+    Ok(Next::Stack)
+}
+
+/// The way of a TCP or UDP packet whose key is that of stage pre.
+#[inline(always)]
+pub fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
+    let stands = cx.flow(&work.packet.key, &mut work.flow);
+    let is_known = stands && (is_steady(cx, work) || known::look(cx, work)?);
+    if !is_known {
+        open_flow(cx, work)?;
+    }
+    if work.flow.flags & (FlowFlags::BOTH | FlowFlags::WRAPPED) != 0 {
+        return send::out(cx, work);
+    }
+    rewrite::destination(cx, work)?;
+    count(cx, work);
+    Ok(Next::Stack)
 }
 
 /// A packet that no flow is known for: it may be for a service, or straight to a pod.
 #[inline(always)]
-fn open_flow<F: Wire, C: Ctx<F>>(
-    cx: &mut C,
-    packet: &Headers<F>,
-    flow: &mut Flow<F::Addr>,
-) -> Result<(), Stop> {
-    if let Some(front_end) = service::find(cx, &packet.key) {
-        open::admit(cx, packet, &front_end)?;
-        open::entry(cx, packet, &front_end, flow)?;
-    } else if direct::may_collide(packet) {
-        direct::check(cx, packet, flow)?;
-        if open::has_forged_source(cx, packet) {
+fn open_flow<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
+    if service::find(cx, &work.packet.key, &mut work.front_end) {
+        open::admit(cx, work)?;
+        open::entry(cx, work)?;
+    } else {
+        vip::check(cx, work)?;
+        if !direct::may_collide(&work.packet) {
             return Err(Stop::Pass);
         }
-    } else {
-        return Err(Stop::Pass);
+        direct::check(cx, work)?;
+        if open::has_forged_source(cx, work) {
+            return Err(Stop::Pass);
+        }
     }
-    open::remember(cx, packet, flow)
+    open::remember(cx, work)
 }
 
 /// Nothing about the flow has to be written down or thought over: translate and go.
-///
-/// `endpoint` is the packet's backend, as the flow has it.
 #[inline(always)]
-fn is_steady<F: Wire, C: Ctx<F>>(
-    cx: &C,
-    packet: &Headers<F>,
-    flow: &Flow<F::Addr>,
-    endpoint: F::Addr,
-) -> bool {
+fn is_steady<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
+    let Work { packet, flow, .. } = work;
     if packet.is_tcp() && (packet.changes_state() || flow.tcp & SETTLED != TcpState::ESTABLISHED) {
         return false;
     }
@@ -94,6 +107,14 @@ fn is_steady<F: Wire, C: Ctx<F>>(
     let Some(backend) = cx.backend(flow.backend) else {
         return false;
     };
+    // The packet's backend, as the flow has it.
+    let endpoint = if flow.flags & FlowFlags::REPLY != 0 {
+        packet.key.src
+    } else if packet.key.stage == Stage::Pre as u8 {
+        flow.addr
+    } else {
+        packet.key.dst
+    };
     // The address also proves that the copy of the entry is whole: its element may have been reused meanwhile.
     let difference = u32::from(backend.epoch ^ flow.epoch)
         | (backend.service ^ flow.service)
@@ -105,13 +126,32 @@ fn is_steady<F: Wire, C: Ctx<F>>(
 /// The connection is open, and nobody has reset it.
 const SETTLED: u8 = TcpState::ESTABLISHED | TcpState::RST;
 
+/// Counts a packet for its service: once, where the service's own address is put in or taken out.
 #[inline(always)]
-fn count<F: Wire, C: Ctx<F>>(cx: &mut C, packet: &Headers<F>, flow: &Flow<F::Addr>, forward: bool) {
-    let (packets, bytes) = (cx.segments(), cx.length().wrapping_sub(packet.l3));
-    let what = if forward {
-        ServiceEvent::Forward { packets, bytes }
-    } else {
+pub fn count<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) {
+    let is_reply = work.flow.flags & FlowFlags::REPLY != 0;
+    let is_pre = work.packet.key.stage == Stage::Pre as u8;
+    if work.flow.flags & FlowFlags::BOTH == 0 && is_reply == is_pre {
+        return;
+    }
+    let (packets, bytes) = (cx.segments(), cx.length().wrapping_sub(work.packet.l3));
+    let what = if is_reply {
         ServiceEvent::Reply { packets, bytes }
+    } else {
+        ServiceEvent::Forward { packets, bytes }
     };
-    cx.count_service(flow.service, what);
+    cx.count_service(work.flow.service, what);
+}
+
+/// Gives the answer that a packet is due.
+#[inline(always)]
+fn answered<F: Wire, C: Ctx<F>>(
+    done: Result<Next, Stop>,
+    cx: &mut C,
+    work: &mut Work<F>,
+) -> Result<Next, Stop> {
+    match done {
+        Err(Stop::Answer(what)) => answer::give(cx, work, what),
+        done => done,
+    }
 }

@@ -1,12 +1,40 @@
-//! How a packet's way through the core ends early.
+//! How a packet's way through the core ends.
 
 use lb_common::DropReason;
 
-/// Why a step does not go on. `Ok` means: go on, and at the end of a stage: translated.
+/// Where a packet goes that a stage has finished with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// On its way: translated, the rest is the stack's.
+    Stack,
+    /// Out by the flow's next hop, without the stack.
+    Out,
+    /// Back to where it came from: it has become an answer.
+    Back,
+    /// In by another device, the flow's [`lb_common::Flow::arrival`].
+    Arrive,
+}
+
+/// Why a step does not go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// Not ours: the packet goes by untouched.
     Pass,
     /// The packet is dropped and counted.
     Drop(DropReason),
+    /// The packet is answered; nothing in it is changed so far.
+    Answer(Answer),
+}
+
+/// Answers that the programs give by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A TCP reset, or ICMP port unreachable for other protocols.
+    Reject,
+    /// ICMP "fragmentation needed" or "packet too big", with the size in the flow's hop.
+    TooBig,
+    /// ICMP "time exceeded".
+    TimeExceeded,
+    /// An echo reply.
+    Echo,
 }

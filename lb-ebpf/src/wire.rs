@@ -1,10 +1,11 @@
 //! The two network headers on the wire (RFC 791, RFC 8200): where things stand, read and written in words.
 
-use lb_common::{Family, Ip4, Ip6, V4, V6};
+use lb_common::{Family, Ip4, Ip6, V4, V6, protocol};
 
 use crate::checksum;
 use crate::ctx::Packet;
 use crate::hash;
+use crate::headers::Fragment;
 use crate::verdict::Stop;
 
 /// The most bytes of headers that are ever looked at, link layer included.
@@ -22,8 +23,8 @@ pub struct Transport {
     pub protocol: u8,
     /// Offset of the transport header from the start of the packet.
     pub at: u32,
-    /// The packet is a part of another.
-    pub fragment: bool,
+    /// [`Fragment`].
+    pub fragment: u8,
 }
 
 /// A network header.
@@ -48,29 +49,18 @@ impl<F: Family> Default for Network<F> {
     }
 }
 
-impl Transport {
-    /// The same, and the offset of the network header, as numbers that the verifier has not seen before.
-    #[inline(always)]
-    pub fn forgotten<P: Packet>(self, packet: &mut P, l3: u32) -> (Self, u32) {
-        let word = l3 << 24 | self.at << 16 | u32::from(self.fragment) << 8 | u32::from(self.protocol);
-        let [protocol, fragment, at, l3] = packet.forget(word).to_le_bytes();
-        (
-            Self {
-                protocol,
-                at: at.into(),
-                fragment: fragment != 0,
-            },
-            l3.into(),
-        )
-    }
-}
-
 /// A family's header on the wire.
 pub trait Wire: Family {
     /// Offset of the source address in the header.
     const SOURCE: u32;
     /// Offset of the destination address in the header.
     const DESTINATION: u32;
+    /// The protocol number of this family's ICMP.
+    const ICMP: u8;
+    /// The protocol number of this family in itself (RFC 2003, RFC 2473).
+    const IN_ITSELF: u8;
+    /// Length of the header without options.
+    const LENGTH: u32;
     /// The header has a checksum of its own.
     const HEADER_CHECKSUM: bool;
 
@@ -86,6 +76,15 @@ pub trait Wire: Family {
     /// Makes the header's own checksum right after a change (one's complement sum of new - old).
     fn patch_header<P: Packet>(packet: &mut P, l3: u32, change: u32) -> Result<(), Stop>;
 
+    /// The time to live, or hop limit, of the header that begins at `l3`.
+    fn hops_left<P: Packet>(packet: &P, l3: u32) -> Result<u8, Stop>;
+
+    /// One hop less, and the header's own checksum made right after that and a `change` of the addresses.
+    fn forward<P: Packet>(packet: &mut P, l3: u32, change: u32) -> Result<(), Stop>;
+
+    /// The address without the bits that `mask` does not have.
+    fn masked(addr: Self::Addr, mask: Self::Addr) -> Self::Addr;
+
     /// The one's complement sum of `new` - `old`.
     fn change(old: Self::Addr, new: Self::Addr) -> u32;
 
@@ -100,11 +99,15 @@ pub trait Wire: Family {
 impl Wire for V4 {
     const SOURCE: u32 = 12;
     const DESTINATION: u32 = 16;
+    const ICMP: u8 = protocol::ICMP;
+    const IN_ITSELF: u8 = protocol::IPIP;
+    const LENGTH: u32 = 20;
     const HEADER_CHECKSUM: bool = true;
 
     #[inline(always)]
     fn network<P: Packet>(packet: &mut P, l3: u32, found: &mut Network<Self>) -> Result<(), Stop> {
-        const MORE_OR_OFFSET: u16 = 0x3fff;
+        const MORE: u16 = 0x2000;
+        const OFFSET: u16 = 0x1fff;
         let [first, second, third, src, dst] = packet.read::<5>(l3)?;
         let [version_and_length, ..] = first.to_ne_bytes();
         let length = u32::from(version_and_length & 0x0f) * 4;
@@ -112,7 +115,7 @@ impl Wire for V4 {
             return Err(Stop::Pass);
         }
         let [_, _, high, low] = second.to_ne_bytes();
-        let fragment = u16::from_be_bytes([high, low]) & MORE_OR_OFFSET != 0;
+        let fragment = kind_of_fragment(u16::from_be_bytes([high, low]), OFFSET, MORE);
         let [_, protocol, ..] = third.to_ne_bytes();
         if length > 20 {
             packet.linearize(MAX_HEADERS)?;
@@ -140,6 +143,32 @@ impl Wire for V4 {
     }
 
     #[inline(always)]
+    fn hops_left<P: Packet>(packet: &P, l3: u32) -> Result<u8, Stop> {
+        let [hops, _protocol] = packet.read_u16(l3 + 8)?.to_ne_bytes();
+        Ok(hops)
+    }
+
+    #[inline(always)]
+    fn forward<P: Packet>(packet: &mut P, l3: u32, change: u32) -> Result<(), Stop> {
+        let [old] = packet.read::<1>(l3 + 8)?;
+        let [hops, protocol, high, low] = old.to_ne_bytes();
+        let left = hops.wrapping_sub(1);
+        let (before, after) = (
+            u16::from_ne_bytes([hops, protocol]),
+            u16::from_ne_bytes([left, protocol]),
+        );
+        let sum = checksum::step(change.into(), before.into(), after.into());
+        let checksum = checksum::patched(u16::from_ne_bytes([high, low]), checksum::fold32(sum));
+        let [high, low] = checksum.to_ne_bytes();
+        packet.write_u32(l3 + 8, u32::from_ne_bytes([left, protocol, high, low]))
+    }
+
+    #[inline(always)]
+    fn masked(addr: Ip4, mask: Ip4) -> Ip4 {
+        Ip4::from_word(addr.word() & mask.word())
+    }
+
+    #[inline(always)]
     fn change(old: Ip4, new: Ip4) -> u32 {
         checksum::fold32(checksum::step(0, old.word(), new.word()))
     }
@@ -158,11 +187,13 @@ impl Wire for V4 {
 impl Wire for V6 {
     const SOURCE: u32 = 8;
     const DESTINATION: u32 = 24;
+    const ICMP: u8 = protocol::ICMPV6;
+    const IN_ITSELF: u8 = protocol::IPV6;
+    const LENGTH: u32 = 40;
     const HEADER_CHECKSUM: bool = false;
 
     #[inline(always)]
     fn network<P: Packet>(packet: &mut P, l3: u32, found: &mut Network<Self>) -> Result<(), Stop> {
-        const LENGTH: u32 = 40;
         let [_, second, addresses @ ..] = packet.read::<10>(l3)?;
         let [_, _, next, _] = second.to_ne_bytes();
         if let ([src, dst], _) = addresses.as_chunks::<4>() {
@@ -171,8 +202,8 @@ impl Wire for V6 {
         }
         found.transport = Transport {
             protocol: next,
-            at: l3 + LENGTH,
-            fragment: false,
+            at: l3 + Self::LENGTH,
+            fragment: Fragment::NONE,
         };
         if extension::is(next) {
             return extension::skip(packet, &mut found.transport);
@@ -195,6 +226,24 @@ impl Wire for V6 {
     }
 
     #[inline(always)]
+    fn hops_left<P: Packet>(packet: &P, l3: u32) -> Result<u8, Stop> {
+        let [_next, hops] = packet.read_u16(l3 + 6)?.to_ne_bytes();
+        Ok(hops)
+    }
+
+    #[inline(always)]
+    fn forward<P: Packet>(packet: &mut P, l3: u32, _change: u32) -> Result<(), Stop> {
+        let [next, hops] = packet.read_u16(l3 + 6)?.to_ne_bytes();
+        packet.write_u16(l3 + 6, u16::from_ne_bytes([next, hops.wrapping_sub(1)]))
+    }
+
+    #[inline(always)]
+    fn masked(addr: Ip6, mask: Ip6) -> Ip6 {
+        let ([a, b, c, d], [e, f, g, h]) = (addr.words(), mask.words());
+        Ip6::from_words([a & e, b & f, c & g, d & h])
+    }
+
+    #[inline(always)]
     fn change(old: Ip6, new: Ip6) -> u32 {
         let words = old.words().into_iter().zip(new.words());
         checksum::fold32(words.fold(0, |sum, (old, new)| checksum::step(sum, old, new)))
@@ -213,9 +262,21 @@ impl Wire for V6 {
     }
 }
 
+/// What the word with a fragment's offset and the bit for more to come says.
+#[inline(always)]
+const fn kind_of_fragment(word: u16, offset: u16, more: u16) -> u8 {
+    if word & offset != 0 {
+        Fragment::LATER
+    } else if word & more != 0 {
+        Fragment::FIRST
+    } else {
+        Fragment::NONE
+    }
+}
+
 /// IPv6 extension headers (RFC 8200, section 4).
 mod extension {
-    use super::{MAX_EXTENSIONS, MAX_HEADERS, Packet, Stop, Transport};
+    use super::{Fragment, MAX_EXTENSIONS, MAX_HEADERS, Packet, Stop, Transport, kind_of_fragment};
 
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
@@ -253,7 +314,7 @@ mod extension {
             at += match next {
                 FRAGMENT => {
                     // Neither offset nor more to come: an atomic fragment (RFC 6946), which is the whole packet.
-                    fragment |= packet.read_u16(at + 2)? & 0xfff9u16.to_be() != 0;
+                    fragment = kind_of_fragment(u16::from_be(packet.read_u16(at + 2)?), 0xfff8, 1);
                     8
                 }
                 // In units of 4 bytes, minus 2 (RFC 4302).
@@ -265,6 +326,10 @@ mod extension {
                 return Err(Stop::Pass);
             }
             next = following;
+            if fragment == Fragment::LATER {
+                // What follows is no header.
+                break;
+            }
         }
         *transport = Transport {
             protocol: next,

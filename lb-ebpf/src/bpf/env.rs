@@ -4,21 +4,25 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::bpf_jiffies64;
 use lb_common::addr::Address as _;
 use lb_common::{
-    Backend, Counter, Device, DropReason, Flow, FlowKey, NodeAddress, ServiceKey, ServiceValue, Settings,
-    Slot,
+    Affinity, Backend, ClientKey, Counter, Device, DropReason, Flow, FlowKey, Fragment, FragmentKey, Hop,
+    LocalKey, NodeAddress, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings, Slot,
 };
-use lb_ebpf::ctx::{ChecksumPatch, Insert, InsertError, Node, Packet, ServiceEvent, Tables};
+use lb_ebpf::ctx::{
+    ChecksumPatch, Hook, Insert, InsertError, Node, Packet, Room, Route, ServiceEvent, Tables,
+};
 use lb_ebpf::verdict::Stop;
 
 use super::lookup::{self, KernelFamily};
-use super::maps;
+use super::maps::{self, RangeData, RangeMapKey};
 
 /// A program's context, whatever its hook.
-pub(super) trait Hook {
+pub(super) trait Context {
     /// For helpers that take a context.
     fn as_ptr(&self) -> *mut core::ffi::c_void;
     /// The device that the packet arrived on or leaves by.
     fn ifindex(&self) -> u32;
+    /// Whether the packet did not come in by a device of this node.
+    fn is_own(&self) -> bool;
 }
 
 /// A hook with the node around it: the core's context.
@@ -33,7 +37,7 @@ pub(super) fn count_drop(reason: DropReason) {
     }
 }
 
-impl<H: Hook> Node for Cx<H> {
+impl<H: Context> Node for Cx<H> {
     #[inline(always)]
     fn settings(&self) -> Settings {
         maps::SETTINGS.get(0).copied().unwrap_or_default()
@@ -46,11 +50,19 @@ impl<H: Hook> Node for Cx<H> {
     }
 
     #[inline(always)]
-    fn device(&self) -> Option<Device> {
+    fn ifindex(&self) -> u32 {
+        self.0.ifindex()
+    }
+
+    #[inline(always)]
+    fn device(&self, ifindex: u32) -> Option<Device> {
         // SAFETY: copied at once; a row that is being replaced is another device's for this one packet.
-        maps::DEVICE_ROWS
-            .get_ptr(self.0.ifindex())
-            .map(|row| unsafe { *row })
+        maps::DEVICE_ROWS.get_ptr(ifindex).map(|row| unsafe { *row })
+    }
+
+    #[inline(always)]
+    fn is_own(&self) -> bool {
+        self.0.is_own()
     }
 
     #[inline(always)]
@@ -81,9 +93,35 @@ impl<H: Hook> Node for Cx<H> {
             ServiceEvent::Dropped => stats.dropped = stats.dropped.wrapping_add(1),
         }
     }
+
+    #[inline(always)]
+    fn policy(&self, service: u32) -> ServicePolicy {
+        maps::POLICIES.get(service).copied().unwrap_or_default()
+    }
+
+    /// The number of connections that this CPU has opened.
+    #[inline(always)]
+    fn turn(&mut self, service: u32) -> u32 {
+        maps::STATS
+            .get(service)
+            .map_or(0, |stats| stats.connections as u32)
+    }
+
+    #[inline(always)]
+    fn limit(&self, row: u32) -> u64 {
+        maps::LIMITS.get(row).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn set_limit(&mut self, row: u32, until: u64) {
+        if let Some(limit) = maps::LIMITS.get_ptr_mut(row) {
+            // SAFETY: an element of an array lives as long as the map. Other CPUs write it, too: one of them wins.
+            unsafe { limit.write_volatile(until) };
+        }
+    }
 }
 
-impl<H: Hook, F: KernelFamily> Tables<F> for Cx<H> {
+impl<H: Context, F: KernelFamily> Tables<F> for Cx<H> {
     #[inline(always)]
     fn may_be_front_end(&self, addr: F::Addr) -> bool {
         let bit = addr.filter_bit();
@@ -107,9 +145,19 @@ impl<H: Hook, F: KernelFamily> Tables<F> for Cx<H> {
     }
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Flow<F::Addr>> {
+    fn local(&self, key: &LocalKey<F::Addr>) -> Option<u32> {
+        // SAFETY: copied at once.
+        F::locals().get_ptr(key).map(|row| unsafe { *row })
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey<F::Addr>, flow: &mut Flow<F::Addr>) -> bool {
+        let Some(row) = F::flows().get_ptr(key) else {
+            return false;
+        };
         // SAFETY: copied at once; an element that was reused meanwhile fails the comparison with its backend.
-        F::flows().get_ptr(key).map(|row| unsafe { *row })
+        *flow = unsafe { *row };
+        true
     }
 
     #[inline(always)]
@@ -138,9 +186,98 @@ impl<H: Hook, F: KernelFamily> Tables<F> for Cx<H> {
     }
 
     #[inline(always)]
+    fn affinity(&self, client: &ClientKey<F::Addr>) -> Option<Affinity> {
+        // SAFETY: copied at once; what is torn names no backend of the service, or another good one.
+        F::affinity().get_ptr(client).map(|row| unsafe { *row })
+    }
+
+    #[inline(always)]
+    fn set_affinity(&mut self, client: &ClientKey<F::Addr>, affinity: &Affinity) {
+        let _full = F::affinity().insert(client, affinity, BPF_ANY.into());
+    }
+
+    #[inline(always)]
+    fn source_limit(&self, client: &ClientKey<F::Addr>) -> u64 {
+        // SAFETY: one word, read at once.
+        F::sources().get_ptr(client).map_or(0, |row| unsafe { *row })
+    }
+
+    #[inline(always)]
+    fn set_source_limit(&mut self, client: &ClientKey<F::Addr>, until: u64) {
+        let _full = F::sources().insert(client, until, BPF_ANY.into());
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey<F::Addr>) -> Option<Fragment> {
+        // SAFETY: copied at once.
+        F::fragments().get_ptr(key).map(|row| unsafe { *row })
+    }
+
+    #[inline(always)]
+    fn set_fragment(&mut self, key: &FragmentKey<F::Addr>, fragment: &Fragment) {
+        let _full = F::fragments().insert(key, fragment, BPF_ANY.into());
+    }
+
+    #[inline(always)]
+    fn load(&self, backend: u32) -> u32 {
+        F::loads().get(backend).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn add_load(&mut self, backend: u32, more: bool) {
+        if let Some(load) = F::loads().get_ptr_mut(backend) {
+            // SAFETY: an element of an array lives as long as the map. A count that another CPU overwrites is set right
+            // by the agent.
+            unsafe {
+                let count = load.read_volatile();
+                let next = if more {
+                    count.wrapping_add(1)
+                } else {
+                    count.saturating_sub(1)
+                };
+                load.write_volatile(next);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn in_range(&self, key: &RangeKey<F::Addr>) -> bool {
+        let data = RangeData {
+            list: key.list,
+            addr: key.addr,
+        };
+        F::ranges()
+            .get(&RangeMapKey::new(key.prefix_length, data))
+            .is_some()
+    }
+
+    #[inline(always)]
+    fn service_cidr(&self, number: usize) -> Prefix<F::Addr> {
+        F::family()
+            .get(0)
+            .and_then(|row| row.service_cidrs.get(number).copied())
+            .unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn snat_address(&self, ifindex: u32) -> F::Addr {
+        // SAFETY: copied at once.
+        match F::snat().get_ptr(ifindex).map(|row| unsafe { *row }) {
+            Some(addr) => addr,
+            None => F::family().get(0).map_or(F::Addr::default(), |row| row.node_addr),
+        }
+    }
+
+    #[inline(always)]
     fn node_address(&self, addr: F::Addr) -> Option<NodeAddress> {
         // SAFETY: copied at once.
         F::node_addresses().get_ptr(addr).map(|row| unsafe { *row })
+    }
+
+    #[inline(always)]
+    fn route(&self, key: &FlowKey<F::Addr>, length: u32, hop: &mut Hop) -> Route {
+        let asked = (self.0.ifindex(), length);
+        lookup::route::<F>(self.0.as_ptr(), key, asked, hop)
     }
 
     #[inline(always)]
@@ -151,6 +288,11 @@ impl<H: Hook, F: KernelFamily> Tables<F> for Cx<H> {
     #[inline(always)]
     fn connected_socket(&self, packet: &FlowKey<F::Addr>) -> bool {
         F::connected_socket(self.0.as_ptr(), packet)
+    }
+
+    #[inline(always)]
+    fn any_socket(&self, packet: &FlowKey<F::Addr>) -> bool {
+        F::any_socket(self.0.as_ptr(), packet)
     }
 }
 
@@ -191,12 +333,32 @@ impl<H: Packet> Packet for Cx<H> {
     }
 
     #[inline(always)]
-    fn forget(&mut self, word: u32) -> u32 {
-        self.0.forget(word)
+    fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop> {
+        self.0.patch_checksum(patch)
     }
 
     #[inline(always)]
-    fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop> {
-        self.0.patch_checksum(patch)
+    fn trim(&mut self, length: u32) -> Result<(), Stop> {
+        self.0.trim(length)
+    }
+
+    #[inline(always)]
+    fn make_room(&mut self, l3: u32, bytes: u32, what: Room) -> Result<(), Stop> {
+        self.0.make_room(l3, bytes, what)
+    }
+
+    #[inline(always)]
+    fn take_away(&mut self, l3: u32, bytes: u32, what: Room) -> Result<(), Stop> {
+        self.0.take_away(l3, bytes, what)
+    }
+
+    #[inline(always)]
+    fn hook(&self) -> Hook {
+        self.0.hook()
+    }
+
+    #[inline(always)]
+    fn is_for(&self, mac: [u8; 6]) -> bool {
+        self.0.is_for(mac)
     }
 }

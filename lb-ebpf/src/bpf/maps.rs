@@ -1,12 +1,16 @@
 //! Every map. The agent sets the sizes when it loads the object; what stands here are the defaults.
 
+use aya_ebpf::btf_maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use lb_common::filter;
 use lb_common::{
-    Backend, Counter, Device, DropReason, Family, Flow, FlowKey, Ip4, Ip6, NodeAddress, ServiceKey,
-    ServiceName, ServiceStats, ServiceValue, Settings, Slot, V4, V6,
+    Affinity, Backend, ClientKey, Counter, Device, DropReason, Family, FamilySettings, Flow, FlowKey,
+    Fragment, FragmentKey, Ip4, Ip6, LocalKey, NodeAddress, ServiceKey, ServiceName, ServicePolicy,
+    ServiceStats, ServiceValue, Settings, Slot, V4, V6,
 };
+use lb_ebpf::wire::Wire;
+use lb_ebpf::work::Work;
 
 /// Do not set memory aside for every row (`linux/bpf.h`).
 const NO_PREALLOC: usize = 1;
@@ -15,18 +19,39 @@ const MMAPABLE: usize = 1 << 10;
 
 const SERVICES: usize = 65_536;
 const SERVICE_IDS: usize = 16_384;
-const SLOTS: usize = 524_288;
+const SLOTS: usize = 2_097_152;
 const BACKENDS: usize = 262_144;
-const FLOWS: usize = 1_048_577;
+const FLOWS: usize = 262_145;
 const NODE_ADDRS: usize = 4_096;
 const DEVICES: usize = 16_384;
+const RANGES: usize = 65_536;
+const CLIENTS: usize = 65_536;
+const FRAGMENTS: usize = 8_192;
 
 type ServiceMap<A> = HashMap<ServiceKey<A>, ServiceValue, SERVICES, NO_PREALLOC>;
 type FilterMap = Array<u64, { filter::ROWS as usize }>;
 type SlotMap = Array<Slot, SLOTS, MMAPABLE>;
 type BackendMap<A> = Array<Backend<A>, BACKENDS, MMAPABLE>;
+type LocalMap<A> = HashMap<LocalKey<A>, u32, BACKENDS, NO_PREALLOC>;
 type FlowMap<A> = LruHashMap<FlowKey<A>, Flow<A>, FLOWS>;
 type NodeAddressMap<A> = HashMap<A, NodeAddress, NODE_ADDRS, NO_PREALLOC>;
+type SnatMap<A> = HashMap<u32, A, DEVICES, NO_PREALLOC>;
+type FamilyMap<A> = Array<FamilySettings<A>, 1>;
+type AffinityMap<A> = LruHashMap<ClientKey<A>, Affinity, CLIENTS>;
+type SourceMap<A> = LruHashMap<ClientKey<A>, u64, CLIENTS>;
+type FragmentMap<A> = LruHashMap<FragmentKey<A>, Fragment, FRAGMENTS>;
+type LoadMap = Array<u32, BACKENDS>;
+type WorkMap<F> = PerCpuArray<Work<F>, 1>;
+
+/// What follows a prefix's length in the key of a list of prefixes: all of [`lb_common::RangeKey`] but that.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct RangeData<A> {
+    pub(super) list: u32,
+    pub(super) addr: A,
+}
+type RangeMap<A> = LpmTrie<RangeData<A>, u32, RANGES>;
+pub(super) type RangeMapKey<A> = Key<RangeData<A>>;
 
 /// Front ends. Written by the agent.
 #[btf_map(name = "lb_services4")]
@@ -64,6 +89,68 @@ static NODE_ADDRS4: NodeAddressMap<Ip4> = NodeAddressMap::new();
 #[btf_map(name = "lb_node_addrs6")]
 static NODE_ADDRS6: NodeAddressMap<Ip6> = NodeAddressMap::new();
 
+/// Local endpoints of services with direct server return. Written by the agent.
+#[btf_map(name = "lb_locals4")]
+static LOCALS4: LocalMap<Ip4> = LocalMap::new();
+#[btf_map(name = "lb_locals6")]
+static LOCALS6: LocalMap<Ip6> = LocalMap::new();
+
+/// Lists of prefixes. Written by the agent.
+#[btf_map(name = "lb_ranges4")]
+static RANGES4: RangeMap<Ip4> = RangeMap::new();
+#[btf_map(name = "lb_ranges6")]
+static RANGES6: RangeMap<Ip6> = RangeMap::new();
+
+/// The address of each device for masqueraded packets. Written by the agent.
+#[btf_map(name = "lb_snat4")]
+static SNAT4: SnatMap<Ip4> = SnatMap::new();
+#[btf_map(name = "lb_snat6")]
+static SNAT6: SnatMap<Ip6> = SnatMap::new();
+
+/// One row. Written by the agent.
+#[btf_map(name = "lb_family4")]
+static FAMILY4: FamilyMap<Ip4> = FamilyMap::new();
+#[btf_map(name = "lb_family6")]
+static FAMILY6: FamilyMap<Ip6> = FamilyMap::new();
+
+/// Which backend a client stays with. Written by the programs.
+#[btf_map(name = "lb_affinity4")]
+static AFFINITY4: AffinityMap<Ip4> = AffinityMap::new();
+#[btf_map(name = "lb_affinity6")]
+static AFFINITY6: AffinityMap<Ip6> = AffinityMap::new();
+
+/// Limits on the connections of a client. Written by the programs.
+#[btf_map(name = "lb_sources4")]
+static SOURCES4: SourceMap<Ip4> = SourceMap::new();
+#[btf_map(name = "lb_sources6")]
+static SOURCES6: SourceMap<Ip6> = SourceMap::new();
+
+/// Packets in fragments. Written by the programs.
+#[btf_map(name = "lb_frags4")]
+static FRAGS4: FragmentMap<Ip4> = FragmentMap::new();
+#[btf_map(name = "lb_frags6")]
+static FRAGS6: FragmentMap<Ip6> = FragmentMap::new();
+
+/// Open connections of backends. Written by the programs, and set right by the agent.
+#[btf_map(name = "lb_loads4")]
+static LOADS4: LoadMap = LoadMap::new();
+#[btf_map(name = "lb_loads6")]
+static LOADS6: LoadMap = LoadMap::new();
+
+/// Each CPU's work area; nobody else's business.
+#[btf_map(name = "lb_work4")]
+static WORK4: WorkMap<V4> = WorkMap::new();
+#[btf_map(name = "lb_work6")]
+static WORK6: WorkMap<V6> = WorkMap::new();
+
+/// What the agent says about a service port beside its front ends, by its id. Written by the agent.
+#[btf_map(name = "lb_policies")]
+pub(super) static POLICIES: Array<ServicePolicy, SERVICE_IDS> = Array::new();
+
+/// Limits on new connections by service id; row 0 is that on answers. Written by the programs.
+#[btf_map(name = "lb_limits")]
+pub(super) static LIMITS: Array<u64, SERVICE_IDS> = Array::new();
+
 /// Devices by ifindex. Written by the agent.
 #[btf_map(name = "lb_devices")]
 pub(super) static DEVICE_ROWS: HashMap<u32, Device, DEVICES, NO_PREALLOC> = HashMap::new();
@@ -88,46 +175,42 @@ pub(super) static DROPS: PerCpuArray<u64, { DropReason::ALL.len() }> = PerCpuArr
 #[btf_map(name = "lb_counters")]
 pub(super) static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new();
 
-/// Which maps belong to a family: the only place where a family names a map.
-pub(super) trait FamilyMaps: Family {
-    fn services() -> &'static ServiceMap<Self::Addr>;
-    fn filter() -> &'static FilterMap;
-    fn slots() -> &'static SlotMap;
-    fn backends() -> &'static BackendMap<Self::Addr>;
-    fn flows() -> &'static FlowMap<Self::Addr>;
-    fn node_addresses() -> &'static NodeAddressMap<Self::Addr>;
-}
-
+/// Declares which maps belong to a family: the only place where a family names a map.
 macro_rules! family_maps {
-    ($family:ident: $services:ident $filter:ident $slots:ident $backends:ident $flows:ident $node_addresses:ident) => {
-        impl FamilyMaps for $family {
-            #[inline(always)]
-            fn services() -> &'static ServiceMap<Self::Addr> {
-                &$services
-            }
-            #[inline(always)]
-            fn filter() -> &'static FilterMap {
-                &$filter
-            }
-            #[inline(always)]
-            fn slots() -> &'static SlotMap {
-                &$slots
-            }
-            #[inline(always)]
-            fn backends() -> &'static BackendMap<Self::Addr> {
-                &$backends
-            }
-            #[inline(always)]
-            fn flows() -> &'static FlowMap<Self::Addr> {
-                &$flows
-            }
-            #[inline(always)]
-            fn node_addresses() -> &'static NodeAddressMap<Self::Addr> {
-                &$node_addresses
-            }
+    ($($name:ident: $map:ty, $v4:ident $v6:ident;)+) => {
+        /// The maps of a family.
+        pub(super) trait FamilyMaps: Family + Wire {
+            $(fn $name() -> &'static $map;)+
+        }
+        impl FamilyMaps for V4 {
+            $(#[inline(always)]
+            fn $name() -> &'static $map {
+                &$v4
+            })+
+        }
+        impl FamilyMaps for V6 {
+            $(#[inline(always)]
+            fn $name() -> &'static $map {
+                &$v6
+            })+
         }
     };
 }
 
-family_maps!(V4: SERVICES4 FILTER4 SLOTS4 BACKENDS4 FLOWS4 NODE_ADDRS4);
-family_maps!(V6: SERVICES6 FILTER6 SLOTS6 BACKENDS6 FLOWS6 NODE_ADDRS6);
+family_maps! {
+    services: ServiceMap<Self::Addr>, SERVICES4 SERVICES6;
+    filter: FilterMap, FILTER4 FILTER6;
+    slots: SlotMap, SLOTS4 SLOTS6;
+    backends: BackendMap<Self::Addr>, BACKENDS4 BACKENDS6;
+    locals: LocalMap<Self::Addr>, LOCALS4 LOCALS6;
+    flows: FlowMap<Self::Addr>, FLOWS4 FLOWS6;
+    node_addresses: NodeAddressMap<Self::Addr>, NODE_ADDRS4 NODE_ADDRS6;
+    ranges: RangeMap<Self::Addr>, RANGES4 RANGES6;
+    snat: SnatMap<Self::Addr>, SNAT4 SNAT6;
+    family: FamilyMap<Self::Addr>, FAMILY4 FAMILY6;
+    affinity: AffinityMap<Self::Addr>, AFFINITY4 AFFINITY6;
+    sources: SourceMap<Self::Addr>, SOURCES4 SOURCES6;
+    fragments: FragmentMap<Self::Addr>, FRAGS4 FRAGS6;
+    loads: LoadMap, LOADS4 LOADS6;
+    work: WorkMap<Self>, WORK4 WORK6;
+}

@@ -6,6 +6,7 @@ mod lookup;
 mod maps;
 mod programs;
 mod tc;
+mod xdp;
 
 /// The verifier refuses an object that could get here; `cargo xtask build` looks for it before.
 #[panic_handler]

@@ -1,42 +1,63 @@
 //! The programs: what the kernel calls.
 
-use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::bindings::xdp_action::XDP_PASS;
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::bpf_jiffies64;
 use lb_common::{V4, V6};
 use lb_ebpf::link::{self, Version};
 use lb_ebpf::stage;
 use lb_ebpf::verdict::Stop;
+use lb_ebpf::work::Work;
 
 use super::env::Cx;
 use super::lookup::KernelFamily;
 use super::tc::{self, Tc};
+use super::xdp::{self, Xdp};
 
 /// Stage pre at TC ingress.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn lb_pre(skb: *mut __sk_buff) -> i32 {
-    tc::action(after_ethernet(skb).and_then(|(version, l3)| pre(skb, version, l3)))
+    pre(skb, after_ethernet(skb))
 }
 
 /// Stage post at TC egress.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn lb_post(skb: *mut __sk_buff) -> i32 {
-    tc::action(after_ethernet(skb).and_then(|(version, l3)| post(skb, version, l3)))
+    post(skb, after_ethernet(skb))
 }
 
 /// Stage pre at TC ingress of a device without link-layer header.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn lb_pre_l3(skb: *mut __sk_buff) -> i32 {
-    tc::action(without_link_layer(skb).and_then(|version| pre(skb, version, 0)))
+    pre(skb, without_link_layer(skb))
 }
 
 /// Stage post at TC egress of a device without link-layer header.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn lb_post_l3(skb: *mut __sk_buff) -> i32 {
-    tc::action(without_link_layer(skb).and_then(|version| post(skb, version, 0)))
+    post(skb, without_link_layer(skb))
+}
+
+/// Egress of the loopback device: what the node sends to its own addresses may be for a NodePort.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn lb_post_lo(skb: *mut __sk_buff) -> i32 {
+    post(skb, after_ethernet(skb))
+}
+
+/// Stage pre at the XDP hook of an uplink, and the rest of the way of packets that leave again.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn lb_xdp(context: *mut xdp_md) -> u32 {
+    match link::ethernet(&Xdp { context }) {
+        Ok((Version::V4, l3)) => xdp_of::<V4>(context, l3),
+        Ok((Version::V6, l3)) => xdp_of::<V6>(context, l3),
+        Err(_) => XDP_PASS,
+    }
 }
 
 /// The kernel's clock, for the agent, which runs it by `BPF_PROG_TEST_RUN`.
@@ -50,43 +71,74 @@ extern "C" fn lb_jiffies(_skb: *mut __sk_buff) -> i32 {
 /// The network header's kind and offset.
 #[inline(always)]
 fn after_ethernet(skb: *mut __sk_buff) -> Result<(Version, u32), Stop> {
-    let mut packet = Tc { skb };
+    let mut packet = Tc::<false> { skb };
     packet.prepare()?;
     link::ethernet(&packet)
 }
 
 /// The network header's kind; it begins with the packet.
 #[inline(always)]
-fn without_link_layer(skb: *mut __sk_buff) -> Result<Version, Stop> {
-    let mut packet = Tc { skb };
+fn without_link_layer(skb: *mut __sk_buff) -> Result<(Version, u32), Stop> {
+    let mut packet = Tc::<false> { skb };
     packet.prepare()?;
-    link::network(packet.ether_type())
+    Ok((link::network(packet.ether_type())?, 0))
 }
 
 #[inline(always)]
-fn pre(skb: *mut __sk_buff, version: Version, l3: u32) -> Result<(), Stop> {
-    match version {
-        Version::V4 => pre_of::<V4>(skb, l3),
-        Version::V6 => pre_of::<V6>(skb, l3),
+fn pre(skb: *mut __sk_buff, network: Result<(Version, u32), Stop>) -> i32 {
+    match network {
+        Ok((Version::V4, l3)) => pre_of::<V4>(skb, l3),
+        Ok((Version::V6, l3)) => pre_of::<V6>(skb, l3),
+        Err(_) => tc::untouched(),
     }
 }
 
 #[inline(always)]
-fn post(skb: *mut __sk_buff, version: Version, l3: u32) -> Result<(), Stop> {
-    match version {
-        Version::V4 => post_of::<V4>(skb, l3),
-        Version::V6 => post_of::<V6>(skb, l3),
+fn post(skb: *mut __sk_buff, network: Result<(Version, u32), Stop>) -> i32 {
+    match network {
+        Ok((Version::V4, l3)) => post_of::<V4>(skb, l3),
+        Ok((Version::V6, l3)) => post_of::<V6>(skb, l3),
+        Err(_) => tc::untouched(),
     }
 }
 
-/// A real call for each family: the stack holds what one of them needs, not both.
+/// A real call for each family: the verifier looks at one after the other, not at one times the other.
 #[inline(never)]
-fn pre_of<F: KernelFamily>(skb: *mut __sk_buff, l3: u32) -> Result<(), Stop> {
-    stage::pre::<F, _>(&mut Cx(Tc { skb }), l3)
+fn pre_of<F: KernelFamily>(skb: *mut __sk_buff, l3: u32) -> i32 {
+    let Some(work) = work::<F>() else {
+        return tc::untouched();
+    };
+    let mut cx = Cx(Tc::<false> { skb });
+    let done = stage::pre(&mut cx, work, l3);
+    tc::action(&cx.0, work, done)
 }
 
 /// As [`pre_of`].
 #[inline(never)]
-fn post_of<F: KernelFamily>(skb: *mut __sk_buff, l3: u32) -> Result<(), Stop> {
-    stage::post::<F, _>(&mut Cx(Tc { skb }), l3)
+fn post_of<F: KernelFamily>(skb: *mut __sk_buff, l3: u32) -> i32 {
+    let Some(work) = work::<F>() else {
+        return tc::untouched();
+    };
+    let mut cx = Cx(Tc::<true> { skb });
+    let done = stage::post(&mut cx, work, l3);
+    tc::action(&cx.0, work, done)
+}
+
+/// As [`pre_of`].
+#[inline(never)]
+fn xdp_of<F: KernelFamily>(context: *mut xdp_md, l3: u32) -> u32 {
+    let Some(work) = work::<F>() else {
+        return XDP_PASS;
+    };
+    let mut cx = Cx(Xdp { context });
+    let done = stage::pre(&mut cx, work, l3);
+    xdp::action(&mut cx.0, work, done)
+}
+
+/// This CPU's work area.
+#[inline(always)]
+fn work<F: KernelFamily>() -> Option<&'static mut Work<F>> {
+    // SAFETY: the element lives as long as the map. Programs run one after the other on a CPU, so this is the only
+    // reference; it is made of integers, and any bits are valid.
+    F::work().get_ptr_mut(0).map(|work| unsafe { &mut *work })
 }

@@ -1,13 +1,21 @@
 //! A packet at a TC hook.
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
-use aya_ebpf::helpers::{bpf_csum_update, bpf_l4_csum_replace, bpf_skb_pull_data};
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_INGRESS,
+    BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
+};
+use aya_ebpf::helpers::{
+    bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room,
+    bpf_skb_change_tail, bpf_skb_pull_data,
+};
 use lb_common::DropReason;
-use lb_ebpf::ctx::{ChecksumPatch, Packet};
-use lb_ebpf::verdict::Stop;
+use lb_ebpf::ctx::{ChecksumPatch, Hook, Packet, Room};
+use lb_ebpf::verdict::{Next, Stop};
+use lb_ebpf::wire::Wire;
+use lb_ebpf::work::Work;
 
 use super::access::{self, Bounds};
-use super::env::Hook;
+use super::env::Context;
 
 /// Go on with the next program, and then with the packet's way: never `TC_ACT_OK`, which would hide the packet from
 /// the programs that come after this one.
@@ -18,8 +26,13 @@ const SHOT: i32 = 2;
 /// Enough of the packet for the headers of most: Ethernet with two tags, IPv6, TCP.
 const COMMON_HEADERS: u32 = 14 + 8 + 40 + 20;
 
-/// The hook's context.
-pub(super) struct Tc {
+/// `BPF_ADJ_ROOM_MAC`: between the link-layer header and the network header.
+const AFTER_LINK_LAYER: u32 = 1;
+/// `PACKET_OTHERHOST`.
+const FOR_SOMEBODY_ELSE: u32 = 3;
+
+/// The context of the ingress hook, or of the egress one.
+pub(super) struct Tc<const EGRESS: bool> {
     pub(super) skb: *mut __sk_buff,
 }
 
@@ -30,7 +43,7 @@ macro_rules! field {
     };
 }
 
-impl Tc {
+impl<const EGRESS: bool> Tc<EGRESS> {
     /// Makes the headers of most packets readable; a rare packet has less in its linear part.
     #[inline(always)]
     pub(super) fn prepare(&mut self) -> Result<(), Stop> {
@@ -52,7 +65,7 @@ impl Tc {
     }
 }
 
-impl Tc {
+impl<const EGRESS: bool> Tc<EGRESS> {
     /// Adds a change that no checksum balances to the sum of its bytes that came with the packet.
     #[inline(always)]
     fn update_sum(&self, change: u32) {
@@ -61,7 +74,7 @@ impl Tc {
     }
 }
 
-impl Hook for Tc {
+impl<const EGRESS: bool> Context for Tc<EGRESS> {
     #[inline(always)]
     fn as_ptr(&self) -> *mut core::ffi::c_void {
         self.skb.cast()
@@ -71,9 +84,14 @@ impl Hook for Tc {
     fn ifindex(&self) -> u32 {
         field!(self.ifindex)
     }
+
+    #[inline(always)]
+    fn is_own(&self) -> bool {
+        EGRESS && field!(self.ingress_ifindex) == 0
+    }
 }
 
-impl Bounds for Tc {
+impl<const EGRESS: bool> Bounds for Tc<EGRESS> {
     #[inline(always)]
     fn data(&self) -> usize {
         field!(self.data) as usize
@@ -85,7 +103,7 @@ impl Bounds for Tc {
     }
 }
 
-impl Packet for Tc {
+impl<const EGRESS: bool> Packet for Tc<EGRESS> {
     #[inline(always)]
     fn length(&self) -> u32 {
         field!(self.len)
@@ -136,18 +154,38 @@ impl Packet for Tc {
         access::write_u32(self, at, word)
     }
 
-    /// By way of the control block, which is put back as it was.
     #[inline(always)]
-    fn forget(&mut self, word: u32) -> u32 {
-        // SAFETY: the context is valid; the volatile accesses keep the way there and back.
-        unsafe {
-            let cell = (&raw mut (*self.skb).cb).cast::<u32>();
-            let other = cell.read_volatile();
-            cell.write_volatile(word);
-            let forgotten = cell.read_volatile();
-            cell.write_volatile(other);
-            forgotten
-        }
+    fn trim(&mut self, length: u32) -> Result<(), Stop> {
+        // SAFETY: the context is valid.
+        done(unsafe { bpf_skb_change_tail(self.skb, length, 0) })
+    }
+
+    #[inline(always)]
+    fn make_room(&mut self, _l3: u32, bytes: u32, what: Room) -> Result<(), Stop> {
+        let flags = match what {
+            Room::Ip4 => BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+            Room::Ip6 => BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+            Room::Answer => 0,
+        };
+        // SAFETY: the context is valid.
+        done(unsafe { bpf_skb_adjust_room(self.skb, bytes as i32, AFTER_LINK_LAYER, flags.into()) })
+    }
+
+    #[inline(always)]
+    fn take_away(&mut self, _l3: u32, bytes: u32, _what: Room) -> Result<(), Stop> {
+        // SAFETY: the context is valid.
+        done(unsafe { bpf_skb_adjust_room(self.skb, -(bytes as i32), AFTER_LINK_LAYER, 0) })
+    }
+
+    #[inline(always)]
+    fn hook(&self) -> Hook {
+        if EGRESS { Hook::Egress } else { Hook::Ingress }
+    }
+
+    /// The driver has looked.
+    #[inline(always)]
+    fn is_for(&self, _mac: [u8; 6]) -> bool {
+        field!(self.pkt_type) != FOR_SOMEBODY_ELSE
     }
 
     /// By the kernel's helpers: only they know whether the checksum is complete, is yet to be computed by the device
@@ -188,14 +226,52 @@ impl Packet for Tc {
     }
 }
 
+/// What a helper that changes the packet's length says.
+#[inline(always)]
+fn done(result: i64) -> Result<(), Stop> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(Stop::Drop(DropReason::RewriteFailed))
+    }
+}
+
 /// What TC is told.
 #[inline(always)]
-pub(super) fn action(stopped: Result<(), Stop>) -> i32 {
-    match stopped {
-        Ok(()) | Err(Stop::Pass) => NEXT,
-        Err(Stop::Drop(reason)) => {
-            super::env::count_drop(reason);
-            SHOT
-        }
+pub(super) fn action<F: Wire, const EGRESS: bool>(
+    tc: &Tc<EGRESS>,
+    work: &Work<F>,
+    done: Result<Next, Stop>,
+) -> i32 {
+    match done {
+        Ok(Next::Stack) | Err(Stop::Pass | Stop::Answer(_)) => NEXT,
+        Err(Stop::Drop(reason)) => drop(reason),
+        // SAFETY: the helper takes no parameters for the neighbour: it asks the routes.
+        Ok(Next::Out) => unsafe {
+            bpf_redirect_neigh(work.flow.hop.ifindex, core::ptr::null_mut(), 0, 0) as i32
+        },
+        Ok(Next::Back) => redirect(tc.ifindex(), EGRESS),
+        Ok(Next::Arrive) => redirect(work.flow.arrival, true),
     }
+}
+
+/// Sends the packet out by a device, or lets it come in there.
+#[inline(always)]
+fn redirect(ifindex: u32, ingress: bool) -> i32 {
+    let flags = if ingress { u64::from(BPF_F_INGRESS) } else { 0 };
+    // SAFETY: the helper takes any numbers.
+    unsafe { bpf_redirect(ifindex, flags) as i32 }
+}
+
+/// Counts a packet that is dropped; says so to TC.
+#[inline(always)]
+fn drop(reason: DropReason) -> i32 {
+    super::env::count_drop(reason);
+    SHOT
+}
+
+/// What TC is told of a packet whose family is not known.
+#[inline(always)]
+pub(super) const fn untouched() -> i32 {
+    NEXT
 }

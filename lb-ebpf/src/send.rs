@@ -1,0 +1,75 @@
+//! Packets that the programs send on by themselves: both endpoints rewritten at once, or wrapped for another node.
+
+use lb_common::{Counter, FlowFlags, Hop, HopFlags};
+
+use crate::ctx::{Ctx, Hook};
+use crate::hop;
+use crate::node;
+use crate::rewrite;
+use crate::stage;
+use crate::verdict::{Answer, Next, Stop};
+use crate::wire::Wire;
+use crate::work::Work;
+use crate::wrap;
+
+/// Sends the packet of `work.flow` on.
+#[inline(always)]
+pub fn out<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
+    if work.flow.flags & (FlowFlags::NODE | FlowFlags::REPLY) == FlowFlags::NODE | FlowFlags::REPLY {
+        return node::deliver(cx, work);
+    }
+    let stale = (work.flow.hop.epoch ^ cx.settings().route_epoch) | u32::from(work.flow.hop.ifindex == 0);
+    if stale != 0 {
+        hop::refresh(cx, work)?;
+    }
+    may_leave(cx, work)?;
+    stage::count(cx, work);
+    if work.flow.flags & FlowFlags::WRAPPED != 0 {
+        wrap::wrap(cx, work)?;
+    } else {
+        rewrite::both(cx, work, true)?;
+    }
+    cx.count(if cx.hook() == Hook::Xdp {
+        Counter::XdpSent
+    } else {
+        Counter::TcSent
+    });
+    Ok(Next::Out)
+}
+
+/// What a router looks at: time to live, and size.
+#[inline(always)]
+fn may_leave<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Stop> {
+    let (packet, hop) = (&work.packet, &work.flow.hop);
+    if work.flow.flags & FlowFlags::OUTSIDE != 0 && !cx.is_for(own_mac(cx, hop)) {
+        return Err(Stop::Pass);
+    }
+    if cx.hook() == Hook::Xdp {
+        // A tag is this device's alone.
+        let other_link = hop.ifindex != cx.ifindex() && packet.l3 != ETHERNET;
+        if other_link || hop.flags & HopFlags::XDP == 0 {
+            return Err(hop::pass(cx));
+        }
+    }
+    let length = cx.length().wrapping_sub(packet.l3) + wrap::overhead(&work.flow);
+    if length > u32::from(hop.mtu) && cx.segments() == 1 {
+        return Err(hop::leave(cx, Answer::TooBig));
+    }
+    if cx.hook() != Hook::Egress && F::hops_left(cx, packet.l3)? <= 1 {
+        return Err(hop::leave(cx, Answer::TimeExceeded));
+    }
+    Ok(())
+}
+
+/// The hardware address of the device that the packet arrived on.
+#[inline(always)]
+fn own_mac<F: Wire, C: Ctx<F>>(cx: &C, hop: &Hop) -> [u8; 6] {
+    let here = cx.ifindex();
+    if hop.ifindex == here {
+        return hop.src;
+    }
+    cx.device(here).map_or([0; 6], |device| device.mac)
+}
+
+/// Length of an Ethernet header without tags.
+const ETHERNET: u32 = 14;

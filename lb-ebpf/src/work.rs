@@ -1,0 +1,66 @@
+//! What the core keeps while it looks at one packet.
+//!
+//! In the kernel it is memory of the CPU, not of the stack, which has room for 512 bytes in all; and of what is read
+//! back from there the verifier assumes nothing, so that it need not follow each way in which it came about.
+
+use lb_common::{Flow, FlowKey, ServiceValue};
+
+use crate::headers::Headers;
+use crate::wire::Wire;
+
+/// The work area for one packet.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Work<F: Wire> {
+    /// The packet's headers; also the key of the entry that is looked up.
+    pub packet: Headers<F>,
+    /// That entry.
+    pub flow: Flow<F::Addr>,
+    /// The key of the flow's other entry.
+    pub other_key: FlowKey<F::Addr>,
+    /// The flow's other entry, as it should be.
+    pub other: Flow<F::Addr>,
+    /// An entry that stands where one is to be put.
+    pub standing: Flow<F::Addr>,
+    /// What the packet is sent to.
+    pub front_end: ServiceValue,
+    /// [`Origin`].
+    pub origin: u32,
+    /// One more than the index of the backend that another node has chosen; 0: none has.
+    pub given: u32,
+}
+
+/// Who has sent a packet that opens a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Origin {
+    /// Somebody outside the cluster.
+    Outside = 0,
+    /// A pod.
+    Pod = 1,
+    /// The node itself.
+    Node = 2,
+}
+
+impl<F: Wire> Work<F> {
+    /// Whether the sender is this one.
+    #[inline(always)]
+    pub fn is_from(&self, origin: Origin) -> bool {
+        self.origin == origin as u32
+    }
+}
+
+impl<F: Wire> Default for Work<F> {
+    fn default() -> Self {
+        Self {
+            packet: Headers::default(),
+            flow: Flow::default(),
+            other_key: FlowKey::default(),
+            other: Flow::default(),
+            standing: Flow::default(),
+            front_end: ServiceValue::default(),
+            origin: 0,
+            given: 0,
+        }
+    }
+}
