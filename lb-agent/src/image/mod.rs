@@ -21,7 +21,7 @@ use crate::model::{ObjectName, PortName};
 use crate::store::{MapStore, Names, Rows, StoreError, remedy};
 
 use family::FamilyImage;
-pub use family::{HalfRows, Region};
+pub use family::{HalfRows, holds};
 pub use ids::IndexPool;
 pub use names::{name_text, service_name};
 pub use slots::SlotRegions;

@@ -90,7 +90,6 @@ impl<S: MapStore> Writer<'_, S> {
             FamilyWrite::Slots(region, backends) => {
                 (region.base..).zip(backends).try_for_each(|(slot, backend)| {
                     let row = Slot {
-                        service: owner,
                         generation: region.generation,
                         backend: *backend,
                     };

@@ -119,7 +119,6 @@ mod tests {
     fn an_array_ends_at_its_size() {
         let mut store = FakeStore::default().with_capacity::<Slots<V4>>(2);
         let slot = Slot {
-            service: 1,
             generation: 1,
             backend: 0,
         };

@@ -10,8 +10,8 @@ use std::marker::PhantomData;
 use aya::Pod;
 use lb_common::layout::map;
 use lb_common::{
-    Backend, Device, Family, Flow, FlowKey, NodeAddress, ServiceKey, ServiceName, ServiceValue, Settings,
-    Slot, V4, V6,
+    Backend, Device, Family, FamilySettings, Flow, FlowKey, LocalKey, NodeAddress, RangeKey, ServiceKey,
+    ServiceName, ServicePolicy, ServiceValue, Settings, Slot, V4, V6,
 };
 
 mod error;
@@ -76,6 +76,14 @@ pub trait FamilyTables: Family<Addr: Pod + Send> {
     type Backends: Table<Key = u32, Value = Backend<Self::Addr>>;
     /// Addresses of the node itself.
     type NodeAddresses: Table<Key = Self::Addr, Value = NodeAddress>;
+    /// Local endpoints of services with direct server return, with their indices.
+    type Locals: Table<Key = LocalKey<Self::Addr>, Value = u32>;
+    /// Lists of prefixes.
+    type Ranges: Table<Key = RangeKey<Self::Addr>, Value = u32>;
+    /// By ifindex, the address that masqueraded packets leave with.
+    type SnatAddresses: Table<Key = u32, Value = Self::Addr>;
+    /// The one row of what is told of a family.
+    type FamilySettings: Table<Key = u32, Value = FamilySettings<Self::Addr>>;
     /// Flows; written by the programs alone.
     type Flows: Table<Key = FlowKey<Self::Addr>, Value = Flow<Self::Addr>>;
 }
@@ -89,6 +97,9 @@ pub struct SettingsTable;
 /// `lb_names`.
 #[derive(Debug)]
 pub struct Names;
+/// `lb_policies`.
+#[derive(Debug)]
+pub struct Policies;
 /// `lb_services4`, `lb_services6`.
 #[derive(Debug)]
 pub struct Services<F>(PhantomData<F>);
@@ -104,6 +115,18 @@ pub struct Backends<F>(PhantomData<F>);
 /// `lb_node_addrs4`, `lb_node_addrs6`.
 #[derive(Debug)]
 pub struct NodeAddresses<F>(PhantomData<F>);
+/// `lb_locals4`, `lb_locals6`.
+#[derive(Debug)]
+pub struct Locals<F>(PhantomData<F>);
+/// `lb_ranges4`, `lb_ranges6`.
+#[derive(Debug)]
+pub struct Ranges<F>(PhantomData<F>);
+/// `lb_snat4`, `lb_snat6`.
+#[derive(Debug)]
+pub struct SnatAddresses<F>(PhantomData<F>);
+/// `lb_family4`, `lb_family6`.
+#[derive(Debug)]
+pub struct FamilySettingsTable<F>(PhantomData<F>);
 /// `lb_flows4`, `lb_flows6`.
 #[derive(Debug)]
 pub struct Flows<F>(PhantomData<F>);
@@ -120,12 +143,17 @@ macro_rules! table {
 }
 
 macro_rules! family_tables {
-    ($family:ident: $services:ident $filter:ident $slots:ident $backends:ident $node_addresses:ident $flows:ident) => {
+    ($family:ident: $services:ident $filter:ident $slots:ident $backends:ident $node_addresses:ident $locals:ident
+     $ranges:ident $snat:ident $settings:ident $flows:ident) => {
         table!(Services<$family>: Hash $services, ServiceKey<<$family as Family>::Addr> => ServiceValue);
         table!(Filter<$family>: Array $filter, u32 => u64);
         table!(Slots<$family>: Array $slots, u32 => Slot);
         table!(Backends<$family>: Array $backends, u32 => Backend<<$family as Family>::Addr>);
         table!(NodeAddresses<$family>: Hash $node_addresses, <$family as Family>::Addr => NodeAddress);
+        table!(Locals<$family>: Hash $locals, LocalKey<<$family as Family>::Addr> => u32);
+        table!(Ranges<$family>: Hash $ranges, RangeKey<<$family as Family>::Addr> => u32);
+        table!(SnatAddresses<$family>: Hash $snat, u32 => <$family as Family>::Addr);
+        table!(FamilySettingsTable<$family>: Array $settings, u32 => FamilySettings<<$family as Family>::Addr>);
         table!(Flows<$family>: Hash $flows, FlowKey<<$family as Family>::Addr> => Flow<<$family as Family>::Addr>);
 
         impl FamilyTables for $family {
@@ -134,6 +162,10 @@ macro_rules! family_tables {
             type Slots = Slots<Self>;
             type Backends = Backends<Self>;
             type NodeAddresses = NodeAddresses<Self>;
+            type Locals = Locals<Self>;
+            type Ranges = Ranges<Self>;
+            type SnatAddresses = SnatAddresses<Self>;
+            type FamilySettings = FamilySettingsTable<Self>;
             type Flows = Flows<Self>;
         }
     };
@@ -142,5 +174,6 @@ macro_rules! family_tables {
 table!(DevicesTable: Hash DEVICES, u32 => Device);
 table!(SettingsTable: Array SETTINGS, u32 => Settings);
 table!(Names: Hash NAMES, u32 => ServiceName);
-family_tables!(V4: SERVICES4 FILTER4 SLOTS4 BACKENDS4 NODE_ADDRS4 FLOWS4);
-family_tables!(V6: SERVICES6 FILTER6 SLOTS6 BACKENDS6 NODE_ADDRS6 FLOWS6);
+table!(Policies: Array POLICIES, u32 => ServicePolicy);
+family_tables!(V4: SERVICES4 FILTER4 SLOTS4 BACKENDS4 NODE_ADDRS4 LOCALS4 RANGES4 SNAT4 FAMILY4 FLOWS4);
+family_tables!(V6: SERVICES6 FILTER6 SLOTS6 BACKENDS6 NODE_ADDRS6 LOCALS6 RANGES6 SNAT6 FAMILY6 FLOWS6);

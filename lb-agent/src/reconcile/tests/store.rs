@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use lb_common::addr::Address as _;
-use lb_common::{Backend, BackendState, ServiceValue, Slot, V4, V6};
+use lb_common::{Backend, BackendState, ServiceValue, Slot, SlotRange, V4, V6};
 
 use crate::store::{FakeStore, FamilyTables, MapStore, Names, StoreError, Table};
 use crate::testkit::Random;
@@ -109,18 +109,12 @@ fn check_family<F: FamilyTables>(store: &FakeStore) {
         let bit = key.addr.filter_bit();
         let filter = rows.get::<F::Filter>(&bit.row).copied().unwrap_or_default();
         assert_ne!(filter & bit.mask, 0, "the filter hides {key:?}");
-        for index in row.slot_base..row.slot_base + row.slot_count {
+        let slots =
+            |region: SlotRange| (region.base..region.base + region.count).map(move |slot| (region, slot));
+        for (region, index) in slots(row.outside).chain(slots(row.inside)) {
             let slot = rows.get::<F::Slots>(&index).copied().unwrap_or_default();
-            let Slot {
-                service,
-                generation,
-                backend,
-            } = slot;
-            assert_eq!(
-                (service, generation),
-                (row.service, row.generation),
-                "slot {index} of {key:?}"
-            );
+            let Slot { generation, backend } = slot;
+            assert_eq!(generation, region.generation, "slot {index} of {key:?}");
             let backend = rows
                 .get::<F::Backends>(&backend)
                 .expect("a slot leads to a backend");
