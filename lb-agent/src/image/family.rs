@@ -341,20 +341,20 @@ impl<F: FamilyTables> FamilyImage<F> {
     fn adopt_backends(&mut self, rows: &Rows) {
         let mut spare = Vec::new();
         for (index, row) in rows.iter::<F::Backends>() {
-            self.indices.adopt(*index);
+            self.indices.adopt(index);
             let target = Target {
                 addr: row.addr,
                 port: row.port,
             };
             let port = self.ports.entry(row.service).or_default();
             match BackendState::from_number(row.state) {
-                None | Some(BackendState::Free) => spare.push(*index),
+                None | Some(BackendState::Free) => spare.push(index),
                 // Only a row that flows can still mean may be kept twice; the first one counts.
-                Some(_) if port.backends.contains_key(&target) => spare.push(*index),
+                Some(_) if port.backends.contains_key(&target) => spare.push(index),
                 Some(state) => {
-                    port.backends.insert(target, *index);
+                    port.backends.insert(target, index);
                     if state == BackendState::Removed {
-                        self.indices.rest(*index);
+                        self.indices.rest(index);
                     }
                 }
             }
@@ -368,7 +368,7 @@ impl<F: FamilyTables> FamilyImage<F> {
     fn adopt_services(&mut self, rows: &Rows) {
         for (key, row) in rows.iter::<F::Services>() {
             let port = self.ports.entry(row.service).or_default();
-            port.keys.insert(*key);
+            port.keys.insert(key);
             for region in regions(row) {
                 // Slots that another row has already are not this row's: it will get new ones.
                 if region.count > 0

@@ -24,7 +24,7 @@ pub fn render(rows: &Rows) -> String {
     render_family::<V4>(rows, &mut lines);
     render_family::<V6>(rows, &mut lines);
     for (ifindex, row) in rows.iter::<DevicesTable>() {
-        lines.insert(device_line(*ifindex, *row));
+        lines.insert(device_line(ifindex, *row));
     }
     for (_, row) in rows.iter::<SettingsTable>() {
         let (low, high) = (row.node_port_min, row.node_port_max);
@@ -40,10 +40,10 @@ pub fn render(rows: &Rows) -> String {
 
 fn render_family<F: FamilyTables>(rows: &Rows, lines: &mut BTreeSet<String>) {
     for (key, row) in rows.iter::<F::Services>() {
-        lines.insert(service_line::<F>(rows, key, row));
+        lines.insert(service_line::<F>(rows, &key, row));
     }
     for (index, row) in rows.iter::<F::Backends>() {
-        lines.insert(backend_line(rows, *index, row));
+        lines.insert(backend_line(rows, index, row));
     }
     for (addr, NodeAddress { node_ports }) in rows.iter::<F::NodeAddresses>() {
         lines.insert(format!("NODE {addr} node-ports={node_ports}"));

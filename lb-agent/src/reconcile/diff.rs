@@ -41,7 +41,7 @@ pub(super) fn diff_devices(wanted: &BTreeMap<u32, Device>, rows: &Rows, plan: &m
         .iter::<DevicesTable>()
         .filter(|(ifindex, _)| !wanted.contains_key(ifindex))
     {
-        plan.add(Phase::Node, NODE, Write::Device(*ifindex, None));
+        plan.add(Phase::Node, NODE, Write::Device(ifindex, None));
     }
 }
 
@@ -64,7 +64,7 @@ pub(super) fn diff_addresses<F: FamilyTables + FamilyWrites>(
         .iter::<F::NodeAddresses>()
         .filter(|(addr, _)| !wanted.contains_key(addr))
     {
-        plan.add(Phase::Node, NODE, F::write(FamilyWrite::NodeAddress(*addr, None)));
+        plan.add(Phase::Node, NODE, F::write(FamilyWrite::NodeAddress(addr, None)));
     }
 }
 

@@ -17,12 +17,14 @@ use lb_common::{
 mod error;
 mod fake;
 mod flag;
+mod row_set;
 mod rows;
 
 pub use error::StoreError;
 pub use fake::FakeStore;
 pub(crate) use flag::remedy;
 pub use flag::size_flag;
+pub use row_set::{ArrayRows, RowSet};
 pub use rows::Rows;
 
 /// How the kernel keeps a table's rows.
@@ -44,15 +46,24 @@ pub trait Table: 'static {
     const NAME: &'static str;
     /// How the kernel keeps it.
     const KIND: Kind;
+    /// Its rows in memory.
+    type Rows: RowSet<Self::Key, Self::Value>;
 }
 
 /// Reads and writes rows.
 pub trait MapStore {
-    /// Every row of a hash map; of an array every row that is not all zero.
-    fn rows<T: Table>(&self) -> Result<BTreeMap<T::Key, T::Value>, StoreError>;
+    /// Calls `take` with every row of a hash map; of an array with every row that is not all zero.
+    fn for_each_row<T: Table>(&self, take: &mut dyn FnMut(T::Key, T::Value)) -> Result<(), StoreError>;
 
     /// Writes a row, whether there is one or not.
     fn set<T: Table>(&mut self, key: &T::Key, value: &T::Value) -> Result<(), StoreError>;
+
+    /// Writes neighbouring rows of an array.
+    fn set_all<T: Table<Key = u32>>(&mut self, first: u32, values: &[T::Value]) -> Result<(), StoreError> {
+        (first..)
+            .zip(values)
+            .try_for_each(|(index, value)| self.set::<T>(&index, value))
+    }
 
     /// Removes a row (an array's is filled with zeros). That there is none is no error.
     fn delete<T: Table>(&mut self, key: &T::Key) -> Result<(), StoreError>;
@@ -62,6 +73,13 @@ pub trait MapStore {
 
     /// Sets the traffic counters of a service id to zero. They are no [`Table`]: the programs write them, per CPU.
     fn reset_stats(&mut self, service: u32) -> Result<(), StoreError>;
+
+    /// The rows that [`Self::for_each_row`] tells of, by key.
+    fn rows<T: Table>(&self) -> Result<BTreeMap<T::Key, T::Value>, StoreError> {
+        let mut rows = BTreeMap::new();
+        self.for_each_row::<T>(&mut |key, value| _ = rows.insert(key, value))?;
+        Ok(rows)
+    }
 }
 
 /// The families that have maps: what ties a [`Family`] to the names of its maps.
@@ -138,8 +156,14 @@ macro_rules! table {
             type Value = $value;
             const NAME: &'static str = map::$name;
             const KIND: Kind = Kind::$kind;
+            type Rows = rows_of!($kind, $key, $value);
         }
     };
+}
+
+macro_rules! rows_of {
+    (Hash, $key:ty, $value:ty) => { BTreeMap<$key, $value> };
+    (Array, $key:ty, $value:ty) => { ArrayRows<$value> };
 }
 
 macro_rules! family_tables {
