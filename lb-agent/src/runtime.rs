@@ -41,16 +41,27 @@ pub struct Options {
     pub sizes: Sizes,
     /// Which devices.
     pub devices: Patterns,
-    /// After which a TCP flow without packets is finished.
-    pub tcp_idle: Duration,
-    /// After which a UDP flow without packets is finished.
-    pub udp_idle: Duration,
+    /// After which flows are finished.
+    pub timeouts: Timeouts,
     /// Ports to keep from the node's own connections.
     pub reserved_ports: Option<PortRange>,
     /// Seed of the flow hash.
     pub hash_seed: u32,
     /// Leave nothing behind.
     pub detach_on_exit: bool,
+}
+
+/// After which times without packets a flow is finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP, established.
+    pub tcp_established: Duration,
+    /// TCP, in its handshake.
+    pub tcp_handshake: Duration,
+    /// TCP, closing.
+    pub tcp_closing: Duration,
+    /// UDP.
+    pub udp_idle: Duration,
 }
 
 /// Something that the agent acts upon.
@@ -384,10 +395,13 @@ fn settings(options: &Options, jiffies_per_second: u32) -> Settings {
             .unwrap_or(u32::MAX)
             .min(i32::MAX.cast_unsigned())
     };
+    let timeouts = options.timeouts;
     Settings {
         jiffies_per_second,
-        tcp_idle: jiffies(options.tcp_idle),
-        udp_idle: jiffies(options.udp_idle),
+        tcp_established: jiffies(timeouts.tcp_established),
+        tcp_handshake: jiffies(timeouts.tcp_handshake),
+        tcp_closing: jiffies(timeouts.tcp_closing),
+        udp_idle: jiffies(timeouts.udp_idle),
         hash_seed: options.hash_seed,
         ..Settings::default()
     }
@@ -452,18 +466,19 @@ mod tests {
             pins: Pins::new("/nowhere"),
             sizes: Sizes::default(),
             devices: Patterns::default(),
-            tcp_idle: Duration::from_hours(24),
-            udp_idle: Duration::from_millis(1500),
+            timeouts: Timeouts {
+                tcp_established: Duration::from_hours(24),
+                tcp_handshake: Duration::from_mins(1),
+                tcp_closing: Duration::from_secs(u64::MAX / 2),
+                udp_idle: Duration::from_millis(1500),
+            },
             reserved_ports: None,
             hash_seed: 7,
             detach_on_exit: false,
         };
         let row = settings(&options, 250);
-        assert_eq!((row.tcp_idle, row.udp_idle, row.hash_seed), (21_600_000, 375, 7));
-        let forever = Options {
-            tcp_idle: Duration::from_secs(u64::MAX / 2),
-            ..options
-        };
-        assert_eq!(settings(&forever, 1000).tcp_idle, i32::MAX.cast_unsigned());
+        assert_eq!((row.tcp_established, row.tcp_handshake), (21_600_000, 15_000));
+        assert_eq!((row.udp_idle, row.hash_seed), (375, 7));
+        assert_eq!(row.tcp_closing, i32::MAX.cast_unsigned());
     }
 }

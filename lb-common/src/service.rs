@@ -160,3 +160,9 @@ impl ServiceName {
     /// Room for two DNS labels, a port name and a protocol: 63 + 1 + 63 + 1 + 15 + 1 + 4 = 148.
     pub const LEN: usize = 152;
 }
+
+impl Default for ServiceName {
+    fn default() -> Self {
+        Self { text: [0; Self::LEN] }
+    }
+}

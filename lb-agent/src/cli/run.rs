@@ -11,7 +11,7 @@ use super::{LogFormat, PinArgs, log, tokio_runtime};
 use crate::dataplane::Sizes;
 use crate::dataplane::devices::Patterns;
 use crate::dataplane::reserved::{PortRange, PortRangeError};
-use crate::runtime::{Options, run};
+use crate::runtime::{Options, Timeouts, run};
 
 /// Flags of `run`.
 #[derive(Debug, Args)]
@@ -51,9 +51,15 @@ pub(super) struct RunArgs {
     /// Room for connections, per family; each has two entries in the flow table.
     #[arg(long, value_name = "N", default_value_t = Sizes::default().flows, value_parser = at_least_one())]
     max_flows: u32,
-    /// A TCP flow without packets is finished after this time.
+    /// An established TCP flow without packets is finished after this time.
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
-    tcp_idle: Duration,
+    tcp_established: Duration,
+    /// A TCP flow in its handshake without packets is finished after this time.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    tcp_handshake: Duration,
+    /// A closing TCP flow without packets is finished after this time.
+    #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration)]
+    tcp_closing: Duration,
     /// A UDP flow without packets is finished after this time.
     #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration)]
     udp_idle: Duration,
@@ -109,8 +115,12 @@ impl RunArgs {
             devices: Patterns::new(&self.devices, &self.exclude_devices, &self.uplinks)?,
             manifests: self.manifests,
             node_name: self.node_name,
-            tcp_idle: self.tcp_idle,
-            udp_idle: self.udp_idle,
+            timeouts: Timeouts {
+                tcp_established: self.tcp_established,
+                tcp_handshake: self.tcp_handshake,
+                tcp_closing: self.tcp_closing,
+                udp_idle: self.udp_idle,
+            },
             reserved_ports: self.node_port_range.0,
             hash_seed: self.hash_seed,
             detach_on_exit: self.detach_on_exit,

@@ -32,7 +32,9 @@ struct Status {
 #[derive(Debug, Serialize)]
 struct SettingsView {
     jiffies_per_second: u32,
-    tcp_idle_seconds: u32,
+    tcp_established_seconds: u32,
+    tcp_handshake_seconds: u32,
+    tcp_closing_seconds: u32,
     udp_idle_seconds: u32,
     hash_seed: u32,
     node_port_min: Option<u16>,
@@ -90,18 +92,27 @@ async fn status(pins: &Pins) -> anyhow::Result<Status> {
 fn settings_view(settings: &Settings) -> SettingsView {
     let Settings {
         jiffies_per_second,
-        tcp_idle,
+        tcp_established,
+        tcp_handshake,
+        tcp_closing,
         udp_idle,
         hash_seed,
+        route_epoch: _,
+        answer_interval: _,
+        flags: _,
         node_port_min,
         node_port_max,
+        snat_port_min: _,
+        snat_port_max: _,
     } = *settings;
     // 1 and 0 when there are none; both 0 before anything is written.
     let node_ports = (1..=node_port_max).contains(&node_port_min);
     let seconds = |jiffies: u32| jiffies.checked_div(jiffies_per_second).unwrap_or_default();
     SettingsView {
         jiffies_per_second,
-        tcp_idle_seconds: seconds(tcp_idle),
+        tcp_established_seconds: seconds(tcp_established),
+        tcp_handshake_seconds: seconds(tcp_handshake),
+        tcp_closing_seconds: seconds(tcp_closing),
         udp_idle_seconds: seconds(udp_idle),
         hash_seed,
         node_port_min: node_ports.then_some(node_port_min),
@@ -115,9 +126,10 @@ async fn device_views(pins: &Pins, store: &KernelStore) -> anyhow::Result<Vec<De
     for (ifindex, row) in store.rows::<store::DevicesTable>()? {
         let Device {
             route_ifindex: _,
+            mtu: _,
             role,
             flags,
-            pad: _,
+            mac: _,
         } = row;
         let [ingress, egress] =
             [Hook::Ingress, Hook::Egress].map(|hook| inspect(&netlink, pins, ifindex, hook));
@@ -186,8 +198,13 @@ fn text(status: &Status) -> String {
     };
     let head = format!(
         "Version:     {version} (map layout {layout})\nPin root:    {pin_root}\nClock:       {} jiffies/s\n\
-         Idle:        TCP {} s, UDP {} s\nHash seed:   {}\nNodePorts:   {node_ports}\n",
-        settings.jiffies_per_second, settings.tcp_idle_seconds, settings.udp_idle_seconds, settings.hash_seed,
+         Idle:        TCP {} s, handshake {} s, closing {} s, UDP {} s\nHash seed:   {}\nNodePorts:   {node_ports}\n",
+        settings.jiffies_per_second,
+        settings.tcp_established_seconds,
+        settings.tcp_handshake_seconds,
+        settings.tcp_closing_seconds,
+        settings.udp_idle_seconds,
+        settings.hash_seed,
     );
     let devices = devices.iter().map(|device| {
         let role = if device.stacked {

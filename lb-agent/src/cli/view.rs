@@ -123,7 +123,7 @@ fn add_family<F: FamilyTables>(
             port: key.port.number(),
             protocol: protocol_name(key.protocol),
             node_port: value.flags & ServiceFlags::NODE_PORT != 0,
-            eligible: value.slot_count,
+            eligible: value.outside.count,
         });
     }
     for backend in store.rows::<F::Backends>()?.values() {

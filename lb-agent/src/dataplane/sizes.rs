@@ -32,6 +32,14 @@ const ENTRIES_PER_FLOW: u32 = 2;
 /// The kernel makes a bucket for each entry, rounded up to a power of two. One entry over a power of two doubles the
 /// buckets and halves the chains that every new flow walks, which are cache misses.
 const ENTRIES_OVER: u32 = 1;
+/// Prefixes that may be listed, per service port and family. The map takes memory for those alone that are there.
+const RANGES_PER_SERVICE: u32 = 16;
+/// Connections for each client that affinity or a limit remembers.
+const FLOWS_PER_CLIENT: u32 = 4;
+/// Connections for each packet in fragments that is on its way.
+const FLOWS_PER_FRAGMENT: u32 = 32;
+/// An LRU map hands its rows to the CPUs by the hundred; a smaller one forgets what is new.
+const LEAST_LRU: u32 = 1024;
 
 impl Default for Sizes {
     fn default() -> Self {
@@ -76,55 +84,89 @@ impl Sizes {
             Size::new(map::NAMES, self.services, NO_FLAG),
             // Indexed by service id, and 0 is nobody's.
             Size::new(map::STATS, ids, NO_FLAG),
+            Size::new(map::POLICIES, ids, NO_FLAG),
+            Size::new(map::LIMITS, ids, NO_FLAG),
         ];
-        let families = [
-            (
-                self.ipv4,
-                "--ipv4",
-                [
-                    map::SERVICES4,
-                    map::FILTER4,
-                    map::SLOTS4,
-                    map::BACKENDS4,
-                    map::FLOWS4,
-                    map::NODE_ADDRS4,
-                ],
-            ),
-            (
-                self.ipv6,
-                "--ipv6",
-                [
-                    map::SERVICES6,
-                    map::FILTER6,
-                    map::SLOTS6,
-                    map::BACKENDS6,
-                    map::FLOWS6,
-                    map::NODE_ADDRS6,
-                ],
-            ),
-        ];
+        let clients = (self.flows / FLOWS_PER_CLIENT).max(LEAST_LRU);
+        let fragments = (self.flows / FLOWS_PER_FRAGMENT).max(LEAST_LRU);
+        let ranges = self.services.saturating_mul(RANGES_PER_SERVICE);
+        let families = [(self.ipv4, "--ipv4", FAMILY4), (self.ipv6, "--ipv6", FAMILY6)];
         for (on, switch, maps) in families {
+            let FamilyMaps { by_flag, by_object } = maps;
             if !on {
-                sizes.extend(maps.map(|map| Size {
+                let off = by_flag.into_iter().chain(by_object);
+                sizes.extend(off.map(|map| Size {
                     map,
                     rows: 1,
                     flag: switch,
                 }));
                 continue;
             }
-            let [services, filter, slots, backends, flows, _as_in_the_object] = maps;
             let rows = [
-                (services, front_ends),
-                (filter, lb_common::filter::ROWS),
-                (slots, self.slots),
-                (backends, self.backends),
-                (flows, flow_entries),
+                front_ends,
+                lb_common::filter::ROWS,
+                self.slots,
+                self.backends,
+                flow_entries,
+                self.backends,
+                self.backends,
+                ranges,
+                clients,
+                clients,
+                fragments,
             ];
-            sizes.extend(rows.map(|(map, rows)| Size::new(map, rows, switch)));
+            sizes.extend(
+                by_flag
+                    .into_iter()
+                    .zip(rows)
+                    .map(|(map, rows)| Size::new(map, rows, switch)),
+            );
         }
         sizes
     }
 }
+
+/// The maps of one family.
+struct FamilyMaps {
+    /// Those whose size a flag decides, in the order of [`Sizes::by_map`].
+    by_flag: [&'static str; 11],
+    /// Those that are as large as the object says.
+    by_object: [&'static str; 3],
+}
+
+const FAMILY4: FamilyMaps = FamilyMaps {
+    by_flag: [
+        map::SERVICES4,
+        map::FILTER4,
+        map::SLOTS4,
+        map::BACKENDS4,
+        map::FLOWS4,
+        map::LOCALS4,
+        map::LOADS4,
+        map::RANGES4,
+        map::AFFINITY4,
+        map::SOURCES4,
+        map::FRAGS4,
+    ],
+    by_object: [map::NODE_ADDRS4, map::SNAT4, map::FAMILY4],
+};
+
+const FAMILY6: FamilyMaps = FamilyMaps {
+    by_flag: [
+        map::SERVICES6,
+        map::FILTER6,
+        map::SLOTS6,
+        map::BACKENDS6,
+        map::FLOWS6,
+        map::LOCALS6,
+        map::LOADS6,
+        map::RANGES6,
+        map::AFFINITY6,
+        map::SOURCES6,
+        map::FRAGS6,
+    ],
+    by_object: [map::NODE_ADDRS6, map::SNAT6, map::FAMILY6],
+};
 
 #[cfg(test)]
 mod tests {
@@ -149,5 +191,8 @@ mod tests {
         assert_eq!(rows(map::NODE_ADDRS4), None);
         assert_eq!(rows(map::SERVICES4), Some((65_536, "--max-services")));
         assert_eq!(rows(map::STATS), Some((16_385, "--max-services")));
+        assert_eq!(rows(map::AFFINITY4), Some((131_072, "--max-flows")));
+        assert_eq!(rows(map::AFFINITY6), Some((1, "--ipv6")));
+        assert_eq!(rows(map::LOADS4), Some((262_144, "--max-backends")));
     }
 }

@@ -7,7 +7,7 @@ use lb_common::addr::Address;
 use lb_common::{Family, Port, ServiceFlags, ServiceKey, V4, V6};
 
 use super::{Claim, Frontend, ip_family};
-use crate::model::{Service, ServicePort};
+use crate::model::{Service, ServicePort, TrafficPolicy};
 
 /// The front ends of `port` in one family: none when the Service has no ClusterIP of it.
 ///
@@ -23,7 +23,8 @@ pub(super) fn frontends<F: Family>(
     let key = |addr, number| ServiceKey::new(addr, Port::new(number), port.protocol.number());
     let external = Frontend {
         flags: 0,
-        policy: service.external_policy,
+        outside: service.external_policy,
+        inside: TrafficPolicy::Cluster,
     };
     if let Some(node_port) = port.node_port {
         let frontend = Frontend {
@@ -40,7 +41,8 @@ pub(super) fn frontends<F: Family>(
             key(addr, port.port),
             Frontend {
                 flags: 0,
-                policy: service.internal_policy,
+                outside: service.internal_policy,
+                inside: service.internal_policy,
             },
         );
     }

@@ -58,6 +58,8 @@ pub struct Half<F: Family> {
 pub struct Member {
     /// Whether any front end sends new flows to it.
     pub active: bool,
+    /// Whether it is on this node.
+    pub local: bool,
     /// The UID of the pod that it is, when known.
     pub pod: Option<Arc<str>>,
 }
@@ -67,8 +69,10 @@ pub struct Member {
 pub struct Frontend {
     /// [`lb_common::ServiceFlags`].
     pub flags: u32,
-    /// Which of the two sets of endpoints it leads to.
-    pub policy: TrafficPolicy,
+    /// Which of the two sets of endpoints it leads clients from outside the cluster to.
+    pub outside: TrafficPolicy,
+    /// Which of them it leads pods and the node itself to.
+    pub inside: TrafficPolicy,
 }
 
 /// What the rules look at beside the Service itself.
@@ -120,7 +124,11 @@ fn desired_half<'a, F: Family>(
         return Half::default();
     }
     let endpoints = endpoints::endpoints::<F>(port, slices, around.node_name);
-    let uses = |policy| frontends.values().any(|frontend| frontend.policy == policy);
+    let uses = |policy| {
+        frontends
+            .values()
+            .any(|frontend| frontend.outside == policy || frontend.inside == policy)
+    };
     let cluster = if uses(TrafficPolicy::Cluster) {
         eligible::cluster(&endpoints)
     } else {
@@ -132,9 +140,15 @@ fn desired_half<'a, F: Family>(
         Vec::new()
     };
     let member = |(target, candidate): (_, Candidate)| {
-        let active = cluster.binary_search(&target).is_ok() || local.binary_search(&target).is_ok();
-        let pod = candidate.pod;
-        (target, Member { active, pod })
+        let active = [&cluster, &local]
+            .iter()
+            .any(|set| set.binary_search(&target).is_ok());
+        let Candidate {
+            local,
+            pod,
+            conditions: _,
+        } = candidate;
+        (target, Member { active, local, pod })
     };
     let backends = endpoints.into_iter().map(member).collect();
     Half {

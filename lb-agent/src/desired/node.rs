@@ -13,9 +13,10 @@ use crate::model::{HostState, IpFamily, Node};
 pub fn devices(host: &HostState) -> BTreeMap<u32, Device> {
     let row = |device: &crate::model::HostDevice| Device {
         route_ifindex: device.route_ifindex,
+        mtu: device.mtu,
         role: device.role as u8,
         flags: device.flags,
-        pad: [0; 2],
+        mac: device.mac,
     };
     host.devices
         .iter()
@@ -74,6 +75,8 @@ mod tests {
             role,
             flags: 0,
             route_ifindex: 0,
+            mtu: 1500,
+            mac: [0; 6],
         };
         let address = |(ip, ifindex): (&str, u32)| HostAddress {
             ip: ip.parse().unwrap(),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::{Backend, BackendState, Family, ServiceKey, ServiceValue, Slot};
+use lb_common::{Backend, BackendFlags, BackendState, Family, ServiceKey, ServiceValue, Slot, SlotRange};
 
 use super::pods::Pods;
 use super::{Generations, IndexPool, NoRoom, SlotRegions};
@@ -28,18 +28,7 @@ struct Holdings<F: Family> {
     /// The index of each endpoint, also of those that have left.
     backends: BTreeMap<Target<F::Addr>, u32>,
     pods: Pods<F::Addr>,
-    regions: Vec<Region>,
-}
-
-/// Neighbouring slots of one write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Region {
-    /// The first slot.
-    pub base: u32,
-    /// The number of slots.
-    pub count: u32,
-    /// The generation of the write.
-    pub generation: u32,
+    regions: Vec<SlotRange>,
 }
 
 /// The rows of one port in one family's maps.
@@ -50,7 +39,7 @@ pub struct HalfRows<F: Family> {
     /// Front ends whose rows it should have no longer.
     pub gone: Vec<ServiceKey<F::Addr>>,
     /// Regions that its front ends need, with the indices of backends in them.
-    pub slots: Vec<(Region, Vec<u32>)>,
+    pub slots: Vec<(SlotRange, Vec<u32>)>,
     /// Rows of backends.
     pub backends: BTreeMap<u32, Backend<F::Addr>>,
 }
@@ -75,7 +64,9 @@ impl<F: FamilyTables> FamilyImage<F> {
     /// The largest generation that any row speaks of.
     pub(super) fn last_generation(rows: &Rows) -> u32 {
         let slots = rows.iter::<F::Slots>().map(|(_, slot)| slot.generation);
-        let services = rows.iter::<F::Services>().map(|(_, service)| service.generation);
+        let services = rows
+            .iter::<F::Services>()
+            .flat_map(|(_, row)| regions(row).map(|region| region.generation));
         slots.chain(services).max().unwrap_or(0)
     }
 
@@ -99,21 +90,15 @@ impl<F: FamilyTables> FamilyImage<F> {
         let local = self.assign_region(id, &half.local, rows, generations, &mut found)?;
         let port = self.ports.entry(id).or_default();
         for (key, frontend) in &half.frontends {
-            let region = match frontend.policy {
+            let region = |policy| match policy {
                 TrafficPolicy::Cluster => cluster,
                 TrafficPolicy::Local => local,
             };
-            let Region {
-                base: slot_base,
-                count: slot_count,
-                generation,
-            } = region;
             let row = ServiceValue {
                 service: id,
-                generation,
-                slot_base,
-                slot_count,
                 flags: frontend.flags,
+                outside: region(frontend.outside),
+                inside: region(frontend.inside),
             };
             found.services.insert(*key, row);
         }
@@ -167,7 +152,8 @@ impl<F: FamilyTables> FamilyImage<F> {
             .keys
             .iter()
             .filter_map(row_of)
-            .map(|row| row.generation)
+            .flat_map(regions)
+            .map(|region| region.generation)
             .collect();
         port.regions.retain(|region| {
             let used = generations.contains(&region.generation);
@@ -263,6 +249,7 @@ impl<F: FamilyTables> FamilyImage<F> {
         }
         for (target, member) in &half.backends {
             let index = self.index_of(id, target, rows)?;
+            let flags = if member.local { BackendFlags::LOCAL } else { 0 };
             let state = if member.active {
                 BackendState::Active
             } else {
@@ -272,7 +259,7 @@ impl<F: FamilyTables> FamilyImage<F> {
             let port = self.ports.entry(id).or_default();
             let epoch = port.pods.epoch(target, member.pod.as_ref(), row.epoch);
             // This replaces the row of an endpoint of this port that has just lost its index.
-            found.insert(index, Backend { epoch, ..row });
+            found.insert(index, Backend { epoch, flags, ..row });
         }
         Ok(found)
     }
@@ -309,9 +296,9 @@ impl<F: FamilyTables> FamilyImage<F> {
         rows: &Rows,
         generations: &mut Generations,
         found: &mut HalfRows<F>,
-    ) -> Result<Region, NoRoom> {
+    ) -> Result<SlotRange, NoRoom> {
         if targets.is_empty() {
-            return Ok(Region::default());
+            return Ok(SlotRange::default());
         }
         let port = self.ports.entry(id).or_default();
         let indices: Vec<u32> = targets
@@ -322,7 +309,7 @@ impl<F: FamilyTables> FamilyImage<F> {
             return Ok(*region);
         }
         let mut held = port.regions.iter().copied();
-        let region = match held.find(|region| region.holds::<F>(id, &indices, rows)) {
+        let region = match held.find(|region| holds::<F>(*region, &indices, rows)) {
             Some(region) => region,
             None => self.new_region(id, indices.len(), generations)?,
         };
@@ -330,14 +317,19 @@ impl<F: FamilyTables> FamilyImage<F> {
         Ok(region)
     }
 
-    fn new_region(&mut self, id: u32, count: usize, generations: &mut Generations) -> Result<Region, NoRoom> {
+    fn new_region(
+        &mut self,
+        id: u32,
+        count: usize,
+        generations: &mut Generations,
+    ) -> Result<SlotRange, NoRoom> {
         let full = NoRoom::Slots {
             map: F::Slots::NAME,
             count,
         };
         let count = u32::try_from(count).map_err(|_| full)?;
         let base = self.slots.take(count).ok_or(full)?;
-        let region = Region {
+        let region = SlotRange {
             base,
             count,
             generation: generations.next(),
@@ -349,20 +341,20 @@ impl<F: FamilyTables> FamilyImage<F> {
     fn adopt_backends(&mut self, rows: &Rows) {
         let mut spare = Vec::new();
         for (index, row) in rows.iter::<F::Backends>() {
-            self.indices.adopt(*index);
+            self.indices.adopt(index);
             let target = Target {
                 addr: row.addr,
                 port: row.port,
             };
             let port = self.ports.entry(row.service).or_default();
             match BackendState::from_number(row.state) {
-                None | Some(BackendState::Free) => spare.push(*index),
+                None | Some(BackendState::Free) => spare.push(index),
                 // Only a row that flows can still mean may be kept twice; the first one counts.
-                Some(_) if port.backends.contains_key(&target) => spare.push(*index),
+                Some(_) if port.backends.contains_key(&target) => spare.push(index),
                 Some(state) => {
-                    port.backends.insert(target, *index);
+                    port.backends.insert(target, index);
                     if state == BackendState::Removed {
-                        self.indices.rest(*index);
+                        self.indices.rest(index);
                     }
                 }
             }
@@ -376,36 +368,35 @@ impl<F: FamilyTables> FamilyImage<F> {
     fn adopt_services(&mut self, rows: &Rows) {
         for (key, row) in rows.iter::<F::Services>() {
             let port = self.ports.entry(row.service).or_default();
-            port.keys.insert(*key);
-            let region = Region {
-                base: row.slot_base,
-                count: row.slot_count,
-                generation: row.generation,
-            };
-            // Slots that another row has already are not this row's: it will get new ones.
-            if region.count > 0
-                && !port.regions.contains(&region)
-                && self.slots.reserve(region.base, region.count)
-            {
-                port.regions.push(region);
+            port.keys.insert(key);
+            for region in regions(row) {
+                // Slots that another row has already are not this row's: it will get new ones.
+                if region.count > 0
+                    && !port.regions.contains(&region)
+                    && self.slots.reserve(region.base, region.count)
+                {
+                    port.regions.push(region);
+                }
             }
         }
     }
 }
 
-impl Region {
-    /// Whether the maps hold just these backends in it.
-    pub fn holds<F: FamilyTables>(&self, service: u32, indices: &[u32], rows: &Rows) -> bool {
-        self.count as usize == indices.len()
-            && (self.base..).zip(indices).all(|(slot, index)| {
-                let row = Slot {
-                    service,
-                    generation: self.generation,
-                    backend: *index,
-                };
-                rows.get::<F::Slots>(&slot) == Some(&row)
-            })
-    }
+/// Whether the maps hold just these backends in a region.
+pub fn holds<F: FamilyTables>(region: SlotRange, indices: &[u32], rows: &Rows) -> bool {
+    region.count as usize == indices.len()
+        && (region.base..).zip(indices).all(|(slot, index)| {
+            let row = Slot {
+                generation: region.generation,
+                backend: *index,
+            };
+            rows.get::<F::Slots>(&slot) == Some(&row)
+        })
+}
+
+/// The regions that a front end leads to.
+fn regions(row: &ServiceValue) -> [SlotRange; 2] {
+    [row.outside, row.inside]
 }
 
 /// The row at `index`, when it is that of `target` and not free.
@@ -442,7 +433,8 @@ fn backend_row<F: FamilyTables>(
         epoch,
         service,
         state: state as u8,
-        pad: [0; 3],
+        flags: 0,
+        pad: [0; 2],
     }
 }
 

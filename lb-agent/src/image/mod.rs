@@ -21,7 +21,7 @@ use crate::model::{ObjectName, PortName};
 use crate::store::{MapStore, Names, Rows, StoreError, remedy};
 
 use family::FamilyImage;
-pub use family::{HalfRows, Region};
+pub use family::{HalfRows, holds};
 pub use ids::IndexPool;
 pub use names::{name_text, service_name};
 pub use slots::SlotRegions;
@@ -97,7 +97,7 @@ impl Image {
         }
         for (id, row) in rows.iter::<Names>() {
             if let Some(name) = PortName::parse(name_text(row)) {
-                image.names.entry(name).or_insert(*id);
+                image.names.entry(name).or_insert(id);
             }
         }
         Ok(image)
@@ -201,7 +201,7 @@ impl Image {
 
     /// Every id that any row speaks of.
     fn used_ids(&self, rows: &Rows) -> BTreeSet<u32> {
-        let named = rows.iter::<Names>().map(|(id, _)| *id);
+        let named = rows.iter::<Names>().map(|(id, _)| id);
         named
             .chain(self.v4.services())
             .chain(self.v6.services())

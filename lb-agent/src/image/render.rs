@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::addr::Address;
 use lb_common::{
-    Backend, BackendState, Device, DeviceRole, NodeAddress, Port, ServiceFlags, ServiceKey, ServiceValue, V4,
-    V6, protocol,
+    Backend, BackendState, Device, DeviceRole, NodeAddress, Port, ServiceFlags, ServiceKey, ServiceValue,
+    SlotRange, V4, V6, protocol,
 };
 
 use super::name_text;
@@ -24,7 +24,7 @@ pub fn render(rows: &Rows) -> String {
     render_family::<V4>(rows, &mut lines);
     render_family::<V6>(rows, &mut lines);
     for (ifindex, row) in rows.iter::<DevicesTable>() {
-        lines.insert(device_line(*ifindex, *row));
+        lines.insert(device_line(ifindex, *row));
     }
     for (_, row) in rows.iter::<SettingsTable>() {
         let (low, high) = (row.node_port_min, row.node_port_max);
@@ -40,10 +40,10 @@ pub fn render(rows: &Rows) -> String {
 
 fn render_family<F: FamilyTables>(rows: &Rows, lines: &mut BTreeSet<String>) {
     for (key, row) in rows.iter::<F::Services>() {
-        lines.insert(service_line::<F>(rows, key, row));
+        lines.insert(service_line::<F>(rows, &key, row));
     }
     for (index, row) in rows.iter::<F::Backends>() {
-        lines.insert(backend_line(rows, *index, row));
+        lines.insert(backend_line(rows, index, row));
     }
     for (addr, NodeAddress { node_ports }) in rows.iter::<F::NodeAddresses>() {
         lines.insert(format!("NODE {addr} node-ports={node_ports}"));
@@ -53,18 +53,14 @@ fn render_family<F: FamilyTables>(rows: &Rows, lines: &mut BTreeSet<String>) {
 fn service_line<F: FamilyTables>(rows: &Rows, key: &ServiceKey<F::Addr>, row: &ServiceValue) -> String {
     let ServiceValue {
         service,
-        generation,
-        slot_base,
-        slot_count,
         flags,
+        outside,
+        inside,
     } = *row;
-    let backends = (slot_base..slot_base.saturating_add(slot_count)).map(|index| {
-        let slot = rows.get::<F::Slots>(&index);
-        let ours = slot.filter(|slot| slot.service == service && slot.generation == generation);
-        let backend = ours.and_then(|slot| rows.get::<F::Backends>(&slot.backend));
-        backend.map_or_else(|| "?".to_owned(), |row| socket(row.addr, row.port).to_string())
-    });
-    let backends = backends.collect::<Vec<_>>().join(" ");
+    let mut backends = region_text::<F>(rows, outside);
+    if inside != outside {
+        backends = format!("{backends} inside {}", region_text::<F>(rows, inside));
+    }
     let (name, protocol) = (name_of(rows, service), protocol_name(key.protocol));
     let front = if flags & ServiceFlags::NODE_PORT != 0 {
         format!(
@@ -75,7 +71,17 @@ fn service_line<F: FamilyTables>(rows: &Rows, key: &ServiceKey<F::Addr>, row: &S
     } else {
         socket(key.addr, key.port).to_string()
     };
-    format!("SVC {name} {front}/{protocol} -> [{backends}]")
+    format!("SVC {name} {front}/{protocol} -> {backends}")
+}
+
+fn region_text<F: FamilyTables>(rows: &Rows, region: SlotRange) -> String {
+    let backends = (region.base..region.base.saturating_add(region.count)).map(|index| {
+        let slot = rows.get::<F::Slots>(&index);
+        let ours = slot.filter(|slot| slot.generation == region.generation);
+        let backend = ours.and_then(|slot| rows.get::<F::Backends>(&slot.backend));
+        backend.map_or_else(|| "?".to_owned(), |row| socket(row.addr, row.port).to_string())
+    });
+    format!("[{}]", backends.collect::<Vec<_>>().join(" "))
 }
 
 fn backend_line<A: Address>(rows: &Rows, index: u32, row: &Backend<A>) -> String {
@@ -85,6 +91,7 @@ fn backend_line<A: Address>(rows: &Rows, index: u32, row: &Backend<A>) -> String
         epoch,
         service,
         state,
+        flags: _,
         pad: _,
     } = *row;
     let family = if addr.ip().is_ipv4() { 4 } else { 6 };
@@ -101,12 +108,13 @@ fn backend_line<A: Address>(rows: &Rows, index: u32, row: &Backend<A>) -> String
 fn device_line(ifindex: u32, row: Device) -> String {
     let Device {
         route_ifindex,
+        mtu,
         role,
         flags,
-        pad: _,
+        mac: _,
     } = row;
     let role = DeviceRole::from_number(role).map_or("?", DeviceRole::as_str);
-    format!("DEVICE {ifindex} {role} route={route_ifindex} flags={flags}")
+    format!("DEVICE {ifindex} {role} route={route_ifindex} mtu={mtu} flags={flags}")
 }
 
 fn name_of(rows: &Rows, id: u32) -> String {

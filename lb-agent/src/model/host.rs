@@ -35,6 +35,10 @@ pub struct HostDevice {
     pub flags: u8,
     /// The device that the route back to a packet's source must name.
     pub route_ifindex: u32,
+    /// The largest network packet that it takes, in bytes.
+    pub mtu: u32,
+    /// Its hardware address; all zero where it has none.
+    pub mac: [u8; 6],
 }
 
 /// An address of this machine.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::Slot;
 use lb_common::addr::Address as _;
+use lb_common::{Slot, SlotRange};
 
 use super::plan::{FamilyWrite, Plan, Planned, Write};
 use crate::store::{DevicesTable, FamilyTables, MapStore, Names, Rows, SettingsTable, StoreError, Table};
@@ -87,16 +87,7 @@ impl<S: MapStore> Writer<'_, S> {
         match write {
             FamilyWrite::NodeAddress(addr, row) => self.put::<F::NodeAddresses>(*addr, row.as_ref()),
             FamilyWrite::Backend(index, row) => self.put::<F::Backends>(*index, Some(row)),
-            FamilyWrite::Slots(region, backends) => {
-                (region.base..).zip(backends).try_for_each(|(slot, backend)| {
-                    let row = Slot {
-                        service: owner,
-                        generation: region.generation,
-                        backend: *backend,
-                    };
-                    self.put::<F::Slots>(slot, Some(&row))
-                })
-            }
+            FamilyWrite::Slots(region, backends) => self.write_slots::<F>(*region, backends),
             FamilyWrite::Service(key, Some(row)) => {
                 self.open_filter::<F>(key.addr)?;
                 self.put::<F::Services>(*key, Some(row))
@@ -114,6 +105,26 @@ impl<S: MapStore> Writer<'_, S> {
                 }
             }
         }
+    }
+
+    /// Writes a region at once. What a write that fails leaves behind is nobody's, and counts as not there.
+    fn write_slots<F: FamilyTables>(
+        &mut self,
+        region: SlotRange,
+        backends: &[u32],
+    ) -> Result<(), StoreError> {
+        let slot = |backend: &u32| Slot {
+            generation: region.generation,
+            backend: *backend,
+        };
+        let slots: Vec<Slot> = backends.iter().map(slot).collect();
+        let result = self.store.set_all::<F::Slots>(region.base, &slots);
+        for (index, slot) in (region.base..).zip(&slots) {
+            self.rows
+                .put::<F::Slots>(&index, Some(slot).filter(|_| result.is_ok()));
+        }
+        self.outcome.written += slots.len();
+        result
     }
 
     /// The programs look for a front end only where the filter says that there may be one.

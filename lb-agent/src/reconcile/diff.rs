@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lb_common::{Backend, BackendState, Device, NodeAddress, Settings};
 
 use super::plan::{FamilyWrite, FamilyWrites, NODE, Phase, Plan, Write};
-use crate::image::{HalfRows, PortRows};
+use crate::image::{HalfRows, PortRows, holds};
 use crate::store::{DevicesTable, FamilyTables, Names, Rows, SettingsTable};
 
 /// Plans the writes that make the rows of a port those of `wanted`.
@@ -41,7 +41,7 @@ pub(super) fn diff_devices(wanted: &BTreeMap<u32, Device>, rows: &Rows, plan: &m
         .iter::<DevicesTable>()
         .filter(|(ifindex, _)| !wanted.contains_key(ifindex))
     {
-        plan.add(Phase::Node, NODE, Write::Device(*ifindex, None));
+        plan.add(Phase::Node, NODE, Write::Device(ifindex, None));
     }
 }
 
@@ -64,7 +64,7 @@ pub(super) fn diff_addresses<F: FamilyTables + FamilyWrites>(
         .iter::<F::NodeAddresses>()
         .filter(|(addr, _)| !wanted.contains_key(addr))
     {
-        plan.add(Phase::Node, NODE, F::write(FamilyWrite::NodeAddress(*addr, None)));
+        plan.add(Phase::Node, NODE, F::write(FamilyWrite::NodeAddress(addr, None)));
     }
 }
 
@@ -86,7 +86,7 @@ fn diff_half<F: FamilyTables + FamilyWrites>(id: u32, wanted: &HalfRows<F>, rows
         }
     }
     for (region, indices) in slots {
-        if !region.holds::<F>(id, indices, rows) {
+        if !holds::<F>(*region, indices, rows) {
             plan.add(
                 Phase::Slots,
                 id,

@@ -1,10 +1,8 @@
 //! What is to be written, in the one order in which no packet sees half an update.
 
 use lb_common::{
-    Backend, Device, Family, NodeAddress, ServiceKey, ServiceName, ServiceValue, Settings, V4, V6,
+    Backend, Device, Family, NodeAddress, ServiceKey, ServiceName, ServiceValue, Settings, SlotRange, V4, V6,
 };
-
-use crate::image::Region;
 
 /// The parts of an update, in order. New rows that nothing leads to go first, then the rows that lead to them, and
 /// what nothing leads to any more goes last.
@@ -73,7 +71,7 @@ pub(super) enum FamilyWrite<F: Family> {
     /// A row of backends.
     Backend(u32, Backend<F::Addr>),
     /// The slots of a region: the indices of its backends.
-    Slots(Region, Vec<u32>),
+    Slots(SlotRange, Vec<u32>),
     /// A row of services.
     Service(ServiceKey<F::Addr>, Option<ServiceValue>),
 }

@@ -57,8 +57,9 @@ impl FakeStore {
 }
 
 impl MapStore for FakeStore {
-    fn rows<T: Table>(&self) -> Result<BTreeMap<T::Key, T::Value>, StoreError> {
-        Ok(self.rows.table::<T>().cloned().unwrap_or_default())
+    fn for_each_row<T: Table>(&self, take: &mut dyn FnMut(T::Key, T::Value)) -> Result<(), StoreError> {
+        self.rows.iter::<T>().for_each(|(key, value)| take(key, *value));
+        Ok(())
     }
 
     fn set<T: Table>(&mut self, key: &T::Key, value: &T::Value) -> Result<(), StoreError> {
@@ -119,7 +120,6 @@ mod tests {
     fn an_array_ends_at_its_size() {
         let mut store = FakeStore::default().with_capacity::<Slots<V4>>(2);
         let slot = Slot {
-            service: 1,
             generation: 1,
             backend: 0,
         };

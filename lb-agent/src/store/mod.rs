@@ -10,19 +10,21 @@ use std::marker::PhantomData;
 use aya::Pod;
 use lb_common::layout::map;
 use lb_common::{
-    Backend, Device, Family, Flow, FlowKey, NodeAddress, ServiceKey, ServiceName, ServiceValue, Settings,
-    Slot, V4, V6,
+    Backend, Device, Family, FamilySettings, Flow, FlowKey, LocalKey, NodeAddress, RangeKey, ServiceKey,
+    ServiceName, ServicePolicy, ServiceValue, Settings, Slot, V4, V6,
 };
 
 mod error;
 mod fake;
 mod flag;
+mod row_set;
 mod rows;
 
 pub use error::StoreError;
 pub use fake::FakeStore;
 pub(crate) use flag::remedy;
 pub use flag::size_flag;
+pub use row_set::{ArrayRows, RowSet};
 pub use rows::Rows;
 
 /// How the kernel keeps a table's rows.
@@ -44,15 +46,24 @@ pub trait Table: 'static {
     const NAME: &'static str;
     /// How the kernel keeps it.
     const KIND: Kind;
+    /// Its rows in memory.
+    type Rows: RowSet<Self::Key, Self::Value>;
 }
 
 /// Reads and writes rows.
 pub trait MapStore {
-    /// Every row of a hash map; of an array every row that is not all zero.
-    fn rows<T: Table>(&self) -> Result<BTreeMap<T::Key, T::Value>, StoreError>;
+    /// Calls `take` with every row of a hash map; of an array with every row that is not all zero.
+    fn for_each_row<T: Table>(&self, take: &mut dyn FnMut(T::Key, T::Value)) -> Result<(), StoreError>;
 
     /// Writes a row, whether there is one or not.
     fn set<T: Table>(&mut self, key: &T::Key, value: &T::Value) -> Result<(), StoreError>;
+
+    /// Writes neighbouring rows of an array.
+    fn set_all<T: Table<Key = u32>>(&mut self, first: u32, values: &[T::Value]) -> Result<(), StoreError> {
+        (first..)
+            .zip(values)
+            .try_for_each(|(index, value)| self.set::<T>(&index, value))
+    }
 
     /// Removes a row (an array's is filled with zeros). That there is none is no error.
     fn delete<T: Table>(&mut self, key: &T::Key) -> Result<(), StoreError>;
@@ -62,6 +73,13 @@ pub trait MapStore {
 
     /// Sets the traffic counters of a service id to zero. They are no [`Table`]: the programs write them, per CPU.
     fn reset_stats(&mut self, service: u32) -> Result<(), StoreError>;
+
+    /// The rows that [`Self::for_each_row`] tells of, by key.
+    fn rows<T: Table>(&self) -> Result<BTreeMap<T::Key, T::Value>, StoreError> {
+        let mut rows = BTreeMap::new();
+        self.for_each_row::<T>(&mut |key, value| _ = rows.insert(key, value))?;
+        Ok(rows)
+    }
 }
 
 /// The families that have maps: what ties a [`Family`] to the names of its maps.
@@ -76,6 +94,14 @@ pub trait FamilyTables: Family<Addr: Pod + Send> {
     type Backends: Table<Key = u32, Value = Backend<Self::Addr>>;
     /// Addresses of the node itself.
     type NodeAddresses: Table<Key = Self::Addr, Value = NodeAddress>;
+    /// Local endpoints of services with direct server return, with their indices.
+    type Locals: Table<Key = LocalKey<Self::Addr>, Value = u32>;
+    /// Lists of prefixes.
+    type Ranges: Table<Key = RangeKey<Self::Addr>, Value = u32>;
+    /// By ifindex, the address that masqueraded packets leave with.
+    type SnatAddresses: Table<Key = u32, Value = Self::Addr>;
+    /// The one row of what is told of a family.
+    type FamilySettings: Table<Key = u32, Value = FamilySettings<Self::Addr>>;
     /// Flows; written by the programs alone.
     type Flows: Table<Key = FlowKey<Self::Addr>, Value = Flow<Self::Addr>>;
 }
@@ -89,6 +115,9 @@ pub struct SettingsTable;
 /// `lb_names`.
 #[derive(Debug)]
 pub struct Names;
+/// `lb_policies`.
+#[derive(Debug)]
+pub struct Policies;
 /// `lb_services4`, `lb_services6`.
 #[derive(Debug)]
 pub struct Services<F>(PhantomData<F>);
@@ -104,6 +133,18 @@ pub struct Backends<F>(PhantomData<F>);
 /// `lb_node_addrs4`, `lb_node_addrs6`.
 #[derive(Debug)]
 pub struct NodeAddresses<F>(PhantomData<F>);
+/// `lb_locals4`, `lb_locals6`.
+#[derive(Debug)]
+pub struct Locals<F>(PhantomData<F>);
+/// `lb_ranges4`, `lb_ranges6`.
+#[derive(Debug)]
+pub struct Ranges<F>(PhantomData<F>);
+/// `lb_snat4`, `lb_snat6`.
+#[derive(Debug)]
+pub struct SnatAddresses<F>(PhantomData<F>);
+/// `lb_family4`, `lb_family6`.
+#[derive(Debug)]
+pub struct FamilySettingsTable<F>(PhantomData<F>);
 /// `lb_flows4`, `lb_flows6`.
 #[derive(Debug)]
 pub struct Flows<F>(PhantomData<F>);
@@ -115,17 +156,28 @@ macro_rules! table {
             type Value = $value;
             const NAME: &'static str = map::$name;
             const KIND: Kind = Kind::$kind;
+            type Rows = rows_of!($kind, $key, $value);
         }
     };
 }
 
+macro_rules! rows_of {
+    (Hash, $key:ty, $value:ty) => { BTreeMap<$key, $value> };
+    (Array, $key:ty, $value:ty) => { ArrayRows<$value> };
+}
+
 macro_rules! family_tables {
-    ($family:ident: $services:ident $filter:ident $slots:ident $backends:ident $node_addresses:ident $flows:ident) => {
+    ($family:ident: $services:ident $filter:ident $slots:ident $backends:ident $node_addresses:ident $locals:ident
+     $ranges:ident $snat:ident $settings:ident $flows:ident) => {
         table!(Services<$family>: Hash $services, ServiceKey<<$family as Family>::Addr> => ServiceValue);
         table!(Filter<$family>: Array $filter, u32 => u64);
         table!(Slots<$family>: Array $slots, u32 => Slot);
         table!(Backends<$family>: Array $backends, u32 => Backend<<$family as Family>::Addr>);
         table!(NodeAddresses<$family>: Hash $node_addresses, <$family as Family>::Addr => NodeAddress);
+        table!(Locals<$family>: Hash $locals, LocalKey<<$family as Family>::Addr> => u32);
+        table!(Ranges<$family>: Hash $ranges, RangeKey<<$family as Family>::Addr> => u32);
+        table!(SnatAddresses<$family>: Hash $snat, u32 => <$family as Family>::Addr);
+        table!(FamilySettingsTable<$family>: Array $settings, u32 => FamilySettings<<$family as Family>::Addr>);
         table!(Flows<$family>: Hash $flows, FlowKey<<$family as Family>::Addr> => Flow<<$family as Family>::Addr>);
 
         impl FamilyTables for $family {
@@ -134,6 +186,10 @@ macro_rules! family_tables {
             type Slots = Slots<Self>;
             type Backends = Backends<Self>;
             type NodeAddresses = NodeAddresses<Self>;
+            type Locals = Locals<Self>;
+            type Ranges = Ranges<Self>;
+            type SnatAddresses = SnatAddresses<Self>;
+            type FamilySettings = FamilySettingsTable<Self>;
             type Flows = Flows<Self>;
         }
     };
@@ -142,5 +198,6 @@ macro_rules! family_tables {
 table!(DevicesTable: Hash DEVICES, u32 => Device);
 table!(SettingsTable: Array SETTINGS, u32 => Settings);
 table!(Names: Hash NAMES, u32 => ServiceName);
-family_tables!(V4: SERVICES4 FILTER4 SLOTS4 BACKENDS4 NODE_ADDRS4 FLOWS4);
-family_tables!(V6: SERVICES6 FILTER6 SLOTS6 BACKENDS6 NODE_ADDRS6 FLOWS6);
+table!(Policies: Array POLICIES, u32 => ServicePolicy);
+family_tables!(V4: SERVICES4 FILTER4 SLOTS4 BACKENDS4 NODE_ADDRS4 LOCALS4 RANGES4 SNAT4 FAMILY4 FLOWS4);
+family_tables!(V6: SERVICES6 FILTER6 SLOTS6 BACKENDS6 NODE_ADDRS6 LOCALS6 RANGES6 SNAT6 FAMILY6 FLOWS6);

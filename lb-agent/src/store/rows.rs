@@ -6,29 +6,31 @@ use std::fmt;
 
 use lb_common::{V4, V6};
 
-use super::{DevicesTable, FamilyTables, MapStore, Names, SettingsTable, StoreError, Table};
+use super::{
+    DevicesTable, FamilyTables, MapStore, Names, Policies, RowSet, SettingsTable, StoreError, Table,
+};
 
-/// The rows of any number of tables. Of an array only the rows that are not all zero are kept.
+/// The rows of any number of tables. Of an array only the rows that are not all zero are there.
 #[derive(Default)]
 pub struct Rows {
-    /// By name, each the `BTreeMap` of its table's keys and values.
+    /// By name, each the [`Table::Rows`] of its table.
     tables: BTreeMap<&'static str, Box<dyn Any + Send>>,
 }
 
 impl Rows {
     /// The row under `key`.
     pub fn get<T: Table>(&self, key: &T::Key) -> Option<&T::Value> {
-        self.table::<T>()?.get(key)
+        self.table::<T>()?.row(key)
     }
 
     /// The rows of a table, in order of their keys.
-    pub fn iter<T: Table>(&self) -> impl Iterator<Item = (&T::Key, &T::Value)> {
-        self.table::<T>().into_iter().flatten()
+    pub fn iter<T: Table>(&self) -> impl Iterator<Item = (T::Key, &T::Value)> {
+        self.table::<T>().into_iter().flat_map(RowSet::all)
     }
 
     /// How many rows a table has.
     pub fn count<T: Table>(&self) -> usize {
-        self.table::<T>().map_or(0, BTreeMap::len)
+        self.table::<T>().map_or(0, |rows| rows.all().count())
     }
 
     /// Puts a row in its place, or takes it out.
@@ -36,12 +38,9 @@ impl Rows {
         let table = self
             .tables
             .entry(T::NAME)
-            .or_insert_with(|| Box::new(BTreeMap::<T::Key, T::Value>::new()));
-        if let Some(table) = table.downcast_mut::<BTreeMap<T::Key, T::Value>>() {
-            match value {
-                Some(value) => table.insert(*key, *value),
-                None => table.remove(key),
-            };
+            .or_insert_with(|| Box::new(T::Rows::default()));
+        if let Some(table) = table.downcast_mut::<T::Rows>() {
+            table.put(key, value);
         }
     }
 
@@ -51,6 +50,7 @@ impl Rows {
         rows.read::<SettingsTable>(store)?;
         rows.read::<DevicesTable>(store)?;
         rows.read::<Names>(store)?;
+        rows.read::<Policies>(store)?;
         rows.read_family::<V4>(store)?;
         rows.read_family::<V6>(store)?;
         Ok(rows)
@@ -61,16 +61,21 @@ impl Rows {
         self.read::<F::Filter>(store)?;
         self.read::<F::Slots>(store)?;
         self.read::<F::Backends>(store)?;
-        self.read::<F::NodeAddresses>(store)
+        self.read::<F::NodeAddresses>(store)?;
+        self.read::<F::Locals>(store)?;
+        self.read::<F::Ranges>(store)?;
+        self.read::<F::SnatAddresses>(store)?;
+        self.read::<F::FamilySettings>(store)
     }
 
     fn read<T: Table>(&mut self, store: &impl MapStore) -> Result<(), StoreError> {
-        self.tables.insert(T::NAME, Box::new(store.rows::<T>()?));
+        let mut rows = T::Rows::default();
+        store.for_each_row::<T>(&mut |key, value| rows.put(&key, Some(&value)))?;
+        self.tables.insert(T::NAME, Box::new(rows));
         Ok(())
     }
 
-    /// All rows of a table; `None` when it never had any.
-    pub(super) fn table<T: Table>(&self) -> Option<&BTreeMap<T::Key, T::Value>> {
+    fn table<T: Table>(&self) -> Option<&T::Rows> {
         self.tables.get(T::NAME)?.downcast_ref()
     }
 }

@@ -21,6 +21,10 @@ pub struct Link {
     pub master: Option<u32>,
     /// The device that it is stacked upon, in this network namespace.
     pub parent: Option<u32>,
+    /// The largest network packet that it takes, in bytes.
+    pub mtu: u32,
+    /// Its hardware address; all zero where it has none of Ethernet's.
+    pub mac: [u8; 6],
 }
 
 /// What a device is.
@@ -59,6 +63,10 @@ pub struct Device {
     pub route_ifindex: u32,
     /// Whether its packets start with the network header.
     pub l3: bool,
+    /// The largest network packet that it takes, in bytes.
+    pub mtu: u32,
+    /// Its hardware address; all zero where it has none of Ethernet's.
+    pub mac: [u8; 6],
 }
 
 /// `ARPHRD_ETHER`.
@@ -136,6 +144,8 @@ impl Node<'_> {
             },
             route_ifindex: bridge.unwrap_or(link.ifindex),
             l3: link.hardware != ETHERNET,
+            mtu: link.mtu,
+            mac: link.mac,
         }
     }
 
@@ -206,6 +216,8 @@ mod tests {
             hardware,
             master: None,
             parent: None,
+            mtu: 1500,
+            mac: [0; 6],
         }
     }
 

@@ -30,6 +30,8 @@ impl Host {
             role: device.role,
             flags: device.flags,
             route_ifindex: device.route_ifindex,
+            mtu: device.mtu,
+            mac: device.mac,
         });
         HostState {
             devices: devices.collect(),

@@ -215,11 +215,15 @@ fn devices_of(route: &RouteMessage) -> Vec<u32> {
 fn link(message: &LinkMessage) -> Option<Link> {
     let (mut name, mut kind, mut master, mut parent, mut parent_is_elsewhere) =
         (None, None, None, None, false);
+    let (mut mtu, mut mac) = (0, [0; 6]);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(value) => name = Some(value.clone()),
             LinkAttribute::Controller(ifindex) => master = Some(*ifindex),
             LinkAttribute::Link(ifindex) => parent = Some(*ifindex),
+            LinkAttribute::Mtu(value) => mtu = *value,
+            // A tunnel's is its end's IP address.
+            LinkAttribute::Address(value) => mac = value.as_slice().try_into().unwrap_or_default(),
             LinkAttribute::LinkNetNsId(_) => parent_is_elsewhere = true,
             LinkAttribute::LinkInfo(infos) => {
                 kind = infos.iter().find_map(|info| match info {
@@ -239,6 +243,8 @@ fn link(message: &LinkMessage) -> Option<Link> {
         hardware,
         master: master.filter(|master| *master != 0),
         parent: parent.filter(|_| !parent_is_elsewhere),
+        mtu,
+        mac,
     })
 }
 

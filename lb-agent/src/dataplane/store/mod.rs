@@ -1,5 +1,6 @@
 //! The pinned maps as a [`MapStore`].
 
+mod memory;
 mod per_cpu;
 mod sys;
 
@@ -16,6 +17,7 @@ use lb_common::layout::map;
 use super::{DataplaneError, Pins};
 use crate::store::{Kind, MapStore, StoreError, Table};
 
+use memory::Memory;
 pub use per_cpu::PerCpu;
 
 /// What a map is opened for.
@@ -41,27 +43,9 @@ pub struct PinnedMap {
     rows: u32,
     key: usize,
     value: usize,
-    shape: Shape,
-}
-
-/// How a map is read.
-#[derive(Clone, Copy, Debug)]
-enum Shape {
-    Hash,
-    Array,
-    MappableArray,
-}
-
-impl Shape {
-    fn of(info: &MapInfo, access: Access) -> Result<Self, MapError> {
-        // The kernel maps no memory for a descriptor that is good for reading only.
-        let mappable = access == Access::ReadWrite && info.map_flags() & BPF_F_MMAPABLE != 0;
-        Ok(match info.map_type()? {
-            MapType::Array if mappable => Self::MappableArray,
-            MapType::Array => Self::Array,
-            _ => Self::Hash,
-        })
-    }
+    array: bool,
+    /// The memory of an array that may be mapped.
+    memory: Option<Memory>,
 }
 
 impl KernelStore {
@@ -128,13 +112,22 @@ impl PinnedMap {
             .try_clone()
             .map_err(|source| error(MapError::IoError(source)))?;
         let info = MapData::from_fd(copy).and_then(|map| map.info()).map_err(error)?;
+        let array = info.map_type().map_err(error)? == MapType::Array;
+        let (rows, value) = (info.max_entries(), info.value_size() as usize);
+        // The kernel maps no memory for a descriptor that is good for reading only.
+        let mappable = array && access == Access::ReadWrite && info.map_flags() & BPF_F_MMAPABLE != 0;
+        let memory = mappable
+            .then(|| Memory::map(fd.as_fd(), rows, value))
+            .transpose()
+            .map_err(|source| error(MapError::IoError(source)))?;
         Ok(Self {
             fd,
             id: info.id(),
-            rows: info.max_entries(),
+            rows,
             key: info.key_size() as usize,
-            value: info.value_size() as usize,
-            shape: Shape::of(&info, access).map_err(error)?,
+            value,
+            array,
+            memory,
         })
     }
 
@@ -152,35 +145,31 @@ impl PinnedMap {
 
     /// Calls `take` with key and value of every row; of an array with those that are not all zero.
     fn for_each_row(&self, mut take: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
-        let map = self.fd.as_fd();
-        match self.shape {
-            Shape::Hash => sys::for_each_row(map, self.key, self.value, take),
-            Shape::Array => sys::for_each_row(map, self.key, self.value, |key, value| {
-                if value.iter().any(|byte| *byte != 0) {
-                    take(key, value);
-                }
-            }),
-            Shape::MappableArray => sys::for_each_used_row(map, self.rows, self.value, |index, value| {
-                take(&index.to_ne_bytes(), value);
-            }),
+        if let Some(memory) = &self.memory {
+            memory.for_each_used_row(|index, value| take(&index.to_ne_bytes(), value));
+            return Ok(());
         }
+        sys::for_each_row(self.fd.as_fd(), self.key, self.value, |key, value| {
+            if !self.array || value.iter().any(|byte| *byte != 0) {
+                take(key, value);
+            }
+        })
     }
 }
 
 impl MapStore for KernelStore {
-    fn rows<T: Table>(&self) -> Result<BTreeMap<T::Key, T::Value>, StoreError> {
+    fn for_each_row<T: Table>(&self, take: &mut dyn FnMut(T::Key, T::Value)) -> Result<(), StoreError> {
         let map = self.map::<T>()?;
-        let mut rows = BTreeMap::new();
         let take = |key: &[u8], value: &[u8]| {
-            let row: Option<(T::Key, T::Value)> = sys::from_bytes(key).zip(sys::from_bytes(value));
-            rows.extend(row);
+            if let Some((key, value)) = sys::from_bytes(key).zip(sys::from_bytes(value)) {
+                take(key, value);
+            }
         };
         map.for_each_row(take).map_err(|source| StoreError::Kernel {
             call: "BPF_MAP_LOOKUP_BATCH",
             map: T::NAME,
             source,
-        })?;
-        Ok(rows)
+        })
     }
 
     fn set<T: Table>(&mut self, key: &T::Key, value: &T::Value) -> Result<(), StoreError> {
@@ -200,6 +189,20 @@ impl MapStore for KernelStore {
                 }
             }
         })
+    }
+
+    fn set_all<T: Table<Key = u32>>(&mut self, first: u32, values: &[T::Value]) -> Result<(), StoreError> {
+        let map = self.map::<T>()?;
+        if let Some(memory) = &map.memory {
+            return memory.write(first, values).map_err(|source| StoreError::Kernel {
+                call: "mmap",
+                map: T::NAME,
+                source,
+            });
+        }
+        (first..)
+            .zip(values)
+            .try_for_each(|(index, value)| self.set::<T>(&index, value))
     }
 
     fn delete<T: Table>(&mut self, key: &T::Key) -> Result<(), StoreError> {

@@ -1,4 +1,5 @@
-//! The few commands of bpf(2) that rows are read and written with. Everything `unsafe` of the agent is here.
+//! The few commands of bpf(2) that rows are read and written with. Everything `unsafe` of the agent is here and in
+//! memory.rs.
 //!
 //! aya reads maps row by row, with two system calls for each; half a million slots want batches.
 
@@ -16,6 +17,8 @@ use aya_obj::generated::{BPF_F_RDONLY, bpf_attr, bpf_cmd};
 const BATCH: u32 = 4096;
 /// Room for the kernel's place in a map between two batches: a key, or the number of a bucket.
 const CURSOR: usize = 64;
+/// The kernel's own number for "not supported" (`linux/errno.h`), which libc has no name for.
+const ENOTSUPP: i32 = 524;
 
 /// Opens what is pinned at `path`.
 pub(super) fn open_pin(path: &Path, read_only: bool) -> io::Result<OwnedFd> {
@@ -32,23 +35,13 @@ pub(super) fn open_pin(path: &Path, read_only: bool) -> io::Result<OwnedFd> {
 
 /// Writes a row.
 pub(super) fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
-    let mut attr = zeroed();
-    // SAFETY: writing a field of a union of plain integers, all of whose bytes are set.
-    let element = unsafe { &mut attr.__bindgen_anon_2 };
-    element.map_fd = map.as_raw_fd().cast_unsigned();
-    element.key = key.as_ptr() as u64;
-    element.__bindgen_anon_1.value = value.as_ptr() as u64;
-    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+    let (key, value) = (key.as_ptr() as u64, value.as_ptr() as u64);
+    element(bpf_cmd::BPF_MAP_UPDATE_ELEM, map, key, value)
 }
 
 /// Removes a row of a hash map.
 pub(super) fn delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
-    let mut attr = zeroed();
-    // SAFETY: writing a field of a union of plain integers, all of whose bytes are set.
-    let element = unsafe { &mut attr.__bindgen_anon_2 };
-    element.map_fd = map.as_raw_fd().cast_unsigned();
-    element.key = key.as_ptr() as u64;
-    bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attr).map(drop)
+    element(bpf_cmd::BPF_MAP_DELETE_ELEM, map, key.as_ptr() as u64, 0)
 }
 
 /// Calls `take` with key and value of every row; a row that changes meanwhile may be met as it was or as it is.
@@ -79,6 +72,10 @@ pub(super) fn for_each_row(
         let count = unsafe { attr.batch.count } as usize;
         let last = match result {
             Ok(_) => false,
+            // Not every kernel reads every kind of map by batches.
+            Err(error) if cursor.is_none() && error.raw_os_error() == Some(ENOTSUPP) => {
+                return for_each_key(map, key, value, take);
+            }
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
             // One bucket of the hash table holds more than there is room for.
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
@@ -99,54 +96,49 @@ pub(super) fn for_each_row(
     }
 }
 
-/// Calls `take` with index and value of every row of an array that is not all zero. The array must have been made with
-/// `BPF_F_MMAPABLE`: reading half a million rows of its memory takes a few milliseconds, by batches a few hundred.
-pub(super) fn for_each_used_row(
+/// The same, one row after the other.
+fn for_each_key(
     map: BorrowedFd<'_>,
-    rows: u32,
+    key: usize,
     value: usize,
-    mut take: impl FnMut(u32, &[u8]),
+    mut take: impl FnMut(&[u8], &[u8]),
 ) -> io::Result<()> {
-    let stride = value.next_multiple_of(8);
-    let length = stride * rows as usize;
-    // SAFETY: a new mapping at a place of the kernel's choice touches nothing of ours.
-    let memory = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            length,
-            libc::PROT_READ,
-            libc::MAP_SHARED,
-            map.as_raw_fd(),
-            0,
-        )
-    };
-    if memory == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
+    let (mut before, mut next, mut row) = (None::<Vec<u8>>, vec![0; key], vec![0; value]);
+    loop {
+        let pointer = before.as_ref().map_or(0, |key| key.as_ptr() as u64);
+        match element(
+            bpf_cmd::BPF_MAP_GET_NEXT_KEY,
+            map,
+            pointer,
+            next.as_mut_ptr() as u64,
+        ) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+            result => result?,
+        }
+        match element(
+            bpf_cmd::BPF_MAP_LOOKUP_ELEM,
+            map,
+            next.as_ptr() as u64,
+            row.as_mut_ptr() as u64,
+        ) {
+            Ok(()) => take(&next, &row),
+            // It has gone meanwhile.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => return Err(error),
+        }
+        before = Some(next.clone());
     }
-    let mut block = vec![0_u8; stride * BATCH as usize];
-    let zeros = block.clone();
-    for first in (0..rows).step_by(BATCH as usize) {
-        let count = BATCH.min(rows - first) as usize;
-        let block = &mut block[..stride * count];
-        // SAFETY: the mapping is as long as all rows, and `first + count <= rows`. Rows that an agent writes meanwhile
-        // are only copied, so nothing relies on their staying as they are.
-        unsafe {
-            let source = memory.cast::<u8>().add(stride * first as usize);
-            std::ptr::copy_nonoverlapping(source, block.as_mut_ptr(), block.len());
-        }
-        if *block == zeros[..block.len()] {
-            continue;
-        }
-        for (index, row) in (first..).zip(block.chunks_exact(stride)) {
-            let row = &row[..value];
-            if row.iter().any(|byte| *byte != 0) {
-                take(index, row);
-            }
-        }
-    }
-    // SAFETY: the mapping made above, which nothing refers to any more.
-    unsafe { libc::munmap(memory, length) };
-    Ok(())
+}
+
+/// A command about one row. `value` is also where the next key is put.
+fn element(command: bpf_cmd, map: BorrowedFd<'_>, key: u64, value: u64) -> io::Result<()> {
+    let mut attr = zeroed();
+    // SAFETY: writing a field of a union of plain integers, all of whose bytes are set.
+    let element = unsafe { &mut attr.__bindgen_anon_2 };
+    element.map_fd = map.as_raw_fd().cast_unsigned();
+    element.key = key;
+    element.__bindgen_anon_1.value = value;
+    bpf(command, &mut attr).map(drop)
 }
 
 /// A row as the kernel takes it.

@@ -131,6 +131,8 @@ fn nothing_of_objects_is_written_before_all_are_known() {
             role: lb_common::DeviceRole::Uplink,
             flags: 0,
             route_ifindex: 2,
+            mtu: 1500,
+            mac: [2, 0, 0, 0, 0, 1],
         }],
         addresses: vec![HostAddress {
             ip: Ipv4Addr::new(192, 0, 2, 1).into(),

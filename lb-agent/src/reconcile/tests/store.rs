@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use lb_common::addr::Address as _;
-use lb_common::{Backend, BackendState, ServiceValue, Slot, V4, V6};
+use lb_common::{Backend, BackendState, ServiceValue, Slot, SlotRange, V4, V6};
 
 use crate::store::{FakeStore, FamilyTables, MapStore, Names, StoreError, Table};
 use crate::testkit::Random;
@@ -25,8 +25,8 @@ pub(super) struct CheckedStore {
 pub(super) type Left = (&'static str, u32, u16);
 
 impl MapStore for CheckedStore {
-    fn rows<T: Table>(&self) -> Result<BTreeMap<T::Key, T::Value>, StoreError> {
-        self.inner.rows::<T>()
+    fn for_each_row<T: Table>(&self, take: &mut dyn FnMut(T::Key, T::Value)) -> Result<(), StoreError> {
+        self.inner.for_each_row::<T>(take)
     }
 
     fn set<T: Table>(&mut self, key: &T::Key, value: &T::Value) -> Result<(), StoreError> {
@@ -36,6 +36,17 @@ impl MapStore for CheckedStore {
         self.check_former_holder::<T>(key, value);
         self.inner.set::<T>(key, value)?;
         self.check();
+        Ok(())
+    }
+
+    /// In two parts, so that a region may be half written.
+    fn set_all<T: Table<Key = u32>>(&mut self, first: u32, values: &[T::Value]) -> Result<(), StoreError> {
+        let (one, two) = values.split_at(values.len() / 2);
+        for (first, part) in [(first, one), (first + u32::try_from(one.len()).unwrap(), two)] {
+            self.fail::<T>()?;
+            self.inner.set_all::<T>(first, part)?;
+            self.check();
+        }
         Ok(())
     }
 
@@ -109,18 +120,12 @@ fn check_family<F: FamilyTables>(store: &FakeStore) {
         let bit = key.addr.filter_bit();
         let filter = rows.get::<F::Filter>(&bit.row).copied().unwrap_or_default();
         assert_ne!(filter & bit.mask, 0, "the filter hides {key:?}");
-        for index in row.slot_base..row.slot_base + row.slot_count {
+        let slots =
+            |region: SlotRange| (region.base..region.base + region.count).map(move |slot| (region, slot));
+        for (region, index) in slots(row.outside).chain(slots(row.inside)) {
             let slot = rows.get::<F::Slots>(&index).copied().unwrap_or_default();
-            let Slot {
-                service,
-                generation,
-                backend,
-            } = slot;
-            assert_eq!(
-                (service, generation),
-                (row.service, row.generation),
-                "slot {index} of {key:?}"
-            );
+            let Slot { generation, backend } = slot;
+            assert_eq!(generation, region.generation, "slot {index} of {key:?}");
             let backend = rows
                 .get::<F::Backends>(&backend)
                 .expect("a slot leads to a backend");
@@ -145,7 +150,7 @@ fn check_family<F: FamilyTables>(store: &FakeStore) {
 fn backends_of<F: FamilyTables>(store: &FakeStore, id: u32) -> impl Iterator<Item = Left> {
     let rows = store.contents().iter::<F::Backends>();
     rows.filter(move |(_, row)| row.service == id)
-        .map(|(index, row)| (F::NAME, *index, row.epoch))
+        .map(|(index, row)| (F::NAME, index, row.epoch))
 }
 
 /// A row's epoch rises by one exactly when it is given to an endpoint that has not got it already.
