@@ -1,7 +1,7 @@
 //! Kubernetes objects for the agent, written as files.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -59,8 +59,13 @@ impl Manifests {
     }
 }
 
-/// The Node object of a host.
+/// The Node object of a host, without addresses of pods.
 pub fn node(host: &Host) -> Value {
+    node_with_pods(host, &[])
+}
+
+/// The Node object of a host whose pods get their addresses from these prefixes.
+pub fn node_with_pods(host: &Host, pod_prefixes: &[String]) -> Value {
     let addresses = host
         .addresses
         .both()
@@ -69,6 +74,7 @@ pub fn node(host: &Host) -> Value {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": { "name": host.name },
+        "spec": { "podCIDR": pod_prefixes.first(), "podCIDRs": pod_prefixes },
         "status": { "addresses": addresses },
     })
 }
@@ -132,6 +138,21 @@ pub struct Service {
     pub vip: Pair,
     /// Its ports.
     pub ports: Vec<Port>,
+    /// Its annotations.
+    pub annotations: BTreeMap<&'static str, String>,
+    /// What its spec has beside or instead of the usual, by name.
+    pub spec: BTreeMap<&'static str, Value>,
+}
+
+/// An endpoint to be.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// The pod's addresses.
+    pub addresses: Pair,
+    /// The name of its node.
+    pub node: String,
+    /// What it is in.
+    pub condition: Condition,
 }
 
 /// What an endpoint is in.
@@ -146,6 +167,32 @@ pub enum Condition {
 }
 
 impl Service {
+    /// A service with these addresses and ports, without annotations.
+    pub fn new(name: &'static str, cluster_ip: Pair, vip: Pair, ports: &[Port]) -> Self {
+        Self {
+            name,
+            cluster_ip,
+            vip,
+            ports: ports.to_vec(),
+            annotations: BTreeMap::new(),
+            spec: BTreeMap::new(),
+        }
+    }
+
+    /// With one more annotation.
+    #[must_use]
+    pub fn annotated(mut self, name: &'static str, value: &str) -> Self {
+        self.annotations.insert(name, value.to_owned());
+        self
+    }
+
+    /// With one more field of the spec, e.g. `externalTrafficPolicy`.
+    #[must_use]
+    pub fn with_spec(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.spec.insert(name, value.into());
+        self
+    }
+
     /// The Service object.
     pub fn object(&self) -> Value {
         let ports = self.ports.iter().map(|port| {
@@ -157,10 +204,10 @@ impl Service {
             }
             object
         });
-        json!({
+        let mut object = json!({
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": { "name": self.name, "namespace": "default" },
+            "metadata": { "name": self.name, "namespace": "default", "annotations": self.annotations },
             "spec": {
                 "type": "LoadBalancer",
                 "ipFamilyPolicy": "RequireDualStack",
@@ -171,26 +218,37 @@ impl Service {
                 "ports": ports.collect::<Vec<_>>(),
             },
             "status": { "loadBalancer": { "ingress": self.vip.both().map(|ip| json!({ "ip": ip })) } },
-        })
+        });
+        for (name, value) in &self.spec {
+            object["spec"][name] = value.clone();
+        }
+        object
     }
 
-    /// Its EndpointSlices, one for each family; endpoints are serving pods, counted from 0.
+    /// Its EndpointSlices, one for each family; endpoints are serving pods of the usual hosts, counted from 0.
     pub fn slices(&self, endpoints: &[(usize, Condition)]) -> [Value; 2] {
+        let endpoints: Vec<_> = endpoints
+            .iter()
+            .map(|&(pod, condition)| Endpoint {
+                addresses: topology::web_address(pod),
+                node: topology::web_node(pod).to_owned(),
+                condition,
+            })
+            .collect();
+        self.slices_of(&endpoints)
+    }
+
+    /// Its EndpointSlices, one for each family, with any endpoints.
+    pub fn slices_of(&self, endpoints: &[Endpoint]) -> [Value; 2] {
         Family::BOTH.map(|family| self.slice(family, endpoints))
     }
 
-    fn slice(&self, family: Family, endpoints: &[(usize, Condition)]) -> Value {
+    fn slice(&self, family: Family, endpoints: &[Endpoint]) -> Value {
         let ports = self
             .ports
             .iter()
             .map(|port| json!({ "name": port.name, "protocol": port.protocol, "port": port.target }));
-        let endpoints = endpoints.iter().map(|&(pod, condition)| {
-            endpoint(
-                topology::web_address(pod).of(family),
-                topology::web_node(pod),
-                condition,
-            )
-        });
+        let endpoints = endpoints.iter().map(|endpoint| endpoint.object(family));
         json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
@@ -206,15 +264,17 @@ impl Service {
     }
 }
 
-fn endpoint(ip: IpAddr, node: &str, condition: Condition) -> Value {
-    let (ready, terminating) = match condition {
-        Condition::Ready => (true, false),
-        Condition::NotReady => (false, false),
-        Condition::Terminating => (false, true),
-    };
-    json!({
-        "addresses": [ip],
-        "nodeName": node,
-        "conditions": { "ready": ready, "serving": ready || terminating, "terminating": terminating },
-    })
+impl Endpoint {
+    fn object(&self, family: Family) -> Value {
+        let (ready, terminating) = match self.condition {
+            Condition::Ready => (true, false),
+            Condition::NotReady => (false, false),
+            Condition::Terminating => (false, true),
+        };
+        json!({
+            "addresses": [self.addresses.of(family)],
+            "nodeName": self.node,
+            "conditions": { "ready": ready, "serving": ready || terminating, "terminating": terminating },
+        })
+    }
 }

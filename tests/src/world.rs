@@ -130,12 +130,7 @@ impl Drop for World {
 
 /// The usual service.
 pub fn web() -> Service {
-    Service {
-        name: "web",
-        cluster_ip: CLUSTER_IP,
-        vip: VIP,
-        ports: vec![HTTP, DNS, ECHO_TCP, ECHO_UDP],
-    }
+    Service::new("web", CLUSTER_IP, VIP, &[HTTP, DNS, ECHO_TCP, ECHO_UDP])
 }
 
 /// Addresses of serving pods, counted from 0.

@@ -54,12 +54,7 @@ pub struct Throughput {
 pub fn measure() -> Result<Vec<Throughput>> {
     let plain = Topology::new()?;
     let world = World::new(&[RECEIVER])?;
-    let service = Service {
-        name: "bulk",
-        cluster_ip: OTHER_CLUSTER_IP,
-        vip: OTHER_VIP,
-        ports: vec![BULK],
-    };
+    let service = Service::new("bulk", OTHER_CLUSTER_IP, OTHER_VIP, &[BULK]);
     world.add_service(&service, &[(RECEIVER, Condition::Ready)])?;
     Family::BOTH
         .into_iter()

@@ -24,12 +24,7 @@ fn world() -> World {
         node_port: None,
         ..port
     });
-    let other = Service {
-        name: "other",
-        cluster_ip: OTHER_CLUSTER_IP,
-        vip: OTHER_VIP,
-        ports: ports.into(),
-    };
+    let other = Service::new("other", OTHER_CLUSTER_IP, OTHER_VIP, &ports);
     world.add_service(&other, &[(BACKEND, Condition::Ready)]).unwrap();
     world
 }

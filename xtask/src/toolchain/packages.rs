@@ -11,12 +11,14 @@ use crate::{
 };
 
 /// What tests, demo and bench call, and the package that has it.
-const SYSTEM_TOOLS: [(&str, &str); 5] = [
+const SYSTEM_TOOLS: [(&str, &str); 7] = [
     ("ip", "iproute2"),
     ("bpftool", "bpftool"),
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
     ("nft", "nftables"),
+    ("curl", "curl"),
+    ("traceroute", "traceroute"),
 ];
 
 /// Installs packages, and fetches the lists at most once.

@@ -7,16 +7,26 @@
 //!               web-2
 //! ```
 //!
-//! There is no masquerade yet, so everything that the client reaches lies behind node 1, where the agent runs, and
-//! so do the replies of the pods of node 2.
+//! Everything that the client reaches lies behind node 1, where the agent runs, and so do the replies of the pods of
+//! node 2. For more than one node with an agent see [`Fabric`]; for hosts of a test's own, [`Network`].
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod fabric;
+mod host;
+mod network;
+mod pods;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
 
 use crate::family::Pair;
-use crate::netns::{Netns, veth};
+use crate::netns::veth;
 use crate::scratch;
+
+pub use fabric::{Fabric, FabricLayout, Node};
+pub use host::{Host, RpFilter};
+pub use network::{End, Network, Prefixes};
+pub use pods::{PodNetwork, pod_address};
 
 /// What the names of node 1's uplinks begin with.
 pub const UPLINKS: &str = "up-*";
@@ -51,38 +61,6 @@ pub const ROUTER: Pair = Pair::new(
     Ipv6Addr::new(0xfd00, 0x10, 1, 0, 0, 0, 0, 0xfe),
 );
 
-/// The gateway that routed pods see.
-const POD_GATEWAY: Pair = Pair::new(
-    Ipv4Addr::new(169, 254, 1, 1),
-    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
-);
-
-/// The bridge's addresses, in the other layout.
-const BRIDGE: Pair = Pair::new(
-    Ipv4Addr::new(10, 244, 1, 1),
-    Ipv6Addr::new(0xfd00, 0x244, 1, 0, 0, 0, 0, 1),
-);
-
-/// How node 1's pods are connected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PodNetwork {
-    /// A veth and a host route each.
-    #[default]
-    Routed,
-    /// All on one Linux bridge, in one subnet.
-    Bridge,
-}
-
-/// Node 1's reverse-path filter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RpFilter {
-    /// Any route back will do.
-    #[default]
-    Loose,
-    /// The route back must be the device of arrival.
-    Strict,
-}
-
 /// What may differ between topologies.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Layout {
@@ -90,17 +68,6 @@ pub struct Layout {
     pub pods: PodNetwork,
     /// Node 1's reverse-path filter.
     pub rp_filter: RpFilter,
-}
-
-/// One host.
-#[derive(Debug)]
-pub struct Host {
-    /// Its name for people, and the backend's name in answers.
-    pub name: String,
-    /// Where it lives.
-    pub netns: Netns,
-    /// Its addresses.
-    pub addresses: Pair,
 }
 
 /// All hosts. What is dropped disappears.
@@ -164,12 +131,14 @@ impl Topology {
 
     /// Switches checksum and segmentation offloads of every veth.
     pub fn set_offloads(&self, state: &str) -> Result<()> {
-        for host in self.hosts() {
-            for device in host.veths()? {
-                let features = ["tx", "rx", "gso", "gro", "tso"].map(|feature| [feature, state]);
-                let arguments = [&["-K", &device], features.as_flattened()].concat();
-                host.netns.command("ethtool", &arguments)?;
-            }
+        self.hosts().try_for_each(|host| host.set_offloads(state))
+    }
+
+    /// Makes native XDP work on node 1's uplinks; see [`Network::prepare_native_xdp`].
+    pub fn prepare_native_xdp(&self) -> Result<()> {
+        for (peer, device) in [(&self.client, "eth0"), (&self.router, "node1")] {
+            peer.set_features(device, &["tx"], "off")?;
+            peer.set_features(device, &["gro"], "on")?;
         }
         Ok(())
     }
@@ -177,7 +146,7 @@ impl Topology {
     /// Adds a routed pod to node 1.
     pub fn add_pod(&self, name: &str, number: u8) -> Result<Host> {
         let pod = Host::new(name, pod_address(1, number), RpFilter::Loose)?;
-        route_pod(&self.node1, &pod)?;
+        PodNetwork::Routed.connect(&self.node1, 1, &pod)?;
         Ok(pod)
     }
 
@@ -212,70 +181,15 @@ impl Topology {
     }
 
     fn connect_pods(&self, network: PodNetwork) -> Result<()> {
-        let pods_of_node1 = self.local_web().chain([&self.toolbox]);
-        match network {
-            PodNetwork::Routed => pods_of_node1
-                .into_iter()
-                .try_for_each(|pod| route_pod(&self.node1, pod))?,
-            PodNetwork::Bridge => {
-                make_bridge(&self.node1)?;
-                pods_of_node1
-                    .into_iter()
-                    .try_for_each(|pod| bridge_pod(&self.node1, pod))?;
-            }
+        network.prepare(&self.node1, 1)?;
+        for pod in self.local_web().chain([&self.toolbox]) {
+            network.connect(&self.node1, 1, pod)?;
         }
         self.web
             .iter()
             .skip(LOCAL_PODS)
-            .try_for_each(|pod| route_pod(&self.node2, pod))
+            .try_for_each(|pod| PodNetwork::Routed.connect(&self.node2, 2, pod))
     }
-}
-
-impl Host {
-    fn new(name: &str, addresses: Pair, rp_filter: RpFilter) -> Result<Self> {
-        let netns = Netns::new(name)?;
-        let rp_filter = match rp_filter {
-            RpFilter::Loose => "2",
-            RpFilter::Strict => "1",
-        };
-        netns.sysctls(&[
-            ("ipv4/ip_forward", "1"),
-            ("ipv6/conf/all/forwarding", "1"),
-            ("ipv6/conf/default/accept_dad", "0"),
-            ("ipv6/conf/all/accept_dad", "0"),
-            ("ipv4/conf/all/rp_filter", rp_filter),
-            ("ipv4/conf/default/rp_filter", rp_filter),
-        ])?;
-        Ok(Self {
-            name: name.to_owned(),
-            netns,
-            addresses,
-        })
-    }
-
-    /// The device at node's end of the veth of a pod of this name.
-    pub fn pod_device(&self) -> String {
-        format!("pod-{}", self.name)
-    }
-
-    fn veths(&self) -> Result<Vec<String>> {
-        let links = self
-            .netns
-            .command("ip", &["-o", "link", "show", "type", "veth"])?;
-        let name = |line: &str| line.split([' ', '@', ':']).nth(2).map(str::to_owned);
-        links
-            .lines()
-            .map(|line| name(line).context("a link has no name"))
-            .collect()
-    }
-}
-
-/// The address of a pod: the node's number and the pod's on it.
-fn pod_address(node: u8, pod: u8) -> Pair {
-    Pair::new(
-        Ipv4Addr::new(10, 244, node, pod),
-        Ipv6Addr::new(0xfd00, 0x244, node.into(), 0, 0, 0, 0, pod.into()),
-    )
 }
 
 /// The address of a serving pod, counted from 0.
@@ -295,60 +209,4 @@ fn is_local(index: usize) -> bool {
 
 fn web(index: usize) -> Result<Host> {
     Host::new(&format!("web-{}", index + 1), web_address(index), RpFilter::Loose)
-}
-
-/// Connects a pod as a routing CNI does: host routes at both ends, and a gateway that every pod has.
-fn route_pod(node: &Host, pod: &Host) -> Result<()> {
-    let device = pod.pod_device();
-    veth((&node.netns, &device), (&pod.netns, "eth0"))?;
-    let Pair { v4, v6 } = pod.addresses;
-    let gateway = POD_GATEWAY;
-    node.netns.ip(&format!(
-        "addr add {gateway4}/32 dev {device} scope link\n\
-         addr add {gateway6}/64 dev {device} nodad\n\
-         route add {v4}/32 dev {device} src {source4}\n\
-         route add {v6}/128 dev {device} src {source6}",
-        gateway4 = gateway.v4,
-        gateway6 = gateway.v6,
-        source4 = node.addresses.v4,
-        source6 = node.addresses.v6,
-    ))?;
-    pod.netns.ip(&format!(
-        "addr add {v4}/32 dev eth0\naddr add {v6}/128 dev eth0 nodad"
-    ))?;
-    pod.netns
-        .ip(&format!("route add {}/32 dev eth0 scope link", gateway.v4))?;
-    default_routes(pod, gateway)
-}
-
-fn make_bridge(node: &Host) -> Result<()> {
-    node.netns.ip(&format!(
-        "link add cni0 type bridge\n\
-         link set cni0 up\n\
-         addr add {}/24 dev cni0\n\
-         addr add {}/64 dev cni0 nodad",
-        BRIDGE.v4, BRIDGE.v6,
-    ))?;
-    // Without br_netfilter, packets between two ports never meet the node's conntrack.
-    node.netns.sysctls(&[
-        ("bridge/bridge-nf-call-iptables", "0"),
-        ("bridge/bridge-nf-call-ip6tables", "0"),
-    ])
-}
-
-/// Connects a pod as a bridging CNI does: one subnet, the bridge as gateway.
-fn bridge_pod(node: &Host, pod: &Host) -> Result<()> {
-    let device = pod.pod_device();
-    veth((&node.netns, &device), (&pod.netns, "eth0"))?;
-    node.netns.ip(&format!("link set {device} master cni0"))?;
-    let Pair { v4, v6 } = pod.addresses;
-    pod.netns.ip(&format!(
-        "addr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad"
-    ))?;
-    default_routes(pod, BRIDGE)
-}
-
-fn default_routes(pod: &Host, gateway: Pair) -> Result<()> {
-    let route = |gateway: IpAddr| format!("route add default via {gateway} dev eth0\n");
-    pod.netns.ip(&gateway.both().map(route).concat())
 }
