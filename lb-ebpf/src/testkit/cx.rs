@@ -4,23 +4,25 @@ use std::collections::btree_map::Entry;
 
 use lb_common::addr::Address as _;
 use lb_common::{
-    Backend, Counter, Device, Flow, FlowKey, NodeAddress, ServiceKey, ServiceValue, Settings, Slot,
+    Affinity, Backend, ClientKey, Counter, Device, DropReason, Flow, FlowKey, Fragment, FragmentKey, Hop,
+    LocalKey, NodeAddress, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings, Slot,
 };
 
 use super::{Frame, Host, Kept};
 use crate::checksum;
-use crate::ctx::{ChecksumPatch, Insert, InsertError, Node, Packet, ServiceEvent, Tables};
+use crate::ctx::{ChecksumPatch, Hook, Insert, InsertError, Node, Packet, Room, Route, ServiceEvent, Tables};
 use crate::verdict::Stop;
 
 /// A packet and the node around it.
 pub(super) struct Cx<'a> {
     host: &'a mut Host,
     frame: &'a mut Frame,
+    hook: Hook,
 }
 
 impl<'a> Cx<'a> {
-    pub(super) fn new(host: &'a mut Host, frame: &'a mut Frame) -> Self {
-        Self { host, frame }
+    pub(super) fn new(host: &'a mut Host, frame: &'a mut Frame, hook: Hook) -> Self {
+        Self { host, frame, hook }
     }
 
     /// As it stands in memory.
@@ -73,10 +75,6 @@ impl Packet for Cx<'_> {
         self.write(at, word.to_ne_bytes())
     }
 
-    fn forget(&mut self, word: u32) -> u32 {
-        word
-    }
-
     fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop> {
         let old = self.read_u16(patch.at)?;
         if patch.zero_is_none && old == 0 {
@@ -89,6 +87,39 @@ impl Packet for Cx<'_> {
         };
         self.write_u16(patch.at, new)
     }
+
+    fn trim(&mut self, length: u32) -> Result<(), Stop> {
+        self.frame.bytes.resize(length as usize, 0);
+        Ok(())
+    }
+
+    fn make_room(&mut self, l3: u32, bytes: u32, _what: Room) -> Result<(), Stop> {
+        let at = l3 as usize;
+        if at > self.frame.bytes.len() {
+            return Err(Stop::Drop(DropReason::RewriteFailed));
+        }
+        self.frame
+            .bytes
+            .splice(at..at, std::iter::repeat_n(0, bytes as usize));
+        Ok(())
+    }
+
+    fn take_away(&mut self, l3: u32, bytes: u32, _what: Room) -> Result<(), Stop> {
+        let (from, to) = (l3 as usize, (l3 + bytes) as usize);
+        if to > self.frame.bytes.len() {
+            return Err(Stop::Drop(DropReason::RewriteFailed));
+        }
+        self.frame.bytes.drain(from..to);
+        Ok(())
+    }
+
+    fn hook(&self) -> Hook {
+        self.hook
+    }
+
+    fn is_for(&self, mac: [u8; 6]) -> bool {
+        self.hook != Hook::Xdp || self.frame.bytes.starts_with(&mac)
+    }
 }
 
 impl Node for Cx<'_> {
@@ -100,8 +131,16 @@ impl Node for Cx<'_> {
         self.host.now
     }
 
-    fn device(&self) -> Option<Device> {
-        self.host.devices.get(&self.frame.ifindex).copied()
+    fn ifindex(&self) -> u32 {
+        self.frame.ifindex
+    }
+
+    fn device(&self, ifindex: u32) -> Option<Device> {
+        self.host.devices.get(&ifindex).copied()
+    }
+
+    fn is_own(&self) -> bool {
+        self.hook == Hook::Egress && self.frame.own
     }
 
     fn count(&mut self, counter: Counter) {
@@ -122,6 +161,23 @@ impl Node for Cx<'_> {
             ServiceEvent::Connection => stats.connections += 1,
             ServiceEvent::Dropped => stats.dropped += 1,
         }
+    }
+
+    fn policy(&self, service: u32) -> ServicePolicy {
+        self.host.policies.get(&service).copied().unwrap_or_default()
+    }
+
+    fn turn(&mut self, service: u32) -> u32 {
+        let stats = self.host.counts.services.get(&service);
+        stats.map_or(0, |stats| stats.connections as u32)
+    }
+
+    fn limit(&self, row: u32) -> u64 {
+        self.host.limits.get(&row).copied().unwrap_or_default()
+    }
+
+    fn set_limit(&mut self, row: u32, until: u64) {
+        self.host.limits.insert(row, until);
     }
 }
 
@@ -145,8 +201,16 @@ impl<F: Kept> Tables<F> for Cx<'_> {
         F::of(self.host).backends.get(&index).copied()
     }
 
-    fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Flow<F::Addr>> {
-        F::of(self.host).flows.get(key).copied()
+    fn local(&self, key: &LocalKey<F::Addr>) -> Option<u32> {
+        F::of(self.host).locals.get(key).copied()
+    }
+
+    fn flow(&self, key: &FlowKey<F::Addr>, flow: &mut Flow<F::Addr>) -> bool {
+        let Some(row) = F::of(self.host).flows.get(key) else {
+            return false;
+        };
+        *flow = *row;
+        true
     }
 
     fn insert_flow(
@@ -170,8 +234,73 @@ impl<F: Kept> Tables<F> for Cx<'_> {
         F::of_mut(self.host).flows.remove(key);
     }
 
+    fn affinity(&self, client: &ClientKey<F::Addr>) -> Option<Affinity> {
+        F::of(self.host).affinity.get(client).copied()
+    }
+
+    fn set_affinity(&mut self, client: &ClientKey<F::Addr>, affinity: &Affinity) {
+        F::of_mut(self.host).affinity.insert(*client, *affinity);
+    }
+
+    fn source_limit(&self, client: &ClientKey<F::Addr>) -> u64 {
+        F::of(self.host).sources.get(client).copied().unwrap_or_default()
+    }
+
+    fn set_source_limit(&mut self, client: &ClientKey<F::Addr>, until: u64) {
+        F::of_mut(self.host).sources.insert(*client, until);
+    }
+
+    fn fragment(&self, key: &FragmentKey<F::Addr>) -> Option<Fragment> {
+        F::of(self.host).fragments.get(key).copied()
+    }
+
+    fn set_fragment(&mut self, key: &FragmentKey<F::Addr>, fragment: &Fragment) {
+        F::of_mut(self.host).fragments.insert(*key, *fragment);
+    }
+
+    fn load(&self, backend: u32) -> u32 {
+        F::of(self.host).loads.get(&backend).copied().unwrap_or_default()
+    }
+
+    fn add_load(&mut self, backend: u32, more: bool) {
+        let load = F::of_mut(self.host).loads.entry(backend).or_default();
+        *load = if more { *load + 1 } else { load.saturating_sub(1) };
+    }
+
+    fn in_range(&self, key: &RangeKey<F::Addr>) -> bool {
+        F::of(self.host).in_range(key)
+    }
+
+    fn service_cidr(&self, number: usize) -> Prefix<F::Addr> {
+        let cidrs = &F::of(self.host).family.service_cidrs;
+        cidrs.get(number).copied().unwrap_or_default()
+    }
+
+    fn snat_address(&self, ifindex: u32) -> F::Addr {
+        let tables = F::of(self.host);
+        tables
+            .snat
+            .get(&ifindex)
+            .copied()
+            .unwrap_or(tables.family.node_addr)
+    }
+
     fn node_address(&self, addr: F::Addr) -> Option<NodeAddress> {
         F::of(self.host).node_addresses.get(&addr).copied()
+    }
+
+    fn route(&self, key: &FlowKey<F::Addr>, length: u32, hop: &mut Hop) -> Route {
+        let Some(way) = F::of(self.host).ways.get(&key.dst) else {
+            return Route::None;
+        };
+        (hop.ifindex, hop.mtu, hop.src, hop.dst) = (way.ifindex, way.mtu, way.src, way.dst);
+        if length > u32::from(way.mtu) {
+            Route::TooLong
+        } else if way.dst == [0; 6] {
+            Route::NoNeighbour
+        } else {
+            Route::Neighbour
+        }
     }
 
     fn routed_by(&self, addr: F::Addr, ifindex: u32) -> bool {
@@ -180,5 +309,13 @@ impl<F: Kept> Tables<F> for Cx<'_> {
 
     fn connected_socket(&self, packet: &FlowKey<F::Addr>) -> bool {
         F::of(self.host).connected(packet)
+    }
+
+    fn any_socket(&self, packet: &FlowKey<F::Addr>) -> bool {
+        let tables = F::of(self.host);
+        tables.connected(packet)
+            || tables
+                .bound
+                .contains(&(packet.dst, packet.dst_port, packet.protocol))
     }
 }

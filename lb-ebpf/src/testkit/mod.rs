@@ -7,12 +7,14 @@ mod tables;
 
 use std::collections::BTreeMap;
 
-use lb_common::{Counter, Device, DropReason, Flow, FlowKey, ServiceStats, Settings, V4, V6};
+use lb_common::{Counter, Device, DropReason, Flow, FlowKey, ServicePolicy, ServiceStats, Settings, V4, V6};
 
 pub use self::tables::{Endpoint, FamilyTables, Kept};
+use crate::ctx::Hook;
 use crate::link::{self, Version};
 use crate::stage;
-use crate::verdict::Stop;
+use crate::verdict::{Next, Stop};
+use crate::work::Work;
 use cx::Cx;
 
 /// A program of the BPF object.
@@ -26,6 +28,25 @@ pub enum Program {
     PreL3,
     /// Stage post without link layer.
     PostL3,
+    /// Stage post at the loopback device.
+    PostLo,
+    /// XDP.
+    Xdp,
+}
+
+/// What a program wants done with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on its way, translated or not.
+    On,
+    /// It is dropped.
+    Dropped(DropReason),
+    /// It leaves by a device.
+    Out(u32),
+    /// It goes back to where it came from.
+    Back,
+    /// It comes in by another device.
+    Arrive(u32),
 }
 
 /// A packet at a hook.
@@ -39,6 +60,8 @@ pub struct Frame {
     pub segments: u32,
     /// What the stack knows of a packet without link layer, in host order.
     pub ether_type: u16,
+    /// At egress: the node has made it.
+    pub own: bool,
 }
 
 /// What was counted. Only what is not zero.
@@ -64,6 +87,10 @@ pub struct Host {
     pub v6: FamilyTables<V6>,
     /// Devices by ifindex.
     pub devices: BTreeMap<u32, Device>,
+    /// What the agent says about service ports.
+    pub policies: BTreeMap<u32, ServicePolicy>,
+    /// Limits on new connections by service port.
+    pub limits: BTreeMap<u32, u64>,
     /// The agent's settings.
     pub settings: Settings,
     /// The clock, in jiffies.
@@ -73,24 +100,54 @@ pub struct Host {
 }
 
 impl Host {
-    /// Runs a program on a packet, as `bpf/programs.rs` does, and leaves the packet as the program does. `Ok`: it goes
-    /// on, translated or not.
-    pub fn run(&mut self, program: Program, frame: &mut Frame) -> Result<(), DropReason> {
-        let mut cx = Cx::new(self, frame);
-        let done = cx
-            .network(program)
-            .and_then(|(network, l3)| match (program, network) {
-                (Program::Pre | Program::PreL3, Version::V4) => stage::pre::<V4, _>(&mut cx, l3),
-                (Program::Pre | Program::PreL3, Version::V6) => stage::pre::<V6, _>(&mut cx, l3),
-                (Program::Post | Program::PostL3, Version::V4) => stage::post::<V4, _>(&mut cx, l3),
-                (Program::Post | Program::PostL3, Version::V6) => stage::post::<V6, _>(&mut cx, l3),
-            });
+    /// Runs a program on a packet, as `bpf/programs.rs` does, and leaves the packet as the program does.
+    pub fn run(&mut self, program: Program, frame: &mut Frame) -> Verdict {
+        let hook = program.hook();
+        let cx = Cx::new(self, frame, hook);
+        match cx.network(program) {
+            Ok((Version::V4, l3)) => self.run_of::<V4>(hook, frame, l3),
+            Ok((Version::V6, l3)) => self.run_of::<V6>(hook, frame, l3),
+            Err(_) => Verdict::On,
+        }
+    }
+
+    fn run_of<F: Kept>(&mut self, hook: Hook, frame: &mut Frame, l3: u32) -> Verdict {
+        let mut work = Work::<F>::default();
+        let mut cx = Cx::new(self, frame, hook);
+        let done = match hook {
+            Hook::Xdp | Hook::Ingress => stage::pre(&mut cx, &mut work, l3),
+            Hook::Egress => stage::post(&mut cx, &mut work, l3),
+        };
         match done {
-            Ok(()) | Err(Stop::Pass) => Ok(()),
+            Ok(Next::Stack) | Err(Stop::Pass | Stop::Answer(_)) => Verdict::On,
+            Ok(Next::Arrive) if hook == Hook::Xdp => Verdict::On,
+            Ok(Next::Arrive) => Verdict::Arrive(work.flow.arrival),
+            Ok(Next::Back) => Verdict::Back,
+            Ok(Next::Out) => {
+                let hop = work.flow.hop;
+                if hook == Hook::Xdp
+                    && let Some(addresses) = frame.bytes.first_chunk_mut::<12>()
+                {
+                    addresses[..6].copy_from_slice(&hop.dst);
+                    addresses[6..].copy_from_slice(&hop.src);
+                }
+                Verdict::Out(hop.ifindex)
+            }
             Err(Stop::Drop(reason)) => {
                 *self.counts.drops.entry(reason).or_default() += 1;
-                Err(reason)
+                Verdict::Dropped(reason)
             }
+        }
+    }
+}
+
+impl Program {
+    /// Where it runs.
+    pub const fn hook(self) -> Hook {
+        match self {
+            Self::Pre | Self::PreL3 => Hook::Ingress,
+            Self::Post | Self::PostL3 | Self::PostLo => Hook::Egress,
+            Self::Xdp => Hook::Xdp,
         }
     }
 }
@@ -98,7 +155,7 @@ impl Host {
 impl Cx<'_> {
     fn network(&self, program: Program) -> Result<(Version, u32), Stop> {
         match program {
-            Program::Pre | Program::Post => link::ethernet(self),
+            Program::Pre | Program::Post | Program::PostLo | Program::Xdp => link::ethernet(self),
             Program::PreL3 | Program::PostL3 => Ok((link::network(self.ether_type())?, 0)),
         }
     }

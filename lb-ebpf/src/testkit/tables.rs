@@ -2,8 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use lb_common::{Backend, Family, FlowKey, NodeAddress, Port, ServiceKey, ServiceValue, Slot, V4, V6};
+use lb_common::addr::Address as _;
+use lb_common::{
+    Affinity, Backend, ClientKey, Family, FamilySettings, FlowKey, Fragment, FragmentKey, Hop, LocalKey,
+    NodeAddress, Port, RangeKey, ServiceKey, ServiceValue, Slot, V4, V6,
+};
 
 use super::{Flows, Host};
 use crate::wire::Wire;
@@ -20,6 +25,22 @@ pub struct FamilyTables<F: Family> {
     pub slots: BTreeMap<u32, Slot>,
     /// Backends by index.
     pub backends: BTreeMap<u32, Backend<F::Addr>>,
+    /// Local endpoints of services with direct server return.
+    pub locals: BTreeMap<LocalKey<F::Addr>, u32>,
+    /// Lists of prefixes.
+    pub ranges: BTreeSet<RangeKey<F::Addr>>,
+    /// Addresses for masqueraded packets by ifindex.
+    pub snat: BTreeMap<u32, F::Addr>,
+    /// The agent's settings for this family.
+    pub family: FamilySettings<F::Addr>,
+    /// The backends that clients stay with.
+    pub affinity: BTreeMap<ClientKey<F::Addr>, Affinity>,
+    /// Limits on the connections of clients.
+    pub sources: BTreeMap<ClientKey<F::Addr>, u64>,
+    /// Packets in fragments.
+    pub fragments: BTreeMap<FragmentKey<F::Addr>, Fragment>,
+    /// Open connections by index of the backend.
+    pub loads: BTreeMap<u32, u32>,
     /// The node's own addresses.
     pub node_addresses: BTreeMap<F::Addr, NodeAddress>,
     /// Flows.
@@ -28,6 +49,10 @@ pub struct FamilyTables<F: Family> {
     pub flow_limit: usize,
     /// Addresses, with the device that the route to each leads out of.
     pub routes: BTreeSet<(F::Addr, u32)>,
+    /// The next hop to each address; one without a hardware address is a neighbour that has to be asked for.
+    pub ways: BTreeMap<F::Addr, Hop>,
+    /// Sockets that are bound, or listen: local endpoint and protocol.
+    pub bound: BTreeSet<(F::Addr, Port, u8)>,
     /// Connected UDP sockets: local endpoint and peer.
     pub sockets: BTreeSet<[Endpoint<F::Addr>; 2]>,
     /// Replaces a front end right after it was looked up: an update in the middle of a packet.
@@ -42,10 +67,20 @@ impl<F: Family> Default for FamilyTables<F> {
             services: BTreeMap::new(),
             slots: BTreeMap::new(),
             backends: BTreeMap::new(),
+            locals: BTreeMap::new(),
+            ranges: BTreeSet::new(),
+            snat: BTreeMap::new(),
+            family: FamilySettings::default(),
+            affinity: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            fragments: BTreeMap::new(),
+            loads: BTreeMap::new(),
             node_addresses: BTreeMap::new(),
             flows: Flows::new(),
             flow_limit: usize::MAX,
             routes: BTreeSet::new(),
+            ways: BTreeMap::new(),
+            bound: BTreeSet::new(),
             sockets: BTreeSet::new(),
             flip: RefCell::default(),
             flipped: RefCell::default(),
@@ -65,6 +100,34 @@ impl<F: Family> FamilyTables<F> {
         let local = (packet.dst, packet.dst_port);
         let peer = (packet.src, packet.src_port);
         self.sockets.contains(&[local, peer])
+    }
+}
+
+impl<F: Wire> FamilyTables<F> {
+    pub(super) fn in_range(&self, wanted: &RangeKey<F::Addr>) -> bool {
+        self.ranges.iter().any(|range| {
+            let bits = range.prefix_length.saturating_sub(32);
+            range.list == wanted.list && starts_alike(range.addr.ip(), wanted.addr.ip(), bits)
+        })
+    }
+}
+
+/// Whether the first bits of two addresses are the same.
+fn starts_alike(one: IpAddr, other: IpAddr, bits: u32) -> bool {
+    match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => {
+            (one.to_bits() ^ other.to_bits())
+                .checked_shr(32 - bits)
+                .unwrap_or(0)
+                == 0
+        }
+        (IpAddr::V6(one), IpAddr::V6(other)) => {
+            (one.to_bits() ^ other.to_bits())
+                .checked_shr(128 - bits)
+                .unwrap_or(0)
+                == 0
+        }
+        _ => false,
     }
 }
 
