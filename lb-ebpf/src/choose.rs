@@ -1,6 +1,6 @@
 //! Which backend?
 
-use lb_common::{Backend, BackendState, Counter, DropReason, ServiceFlags, SlotRange};
+use lb_common::{BackendState, Counter, DropReason, ServiceFlags, SlotRange};
 
 use crate::ctx::Ctx;
 use crate::hash;
@@ -9,30 +9,25 @@ use crate::verdict::{Answer, Stop};
 use crate::wire::Wire;
 use crate::work::{Origin, Work};
 
-/// A backend and its index.
-#[derive(Clone, Copy, Debug)]
-pub struct Choice<F: Wire> {
-    /// Index into the backends.
-    pub index: u32,
-    /// The row.
-    pub backend: Backend<F::Addr>,
-}
-
-/// Chooses a backend for a new flow by the flow's hash.
+/// Chooses a backend for a new flow by the flow's hash, into `work.backend`.
 ///
 /// Between the look-up of the service and that of its slot an update may have moved the slots: then the service is
 /// looked up once more.
-#[inline(always)]
-pub fn backend<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Choice<F>, Stop> {
+#[inline(never)]
+pub fn backend<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     let hash = work.packet.hash(cx.settings().hash_seed);
-    if let Some(choice) = pick::<F, C>(cx, work, hash)? {
-        return Ok(choice);
+    if pick(cx, work, hash)? {
+        return Ok(());
     }
     cx.count(Counter::SlotRetried);
     if !service::find(cx, &work.packet.key, &mut work.front_end) {
         return Err(Stop::Drop(DropReason::NoBackend));
     }
-    pick::<F, C>(cx, work, hash)?.ok_or(Stop::Drop(DropReason::ServiceChanging))
+    if pick(cx, work, hash)? {
+        Ok(())
+    } else {
+        Err(Stop::Drop(DropReason::ServiceChanging))
+    }
 }
 
 /// The backends that the sender may be given, and what becomes of its packets while there are none.
@@ -45,9 +40,9 @@ fn range<F: Wire>(work: &Work<F>) -> (SlotRange, u32) {
     }
 }
 
-/// `None` when the slot is not this front end's any more.
+/// False when the slot is not this front end's any more.
 #[inline(always)]
-fn pick<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, hash: u32) -> Result<Option<Choice<F>>, Stop> {
+fn pick<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>, hash: u32) -> Result<bool, Stop> {
     let (range, drops) = range(work);
     if range.count == 0 {
         return Err(if work.front_end.flags & drops != 0 {
@@ -58,17 +53,17 @@ fn pick<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, hash: u32) -> Result<Option<
     }
     let at = range.base.wrapping_add(hash::below(hash, range.count));
     let Some(slot) = cx.slot(at) else {
-        return Ok(None);
+        return Ok(false);
     };
     if slot.generation != range.generation {
-        return Ok(None);
+        return Ok(false);
     }
     let Some(backend) = cx.backend(slot.backend) else {
-        return Ok(None);
+        return Ok(false);
     };
-    let usable = backend.state == BackendState::Active as u8 && backend.service == work.front_end.service;
-    Ok(usable.then_some(Choice {
-        index: slot.backend,
-        backend,
-    }))
+    work.backend = backend;
+    work.chosen = slot.backend;
+    let unusable = u32::from(work.backend.state ^ BackendState::Active as u8)
+        | (work.backend.service ^ work.front_end.service);
+    Ok(unusable == 0)
 }

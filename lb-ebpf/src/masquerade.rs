@@ -16,9 +16,9 @@ use crate::wire::Wire;
 use crate::work::{Origin, Work};
 use crate::wrap;
 
-/// Decides how a new flow's packets, whose backend is chosen, go on; `backend` are the backend's flags.
-#[inline(always)]
-pub fn decide<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, backend: u8) -> Result<(), Stop> {
+/// Decides how a new flow's packets, whose backend is chosen, go on.
+#[inline(never)]
+pub fn decide<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     if work.is_from(Origin::Node) {
         return node::open(cx, work);
     }
@@ -26,7 +26,7 @@ pub fn decide<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, backend: u8) -
         // The node that has wrapped the packet wants the backend to see the client.
         return Ok(());
     }
-    let is_remote = backend & BackendFlags::LOCAL == 0;
+    let is_remote = work.backend.flags & BackendFlags::LOCAL == 0;
     let is_hairpin = F::difference(work.packet.key.src, work.flow.addr) == 0;
     let is_forwarded = is_remote && !is_from_pod_device(cx);
     if is_forwarded {

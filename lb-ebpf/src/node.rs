@@ -1,7 +1,7 @@
 //! Processes of the node itself: their packets meet no ingress hook, so they are translated where they leave, and sent
 //! to the device that leads to the backend. The replies get the service's address back where they arrive.
 
-use lb_common::{FlowFlags, Stage};
+use lb_common::FlowFlags;
 
 use crate::ctx::{Ctx, Hook};
 use crate::hop;
@@ -10,13 +10,6 @@ use crate::stage;
 use crate::verdict::{Next, Stop};
 use crate::wire::Wire;
 use crate::work::Work;
-
-/// A packet of the node's own that leaves, and is no reply: it may be for a service.
-#[inline(never)]
-pub fn leave<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
-    work.packet.key.stage = Stage::Pre as u8;
-    stage::translate(cx, work)
-}
 
 /// A new flow of the node's own: the backend sees the address that the process has.
 #[inline(always)]

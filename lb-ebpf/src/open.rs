@@ -1,13 +1,11 @@
 //! A new flow to a service: may this packet open it, which backend gets it, what is remembered.
 
 use lb_common::{
-    Counter, DeviceRole, DropReason, Flow, FlowFlags, RangeKey, RangeList, ServiceFlags, SettingsFlags,
+    Counter, DeviceRole, DropReason, FlowFlags, Hop, RangeKey, RangeList, ServiceFlags, SettingsFlags,
 };
 
-use crate::choose;
 use crate::ctx::{Ctx, Hook, Insert, ServiceEvent};
 use crate::known;
-use crate::masquerade;
 use crate::reverse;
 use crate::snat;
 use crate::split;
@@ -29,31 +27,28 @@ pub fn admit<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
     Ok(())
 }
 
-/// Chooses the backend of a new flow and leaves the flow's entry in `work.flow`, to be remembered.
+/// The entry of a new flow to the backend that is chosen, in `work.flow`, to be remembered.
 #[inline(never)]
-pub fn entry<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
-    let done = choose::backend(cx, work);
-    let choice = match done {
-        Ok(choice) => choice,
-        Err(stop) => {
-            cx.count_service(work.front_end.service, ServiceEvent::Dropped);
-            return Err(stop);
-        }
-    };
-    let packet = &work.packet;
-    work.flow = Flow {
-        addr: choice.backend.addr,
-        port: choice.backend.port,
-        peer_port: packet.key.src_port,
-        service: choice.backend.service,
-        backend: choice.index,
-        last_seen: cx.now(),
-        epoch: choice.backend.epoch,
-        tcp: known::next_state(0, packet),
-        arrival: cx.ifindex(),
-        ..Flow::default()
-    };
-    masquerade::decide(cx, work, choice.backend.flags)
+pub fn entry<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) {
+    let Work {
+        packet,
+        flow,
+        backend,
+        chosen,
+        ..
+    } = work;
+    flow.addr = backend.addr;
+    flow.peer_addr = F::Addr::default();
+    flow.port = backend.port;
+    flow.peer_port = packet.key.src_port;
+    flow.service = backend.service;
+    flow.backend = *chosen;
+    flow.last_seen = cx.now();
+    flow.epoch = backend.epoch;
+    flow.tcp = known::next_state(0, packet);
+    flow.flags = 0;
+    flow.arrival = cx.ifindex();
+    flow.hop = Hop::default();
 }
 
 /// On an address that is the node's own, a packet without state may as well belong to a connection of the node that

@@ -124,13 +124,17 @@ pub fn is_own<F: Wire>(standing: &Flow<F::Addr>, back: &Flow<F::Addr>) -> bool {
 /// Whether the flow of the entry `work.standing` at `work.other_key` is over: finished, idle, its backend gone, or its
 /// other entry turned elsewhere. Where there is no other entry, this one speaks for both.
 #[inline(never)]
-pub fn is_over<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
-    let (at, standing) = (&work.other_key, &work.standing);
-    let mut partner_key = FlowKey::default();
-    key::<F>(at, standing, &mut partner_key);
-    let mut partner = Flow::default();
+pub fn is_over<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> bool {
+    let Work {
+        other_key: at,
+        standing,
+        partner_key,
+        partner,
+        ..
+    } = work;
+    key::<F>(at, standing, partner_key);
     let mut turned = 0;
-    if cx.flow(&partner_key, &mut partner) {
+    if cx.flow(partner_key, partner) {
         let peer = if standing.flags & FlowFlags::BOTH != 0 {
             F::difference(partner.peer_addr, at.dst)
         } else {
@@ -141,11 +145,11 @@ pub fn is_over<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
             | difference(partner.port, at.src_port)
             | difference(partner.peer_port, at.dst_port);
     } else {
-        partner = *standing;
+        *partner = *standing;
     }
     turned != 0
         || !has_backend::<F, C>(cx, standing)
-        || is_finished::<F, C>(cx, at.protocol, standing, &partner)
+        || is_finished::<F, C>(cx, at.protocol, standing, partner)
 }
 
 /// Whether the flow's backend is still the endpoint that was chosen.

@@ -32,7 +32,7 @@ pub fn source<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Stop
 }
 
 /// Rewrites both endpoints; with `hop`, the packet has also come one hop further.
-#[inline(always)]
+#[inline(never)]
 pub fn both<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, hop: bool) -> Result<(), Stop> {
     let Work { packet, flow, .. } = work;
     let source = F::change(packet.key.src, flow.peer_addr);

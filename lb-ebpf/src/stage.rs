@@ -10,7 +10,9 @@ use crate::headers::Kind;
 use crate::verdict::{Next, Stop};
 use crate::wire::Wire;
 use crate::work::Work;
-use crate::{answer, direct, fragment, icmp, known, node, open, rewrite, send, service, split, vip, wrap};
+use crate::{
+    answer, choose, direct, fragment, icmp, known, masquerade, open, rewrite, send, service, split, vip, wrap,
+};
 
 /// Pre-routing: rewrites the destination.
 #[inline(always)]
@@ -36,10 +38,11 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resu
         Kind::Wrapped => return Err(Stop::Pass),
     }
     if !cx.flow(&work.packet.key, &mut work.flow) {
-        if cx.is_own() {
-            return answered(node::leave(cx, work), cx, work);
-        }
-        return Err(Stop::Pass);
+        return if cx.is_own() {
+            Ok(Next::Own)
+        } else {
+            Err(Stop::Pass)
+        };
     }
     if work.packet.is_syn_ack() && work.flow.tcp & TcpState::ESTABLISHED != 0 {
         // The translated SYN was answered long ago: this one answers a SYN that went straight to the pod.
@@ -56,9 +59,16 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resu
     Ok(Next::Stack)
 }
 
+/// Pre-routing of what the node itself sends: such packets meet no ingress hook. [`post`] has read the headers.
+#[inline(always)]
+pub fn own<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
+    work.packet.key.stage = Stage::Pre as u8;
+    answered(translate(cx, work), cx, work)
+}
+
 /// The way of a TCP or UDP packet whose key is that of stage pre.
 #[inline(always)]
-pub fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
+fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
     let stands = cx.flow(&work.packet.key, &mut work.flow);
     let is_known = stands && (is_steady(cx, work) || known::look(cx, work)?);
     if !is_known {
@@ -77,7 +87,13 @@ pub fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<N
 fn open_flow<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     if service::find(cx, &work.packet.key, &mut work.front_end) {
         open::admit(cx, work)?;
-        open::entry(cx, work)?;
+        let done = choose::backend(cx, work);
+        if done.is_err() {
+            cx.count_service(work.front_end.service, ServiceEvent::Dropped);
+        }
+        done?;
+        open::entry(cx, work);
+        masquerade::decide(cx, work)?;
     } else {
         vip::check(cx, work)?;
         if !direct::may_collide(&work.packet) {

@@ -13,6 +13,9 @@ pub enum Next {
     Back,
     /// In by another device, the flow's [`lb_common::Flow::arrival`].
     Arrive,
+    /// The node itself has made it, and it is no reply: [`crate::stage::own`] has to look at it, in a call of its own,
+    /// for the sake of the stack.
+    Own,
 }
 
 /// Why a step does not go on.

@@ -3,7 +3,7 @@
 //! In the kernel it is memory of the CPU, not of the stack, which has room for 512 bytes in all; and of what is read
 //! back from there the verifier assumes nothing, so that it need not follow each way in which it came about.
 
-use lb_common::{Flow, FlowKey, ServiceValue};
+use lb_common::{Backend, Flow, FlowKey, ServiceValue};
 
 use crate::headers::Headers;
 use crate::wire::Wire;
@@ -22,8 +22,16 @@ pub struct Work<F: Wire> {
     pub other: Flow<F::Addr>,
     /// An entry that stands where one is to be put.
     pub standing: Flow<F::Addr>,
+    /// The key of its other entry.
+    pub partner_key: FlowKey<F::Addr>,
+    /// Its other entry.
+    pub partner: Flow<F::Addr>,
     /// What the packet is sent to.
     pub front_end: ServiceValue,
+    /// The backend that is chosen.
+    pub backend: Backend<F::Addr>,
+    /// Its index.
+    pub chosen: u32,
     /// [`Origin`].
     pub origin: u32,
     /// One more than the index of the backend that another node has chosen; 0: none has.
@@ -58,7 +66,11 @@ impl<F: Wire> Default for Work<F> {
             other_key: FlowKey::default(),
             other: Flow::default(),
             standing: Flow::default(),
+            partner_key: FlowKey::default(),
+            partner: Flow::default(),
             front_end: ServiceValue::default(),
+            backend: Backend::default(),
+            chosen: 0,
             origin: 0,
             given: 0,
         }

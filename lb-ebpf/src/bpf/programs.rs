@@ -96,8 +96,14 @@ fn pre(skb: *mut __sk_buff, network: Result<(Version, u32), Stop>) -> i32 {
 #[inline(always)]
 fn post(skb: *mut __sk_buff, network: Result<(Version, u32), Stop>) -> i32 {
     match network {
-        Ok((Version::V4, l3)) => post_of::<V4>(skb, l3),
-        Ok((Version::V6, l3)) => post_of::<V6>(skb, l3),
+        Ok((Version::V4, l3)) => match post_of::<V4>(skb, l3) {
+            tc::OWN => own_of::<V4>(skb),
+            action => action,
+        },
+        Ok((Version::V6, l3)) => match post_of::<V6>(skb, l3) {
+            tc::OWN => own_of::<V6>(skb),
+            action => action,
+        },
         Err(_) => tc::untouched(),
     }
 }
@@ -121,6 +127,17 @@ fn post_of<F: KernelFamily>(skb: *mut __sk_buff, l3: u32) -> i32 {
     };
     let mut cx = Cx(Tc::<true> { skb });
     let done = stage::post(&mut cx, work, l3);
+    tc::action(&cx.0, work, done)
+}
+
+/// As [`pre_of`]; goes on with the work area as [`post_of`] has left it.
+#[inline(never)]
+fn own_of<F: KernelFamily>(skb: *mut __sk_buff) -> i32 {
+    let Some(work) = work::<F>() else {
+        return tc::untouched();
+    };
+    let mut cx = Cx(Tc::<true> { skb });
+    let done = stage::own(&mut cx, work);
     tc::action(&cx.0, work, done)
 }
 

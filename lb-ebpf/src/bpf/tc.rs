@@ -26,6 +26,9 @@ const SHOT: i32 = 2;
 /// Enough of the packet for the headers of most: Ethernet with two tags, IPv6, TCP.
 const COMMON_HEADERS: u32 = 14 + 8 + 40 + 20;
 
+/// No action: the packet is the node's own and has to be looked at once more.
+pub(super) const OWN: i32 = i32::MIN;
+
 /// `BPF_ADJ_ROOM_MAC`: between the link-layer header and the network header.
 const AFTER_LINK_LAYER: u32 = 1;
 /// `PACKET_OTHERHOST`.
@@ -251,6 +254,7 @@ pub(super) fn action<F: Wire, const EGRESS: bool>(
             bpf_redirect_neigh(work.flow.hop.ifindex, core::ptr::null_mut(), 0, 0) as i32
         },
         Ok(Next::Back) => redirect(tc.ifindex(), EGRESS),
+        Ok(Next::Own) => OWN,
         Ok(Next::Arrive) => redirect(work.flow.arrival, true),
     }
 }

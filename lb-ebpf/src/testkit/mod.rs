@@ -118,8 +118,12 @@ impl Host {
             Hook::Xdp | Hook::Ingress => stage::pre(&mut cx, &mut work, l3),
             Hook::Egress => stage::post(&mut cx, &mut work, l3),
         };
+        let done = match done {
+            Ok(Next::Own) => stage::own(&mut cx, &mut work),
+            done => done,
+        };
         match done {
-            Ok(Next::Stack) | Err(Stop::Pass | Stop::Answer(_)) => Verdict::On,
+            Ok(Next::Own | Next::Stack) | Err(Stop::Pass | Stop::Answer(_)) => Verdict::On,
             Ok(Next::Arrive) if hook == Hook::Xdp => Verdict::On,
             Ok(Next::Arrive) => Verdict::Arrive(work.flow.arrival),
             Ok(Next::Back) => Verdict::Back,
