@@ -105,8 +105,8 @@ impl Maps {
         let Some(service) = self.row::<F::Services>(&key)? else {
             return Ok(None);
         };
-        let end = service.slot_base + service.slot_count;
-        let eligible = (service.slot_base..end).map(|index| {
+        let slots = service.inside;
+        let eligible = (slots.base..slots.base + slots.count).map(|index| {
             let slot = self.row::<F::Slots>(&index)?.context("no such slot")?;
             let backend = self
                 .row::<F::Backends>(&slot.backend)?
