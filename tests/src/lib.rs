@@ -21,5 +21,7 @@ pub mod root;
 pub mod scratch;
 pub mod server;
 pub mod socket;
+pub mod tools;
 pub mod topology;
+pub mod wire;
 pub mod world;

@@ -19,6 +19,7 @@ use anyhow::{Context as _, Result};
 
 use super::{CLIENT, Host, Network, PodNetwork, Prefixes, RpFilter, pod_address};
 use crate::family::Pair;
+use crate::wire::FLOOD_SOURCES;
 
 /// A node's number, from 1 to [`Fabric::NODES`].
 pub type Node = u8;
@@ -143,6 +144,10 @@ impl Fabric {
         network.route("client", Prefixes::ALL, CLIENT_GATEWAY)?;
         network.route("edge", Prefixes::ALL, ROUTER)?;
         network.route("router", CLIENTS, EDGE)?;
+        // What answers a flood comes back to where it began, and ends there.
+        network.route("router", FLOOD_SOURCES, EDGE)?;
+        network.route("edge", FLOOD_SOURCES, CLIENT)?;
+        network.blackhole("client", FLOOD_SOURCES)?;
         network.route("core", Prefixes::ALL, ROUTER_TO_CORE)
     }
 
