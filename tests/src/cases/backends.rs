@@ -1,6 +1,6 @@
 //! What becomes of flows when backends come and go.
 
-use lb_common::{BackendState, Counter, DropReason, Port, ServiceKey, ServiceStats, Slot, Stage};
+use lb_common::{BackendState, Counter, DropReason, Port, ServiceKey, ServiceStats, Stage};
 
 use super::{both_ways, cases, chosen, client, open, vip};
 use crate::engine::{Bed, Rows, TestFamily, backend};

@@ -107,7 +107,11 @@ fn connect<F: TestFamily>(namespace: &Netns) -> Result<()> {
     let (subnet, host) = if F::SUFFIX == '4' { (24, 32) } else { (120, 128) };
     let mut lines = Vec::new();
     for (octets, device) in [([2, 1], "uplink"), ([2, 2], "uplink"), ([5, 1], "other")] {
-        lines.push(format!("addr add {}/{subnet} dev {device}{}", ip(octets), nodad::<F>()));
+        lines.push(format!(
+            "addr add {}/{subnet} dev {device}{}",
+            ip(octets),
+            nodad::<F>()
+        ));
     }
     let mut neighbour = |octets, mac, device| {
         lines.push(format!(
@@ -131,7 +135,11 @@ fn connect<F: TestFamily>(namespace: &Netns) -> Result<()> {
         ([7, 0], [2, 254], "dev uplink mtu 1280"),
         ([8, 0], [2, 99], "dev uplink"),
     ] {
-        lines.push(format!("route add {}/{subnet} via {} {more}", ip(prefix), ip(via)));
+        lines.push(format!(
+            "route add {}/{subnet} via {} {more}",
+            ip(prefix),
+            ip(via)
+        ));
     }
     lines.push(format!("route add unreachable {}/{subnet}", ip([9, 0])));
     for (octets, device) in PODS {

@@ -13,7 +13,7 @@ use lb_common::layout::{map, program};
 use lb_common::protocol;
 use lb_ebpf::testkit::{Counts, Frame, Program};
 
-use super::tables::{KernelTables, ROWS, Tables};
+use super::tables::{KernelTables, ROWS, counts};
 use super::test_run::{run_tc, run_xdp};
 use super::{Engine, Outcome, Rows, TestFamily, Verdict, Written};
 
@@ -93,10 +93,6 @@ impl Kernel {
         let program: &mut Xdp = self.ebpf.program_mut(program::XDP).unwrap().try_into().unwrap();
         run_xdp(program.fd().unwrap().as_fd(), frame)
     }
-
-    fn tables(&mut self) -> Tables<'_> {
-        Tables { ebpf: &mut self.ebpf }
-    }
 }
 
 impl<F: TestFamily + KernelTables> Engine<F> for Kernel {
@@ -111,11 +107,11 @@ impl<F: TestFamily + KernelTables> Engine<F> for Kernel {
     fn forget(&mut self) {
         self.datagrams.clear();
         self.listeners.clear();
-        <F as KernelTables>::set_written(&mut self.tables(), &Written::default());
+        <F as KernelTables>::set_written(&mut self.ebpf, &Written::default());
     }
 
     fn write(&mut self, rows: &Rows<F>) {
-        KernelTables::write(&mut self.tables(), rows);
+        KernelTables::write(&mut self.ebpf, rows);
     }
 
     fn run(&mut self, program: Program, frame: &mut Frame) -> Outcome {
@@ -141,15 +137,15 @@ impl<F: TestFamily + KernelTables> Engine<F> for Kernel {
     }
 
     fn counts(&mut self) -> Counts {
-        self.tables().counts()
+        counts(&mut self.ebpf)
     }
 
     fn written(&mut self) -> Written<F::Addr> {
-        <F as KernelTables>::written(&mut self.tables())
+        <F as KernelTables>::written(&mut self.ebpf)
     }
 
     fn set_written(&mut self, written: &Written<F::Addr>) {
-        <F as KernelTables>::set_written(&mut self.tables(), written);
+        <F as KernelTables>::set_written(&mut self.ebpf, written);
     }
 
     fn now(&mut self) -> u32 {

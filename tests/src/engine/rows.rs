@@ -123,12 +123,20 @@ impl<F: TestFamily> Rows<F> {
             generation: 0,
         };
         for (service, node_port, backends) in [
-            (1, Some(30_080), [(0, backend::<F>(0)), (1, backend::<F>(1)), (2, backend::<F>(2))].as_slice()),
+            (
+                1,
+                Some(30_080),
+                [(0, backend::<F>(0)), (1, backend::<F>(1)), (2, backend::<F>(2))].as_slice(),
+            ),
             (2, Some(30_081), &[(3, backend::<F>(0))]),
             (3, None, &[(4, backend::<F>(0))]),
             (4, None, &[]),
             (5, Some(30_082), &[(5, far::<F>(0))]),
-            (6, Some(30_083), &[(6, far::<F>(0)), (7, far::<F>(1)), (8, backend::<F>(3))]),
+            (
+                6,
+                Some(30_083),
+                &[(6, far::<F>(0)), (7, far::<F>(1)), (8, backend::<F>(3))],
+            ),
             (7, Some(30_084), &[(9, other_far::<F>(0))]),
             (8, None, &[(10, far::<F>(2))]),
             (9, None, &[(11, backend::<F>(4))]),
@@ -218,7 +226,9 @@ impl<F: TestFamily> Rows<F> {
 
     /// All front ends of a service.
     pub fn front_ends(&mut self, service: u32) -> impl Iterator<Item = &mut ServiceValue> {
-        self.services.values_mut().filter(move |value| value.service == service)
+        self.services
+            .values_mut()
+            .filter(move |value| value.service == service)
     }
 
     /// The front end of a VIP.
@@ -364,11 +374,17 @@ fn masked<F: Family>(ip: IpAddr, bits: u32) -> Prefix<F::Addr> {
     let (addr, mask): (IpAddr, IpAddr) = match ip {
         IpAddr::V4(ip) => {
             let mask = u32::MAX.checked_shl(32_u32.saturating_sub(bits)).unwrap_or(0);
-            ((ip.to_bits() & mask).to_be_bytes().into(), mask.to_be_bytes().into())
+            (
+                (ip.to_bits() & mask).to_be_bytes().into(),
+                mask.to_be_bytes().into(),
+            )
         }
         IpAddr::V6(ip) => {
             let mask = u128::MAX.checked_shl(128_u32.saturating_sub(bits)).unwrap_or(0);
-            ((ip.to_bits() & mask).to_be_bytes().into(), mask.to_be_bytes().into())
+            (
+                (ip.to_bits() & mask).to_be_bytes().into(),
+                mask.to_be_bytes().into(),
+            )
         }
     };
     Prefix {

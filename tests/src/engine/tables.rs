@@ -23,18 +23,23 @@ const SERVICES: u32 = 64;
 const BACKENDS: u32 = 64;
 
 /// The maps of a loaded object.
-pub(super) struct Tables<'a> {
-    pub(super) ebpf: &'a mut Ebpf,
+struct Tables<'a> {
+    ebpf: &'a mut Ebpf,
+}
+
+/// What was counted. Only what is not zero.
+pub(super) fn counts(ebpf: &mut Ebpf) -> Counts {
+    Tables { ebpf }.counts()
 }
 
 /// A family whose rows can be copied in and out of maps.
 pub trait KernelTables: TestFamily {
     /// Puts exactly these rows into the maps.
-    fn write(tables: &mut Tables<'_>, rows: &Rows<Self>);
+    fn write(ebpf: &mut Ebpf, rows: &Rows<Self>);
     /// What the programs have written.
-    fn written(tables: &mut Tables<'_>) -> Written<Self::Addr>;
+    fn written(ebpf: &mut Ebpf) -> Written<Self::Addr>;
     /// Replaces it.
-    fn set_written(tables: &mut Tables<'_>, written: &Written<Self::Addr>);
+    fn set_written(ebpf: &mut Ebpf, written: &Written<Self::Addr>);
 }
 
 /// All of [`lb_common::RangeKey`] but the prefix's length, which the map's type has as its own.
@@ -52,14 +57,14 @@ unsafe impl<A: Pod> Pod for RangeData<A> {}
 macro_rules! kernel_tables {
     ($($family:ident),+) => {
         $(impl KernelTables for $family {
-            fn write(tables: &mut Tables<'_>, rows: &Rows<Self>) {
-                tables.write(rows);
+            fn write(ebpf: &mut Ebpf, rows: &Rows<Self>) {
+                Tables { ebpf }.write(rows);
             }
-            fn written(tables: &mut Tables<'_>) -> Written<Self::Addr> {
-                tables.written::<Self>()
+            fn written(ebpf: &mut Ebpf) -> Written<Self::Addr> {
+                Tables { ebpf }.written::<Self>()
             }
-            fn set_written(tables: &mut Tables<'_>, written: &Written<Self::Addr>) {
-                tables.set_written::<Self>(written);
+            fn set_written(ebpf: &mut Ebpf, written: &Written<Self::Addr>) {
+                Tables { ebpf }.set_written::<Self>(written);
             }
         })+
     };
@@ -151,8 +156,7 @@ impl Tables<'_> {
         fill(&mut self.array(map::LIMITS), SERVICES, &written.limits);
     }
 
-    /// What was counted. Only what is not zero.
-    pub(super) fn counts(&mut self) -> Counts {
+    fn counts(&mut self) -> Counts {
         let drops = self.sums(map::DROPS, DropReason::ALL.len());
         let counters = self.sums(map::COUNTERS, Counter::ALL.len());
         Counts {
