@@ -18,9 +18,9 @@ use super::test_run::{run_tc, run_xdp};
 use super::{Engine, Outcome, Rows, TestFamily, Verdict, Written};
 
 /// Enough that none is evicted.
-const FLOWS: u32 = 131_072;
+const FLOWS: u32 = 16_384;
 /// The same for the tables of clients and fragments.
-const CLIENTS: u32 = 16_384;
+const CLIENTS: u32 = 2_048;
 
 /// The kernel engine. Its programs run in the network namespace of the calling thread.
 #[derive(Debug)]

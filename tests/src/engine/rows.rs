@@ -271,6 +271,11 @@ impl<F: TestFamily> Rows<F> {
         *place.unwrap() = masked::<F>(ip, bits);
     }
 
+    /// A device has an XDP program, too, which has seen every packet before TC does. In the standard rows none has.
+    pub fn attach_xdp(&mut self, device: u32) {
+        self.devices.get_mut(&device).unwrap().flags |= DeviceFlags::XDP;
+    }
+
     /// The policy of a service.
     pub fn policy(&mut self, service: u32) -> &mut ServicePolicy {
         self.policies.entry(service).or_default()
@@ -328,7 +333,7 @@ fn settings() -> Settings {
 
 fn devices() -> BTreeMap<u32, Device> {
     [
-        (UPLINK, DeviceRole::Uplink, DeviceFlags::XDP, UPLINK),
+        (UPLINK, DeviceRole::Uplink, 0, UPLINK),
         (POD, DeviceRole::Pod, 0, POD),
         (BRIDGE, DeviceRole::Pod, DeviceFlags::STACKED, BRIDGE),
         (BRIDGE_PORT, DeviceRole::Pod, 0, BRIDGE),
@@ -336,7 +341,7 @@ fn devices() -> BTreeMap<u32, Device> {
         (
             OTHER_UPLINK,
             DeviceRole::Uplink,
-            DeviceFlags::XDP | DeviceFlags::XDP_TARGET,
+            DeviceFlags::XDP_TARGET,
             OTHER_UPLINK,
         ),
     ]
