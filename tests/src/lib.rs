@@ -5,6 +5,7 @@ pub mod answer;
 pub mod bench;
 pub mod bulk;
 pub mod cases;
+pub mod cluster;
 pub mod demo;
 pub mod dns;
 pub mod echo;
