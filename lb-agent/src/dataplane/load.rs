@@ -1,7 +1,7 @@
 //! Maps and programs: created or taken up again from their pins, loaded once.
 
 use aya::maps::{MapError, MapInfo};
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::layout::{map, program};
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -18,19 +18,43 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sl
 #[derive(Debug)]
 pub struct Programs {
     ebpf: Ebpf,
+    xdp: XdpProgram,
 }
 
+/// What became of the XDP program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum XdpProgram {
+    /// Nobody has asked for it.
+    NotLoaded,
+    Loaded,
+    /// The kernel refuses it.
+    Refused,
+}
+
+/// The programs of TC, and the clock.
+const CLASSIFIERS: [&str; 6] = [
+    program::JIFFIES,
+    program::PRE,
+    program::POST,
+    program::PRE_L3,
+    program::POST_L3,
+    program::POST_LO,
+];
+
 /// Creates the maps that are not pinned yet, checks those that are, and loads the programs over them.
-/// Gives way after each step, so that a signal is heard meanwhile.
+/// Gives way after each step, so that a signal is heard meanwhile. The XDP program is loaded when a device is to have it.
 pub async fn load(pins: &Pins, sizes: &Sizes) -> Result<Programs, DataplaneError> {
     let mut ebpf = open(pins, sizes)?;
     yield_now().await;
-    for name in program::ALL {
+    for name in CLASSIFIERS {
         let program = classifier(&mut ebpf, name)?;
         without_signals(|| program.load()).map_err(|error| program_error(name, error))?;
         yield_now().await;
     }
-    Ok(Programs { ebpf })
+    Ok(Programs {
+        ebpf,
+        xdp: XdpProgram::NotLoaded,
+    })
 }
 
 /// Does `work` while signals wait. One that comes meanwhile makes the verifier give up, and aya then asks it again with
@@ -55,6 +79,21 @@ impl Programs {
     /// The program of that name, loaded.
     pub fn get(&mut self, name: &'static str) -> Result<&mut SchedClassifier, DataplaneError> {
         classifier(&mut self.ebpf, name)
+    }
+
+    /// The XDP program, loaded now if it was not yet. An error without a cause when the kernel has refused it before.
+    pub fn xdp(&mut self) -> Result<&mut Xdp, Option<DataplaneError>> {
+        let program: &mut Xdp = typed(&mut self.ebpf, program::XDP)?;
+        match self.xdp {
+            XdpProgram::Loaded => {}
+            XdpProgram::Refused => return Err(None),
+            XdpProgram::NotLoaded => {
+                self.xdp = XdpProgram::Refused;
+                without_signals(|| program.load()).map_err(|error| program_error(program::XDP, error))?;
+                self.xdp = XdpProgram::Loaded;
+            }
+        }
+        Ok(program)
     }
 }
 
@@ -158,13 +197,18 @@ fn compare(pins: &Pins, wanted: &Wanted) -> Result<(), DataplaneError> {
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, DataplaneError> {
-    let missing = || DataplaneError::Incomplete {
+    typed(ebpf, name)
+}
+
+/// The program of that name, if it is of that kind.
+fn typed<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, DataplaneError>
+where
+    &'a mut P: TryFrom<&'a mut Program>,
+{
+    let program = ebpf.program_mut(name).and_then(|program| program.try_into().ok());
+    program.ok_or_else(|| DataplaneError::Incomplete {
         what: format!("program {name}"),
-    };
-    ebpf.program_mut(name)
-        .ok_or_else(missing)?
-        .try_into()
-        .map_err(|_: ProgramError| missing())
+    })
 }
 
 fn load_error(error: EbpfError, sizes: &[Wanted]) -> DataplaneError {
