@@ -15,7 +15,7 @@ use crate::work::Work;
 /// of two failed look-ups.
 #[inline(always)]
 pub fn may_collide<F: Wire>(packet: &Headers<F>) -> bool {
-    packet.is_syn() || !packet.is_tcp()
+    packet.opens()
 }
 
 /// Deletes a dead reverse entry out of the way; gives the connection another client port where a live one stands, and

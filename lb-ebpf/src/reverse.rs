@@ -81,7 +81,7 @@ pub fn insert<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     }
     let mut hash = work.packet.hash(cx.settings().hash_seed);
     for _attempt in 0..OTHER_PORTS {
-        hash = hash::finish(hash::mix(hash, 1));
+        hash = hash::next(hash);
         work.other_key.dst_port = port_from(hash);
         let stands = cx.flow(&work.other_key, &mut work.standing);
         let is_own = stands && is_own::<F>(&work.standing, &work.other);

@@ -56,7 +56,7 @@ pub fn search<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     let opens = !work.packet.is_tcp() || work.packet.is_syn();
     let mut hash = work.packet.hash(settings.hash_seed);
     for attempt in 0..TRIES {
-        hash = hash::finish(hash::mix(hash, 1));
+        hash = hash::next(hash);
         work.other_key.dst_port = port(lowest + hash::below(hash, count));
         match take(cx, work, opens) {
             Ok(true) => {

@@ -36,7 +36,7 @@ struct SettingsView {
     tcp_handshake_seconds: u32,
     tcp_closing_seconds: u32,
     udp_idle_seconds: u32,
-    hash_seed: u32,
+    hash_seed: u64,
     node_port_min: Option<u16>,
     node_port_max: Option<u16>,
 }
@@ -96,7 +96,7 @@ fn settings_view(settings: &Settings) -> SettingsView {
         tcp_handshake,
         tcp_closing,
         udp_idle,
-        hash_seed,
+        hash_seed: [seed_low, seed_high],
         route_epoch: _,
         answer_interval: _,
         flags: _,
@@ -114,7 +114,7 @@ fn settings_view(settings: &Settings) -> SettingsView {
         tcp_handshake_seconds: seconds(tcp_handshake),
         tcp_closing_seconds: seconds(tcp_closing),
         udp_idle_seconds: seconds(udp_idle),
-        hash_seed,
+        hash_seed: u64::from(seed_high) << 32 | u64::from(seed_low),
         node_port_min: node_ports.then_some(node_port_min),
         node_port_max: node_ports.then_some(node_port_max),
     }

@@ -86,7 +86,7 @@ impl<F: TestFamily> Rows<F> {
                 // Between two seconds: all waiting is by whole ones, and the kernel's clock does move a little.
                 tcp_idle: 100 * UNIT + UNIT / 2,
                 udp_idle: 10 * UNIT + UNIT / 2,
-                hash_seed: 4711,
+                hash_seed: [4711, 0],
                 node_port_min: 30_080,
                 node_port_max: 30_090,
             },
