@@ -6,10 +6,10 @@
 
 use lb_common::{BackendFlags, DeviceRole, FlowFlags, ServiceFlags, SettingsFlags};
 
+use crate::admit;
 use crate::ctx::Ctx;
 use crate::hop;
 use crate::node;
-use crate::open;
 use crate::snat;
 use crate::verdict::Stop;
 use crate::wire::Wire;
@@ -65,7 +65,7 @@ fn is_wanted<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, is_forwarded: bool) -> 
     // As kube-proxy does it (its nftables mode).
     if front_end & ServiceFlags::CLUSTER_IP != 0 {
         let detects = settings & SettingsFlags::DETECTS_PODS != 0;
-        return settings & SettingsFlags::MASQUERADE_ALL != 0 || (detects && !open::is_pod(cx, work));
+        return settings & SettingsFlags::MASQUERADE_ALL != 0 || (detects && !admit::is_pod(cx, work));
     }
     front_end & ServiceFlags::OUTSIDE_LOCAL == 0
 }

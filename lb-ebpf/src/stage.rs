@@ -11,7 +11,7 @@ use crate::verdict::{Next, Stop};
 use crate::wire::Wire;
 use crate::work::Work;
 use crate::{
-    answer, choose, direct, fragment, icmp, known, masquerade, open, rewrite, send, service, split, vip, wrap,
+    admit, answer, choose, direct, fragment, icmp, known, masquerade, open, rewrite, send, service, split, vip, wrap,
 };
 
 /// Pre-routing: rewrites the destination.
@@ -86,24 +86,32 @@ fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next,
 #[inline(always)]
 fn open_flow<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     if service::find(cx, &work.packet.key, &mut work.front_end) {
-        open::admit(cx, work)?;
-        let done = choose::backend(cx, work);
-        if done.is_err() {
-            cx.count_service(work.front_end.service, ServiceEvent::Dropped);
+        let done = serve(cx, work);
+        if let Err(stop) = done {
+            admit::refused(cx, work.front_end.service, stop);
         }
-        done?;
-        open::entry(cx, work);
-        masquerade::decide(cx, work)?;
+        done
     } else {
         vip::check(cx, work)?;
         if !direct::may_collide(&work.packet) {
             return Err(Stop::Pass);
         }
         direct::check(cx, work)?;
-        if open::has_forged_source(cx, work) {
+        if admit::has_forged_source(cx, work) {
             return Err(Stop::Pass);
         }
+        open::remember(cx, work)
     }
+}
+
+/// A new flow to a service.
+#[inline(always)]
+fn serve<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
+    admit::check(cx, work)?;
+    choose::backend(cx, work)?;
+    open::entry(cx, work);
+    masquerade::decide(cx, work)?;
+    admit::commit(cx, work)?;
     open::remember(cx, work)
 }
 
