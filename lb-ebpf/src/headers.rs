@@ -2,7 +2,7 @@
 
 use core::hint::black_box;
 
-use lb_common::{FlowKey, Port, Stage, protocol};
+use lb_common::{FlowKey, Port, Stage, TcpState, protocol};
 
 use crate::ctx::{Ctx, Packet};
 use crate::hash::{Hash, Key};
@@ -17,6 +17,8 @@ pub mod tcp_flag {
     pub const SYN: u8 = 0x02;
     /// Resets a connection.
     pub const RST: u8 = 0x04;
+    /// There is data, to be delivered at once.
+    pub const PSH: u8 = 0x08;
     /// Acknowledges.
     pub const ACK: u8 = 0x10;
 }
@@ -182,10 +184,15 @@ impl<F: Wire> Headers<F> {
         self.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN | tcp_flag::ACK
     }
 
-    /// A TCP packet that changes what is known of the connection.
+    /// A TCP packet that changes what is known of the connection. Data does if the connection has shown its end.
     #[inline(always)]
-    pub fn changes_state(&self) -> bool {
-        self.tcp_flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) != 0
+    pub fn changes_state(&self, known: u8) -> bool {
+        let data = if known & TcpState::FIN != 0 {
+            tcp_flag::PSH
+        } else {
+            0
+        };
+        self.tcp_flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST | data) != 0
     }
 }
 

@@ -53,7 +53,15 @@ pub fn remember<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<()
             .map_err(|_| Stop::Drop(DropReason::FlowTableFull))
     });
     let done = match done {
-        Ok(()) if work.flow.flags & FlowFlags::MASQUERADE != 0 => split::announce(cx, work),
+        Ok(()) if work.flow.flags & FlowFlags::MASQUERADE != 0 => {
+            // A connection that begins does not go on with what post knows of one that is over.
+            let how = if work.packet.opens() {
+                Insert::Replace
+            } else {
+                Insert::New
+            };
+            split::announce(cx, work, how)
+        }
         done => done,
     };
     done?;

@@ -11,7 +11,8 @@ use crate::verdict::{Next, Stop};
 use crate::wire::Wire;
 use crate::work::Work;
 use crate::{
-    admit, answer, choose, direct, fragment, icmp, known, masquerade, open, rewrite, send, service, split, vip, wrap,
+    admit, answer, choose, direct, fragment, icmp, known, masquerade, open, rewrite, send, service, split,
+    vip, wrap,
 };
 
 /// Pre-routing: rewrites the destination.
@@ -49,10 +50,10 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resu
         cx.count(Counter::ForeignSynAck);
         return Err(Stop::Pass);
     }
-    if work.flow.flags & FlowFlags::MASQUERADE != 0 {
+    let is_known =
+        work.flow.flags & FlowFlags::MASQUERADE == 0 && (is_steady(cx, work) || known::look(cx, work)?);
+    if !is_known {
         split::settle(cx, work)?;
-    } else if !is_steady(cx, work) && !known::look(cx, work)? {
-        return Err(Stop::Pass);
     }
     rewrite::source(cx, work)?;
     count(cx, work);
@@ -119,7 +120,7 @@ fn serve<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop>
 #[inline(always)]
 fn is_steady<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
     let Work { packet, flow, .. } = work;
-    if packet.is_tcp() && (packet.changes_state() || flow.tcp & SETTLED != TcpState::ESTABLISHED) {
+    if packet.is_tcp() && (packet.changes_state(flow.tcp) || flow.tcp & SETTLED != TcpState::ESTABLISHED) {
         return false;
     }
     if cx.now().wrapping_sub(flow.last_seen) >= cx.settings().jiffies_per_second {
