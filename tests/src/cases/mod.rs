@@ -3,7 +3,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::missing_panics_doc,
     clippy::cast_possible_truncation,
     reason = "what cannot be set up fails the test"
 )]
