@@ -3,7 +3,8 @@
 
 use lb_common::{BackendState, Counter, DropReason, Flow, FlowFlags, TcpState};
 
-use crate::ctx::{Ctx, Insert, ServiceEvent};
+use crate::answer;
+use crate::ctx::{Ctx, Insert};
 use crate::headers::{Headers, tcp_flag};
 use crate::reverse;
 use crate::split;
@@ -32,12 +33,12 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<bool, 
         return Ok(false);
     }
     if state == BackendState::Free as u8 {
-        cx.count_service(work.flow.service, ServiceEvent::Dropped);
-        return Err(if work.packet.is_tcp() {
+        let stop = if work.packet.is_tcp() {
             Stop::Answer(Answer::Reject)
         } else {
             Stop::Drop(DropReason::BackendGone)
-        });
+        };
+        return Err(answer::refuse(cx, work.flow.service, stop));
     }
     refresh(cx, work, missing);
     Ok(true)

@@ -4,6 +4,7 @@ use lb_common::{
     Counter, DeviceRole, DropReason, FlowFlags, Hop, RangeKey, RangeList, ServiceFlags, SettingsFlags,
 };
 
+use crate::answer;
 use crate::ctx::{Ctx, Hook, Insert, ServiceEvent};
 use crate::known;
 use crate::reverse;
@@ -133,11 +134,10 @@ pub fn remember<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<()
         Ok(()) if work.flow.flags & FlowFlags::MASQUERADE != 0 => split::announce(cx, work),
         done => done,
     };
-    if done.is_ok() {
-        cx.count(Counter::FlowOpened);
-        cx.count_service(work.flow.service, ServiceEvent::Connection);
-    } else {
-        cx.count_service(work.flow.service, ServiceEvent::Dropped);
+    if let Err(stop) = done {
+        return Err(answer::refuse(cx, work.flow.service, stop));
     }
-    done
+    cx.count(Counter::FlowOpened);
+    cx.count_service(work.flow.service, ServiceEvent::Connection);
+    Ok(())
 }
