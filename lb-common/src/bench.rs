@@ -17,10 +17,14 @@ pub struct Plan {
     pub clients_first: u32,
     /// 0: the client is the packet's source; 1: it is the destination.
     pub client_is_destination: u32,
+    /// The hardware addresses before that, as words in memory order: only wrappers of XDP programs restore them.
+    pub hardware: [u32; 3],
+    /// By how many bytes the program under test makes the packet longer at its front.
+    pub growth: u32,
 }
 
 impl Plan {
-    /// The Ethernet header before is never changed.
+    /// Programs at TC do not change the Ethernet header before.
     pub const START: usize = 14;
     /// An IPv6 and a TCP header.
     pub const WORDS: usize = 15;

@@ -222,6 +222,8 @@ fn host(text: &str) -> Result<HostState> {
                     role,
                     flags: 0,
                     route_ifindex: ifindex,
+                    mac: [0; 6],
+                    mtu: 1500,
                 });
             }
             ["address", ip, ifindex] => {

@@ -11,6 +11,8 @@ use lb_common::addr::Address as _;
 use lb_common::layout::{self, map};
 use lb_common::{Counter, DropReason, Port, ServiceKey, V4, V6, protocol};
 
+use crate::manifests;
+
 /// Transport protocols of services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
@@ -21,6 +23,15 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// That of a service's port.
+    pub fn of(port: manifests::Port) -> Self {
+        if port.protocol == "UDP" {
+            Self::Udp
+        } else {
+            Self::Tcp
+        }
+    }
+
     fn number(self) -> u8 {
         match self {
             Self::Tcp => protocol::TCP,
@@ -105,8 +116,8 @@ impl Maps {
         let Some(service) = self.row::<F::Services>(&key)? else {
             return Ok(None);
         };
-        let end = service.slot_base + service.slot_count;
-        let eligible = (service.slot_base..end).map(|index| {
+        let slots = service.inside;
+        let eligible = (slots.base..slots.base + slots.count).map(|index| {
             let slot = self.row::<F::Slots>(&index)?.context("no such slot")?;
             let backend = self
                 .row::<F::Backends>(&slot.backend)?

@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST, bpf_fib_lookup, xdp_action, xdp_md};
 use aya_ebpf::btf_maps::{Array, LruHashMap, ProgramArray};
-use aya_ebpf::helpers::{bpf_fib_lookup as fib_lookup, bpf_tail_call};
+use aya_ebpf::helpers::{bpf_fib_lookup as fib_lookup, bpf_tail_call, bpf_xdp_adjust_head};
 use aya_ebpf::macros::btf_map;
 use lb_common::bench::Plan;
 use lb_common::{Flow, FlowKey, Ip4};
@@ -18,9 +18,13 @@ static PLAN: Array<Plan, 1> = Array::new();
 #[btf_map(name = "bench_target")]
 static TARGET: ProgramArray<1> = ProgramArray::new();
 
+/// The same for XDP: a map holds programs of one kind.
+#[btf_map(name = "bench_target_xdp")]
+static TARGET_XDP: ProgramArray<1> = ProgramArray::new();
+
 /// One entry, for the floor of a look-up.
 #[btf_map(name = "bench_flows")]
-static FLOWS: LruHashMap<FlowKey<Ip4>, Flow<Ip4>, 524_288> = LruHashMap::new();
+static FLOWS: LruHashMap<FlowKey<Ip4>, Flow<Ip4>, 262_145> = LruHashMap::new();
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
@@ -34,24 +38,53 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 const NEXT: i32 = -1;
 const BROKEN: i32 = 99;
 
+/// Where things stand in the packet of a family, from the network header on.
+struct Places {
+    ports: usize,
+    /// The last two bytes of the addresses.
+    source: usize,
+    destination: usize,
+}
+
+const IPV4: Places = Places {
+    ports: 20,
+    source: 12 + 2,
+    destination: 16 + 2,
+};
+const IPV6: Places = Places {
+    ports: 40,
+    source: 8 + 14,
+    destination: 24 + 14,
+};
+const WORDS4: usize = 10;
+const WORDS6: usize = 15;
+
 /// Restores an IPv4 TCP packet, then runs the target.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn bench_wrap4(skb: *mut __sk_buff) -> i32 {
-    const SOURCE: usize = 12 + 2;
-    const DESTINATION: usize = 16 + 2;
-    const PORTS: usize = 20;
-    wrap::<10>(skb, PORTS, SOURCE, DESTINATION)
+    wrap::<WORDS4>(skb, &IPV4)
 }
 
 /// Restores an IPv6 TCP packet, then runs the target.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn bench_wrap6(skb: *mut __sk_buff) -> i32 {
-    const SOURCE: usize = 8 + 14;
-    const DESTINATION: usize = 24 + 14;
-    const PORTS: usize = 40;
-    wrap::<15>(skb, PORTS, SOURCE, DESTINATION)
+    wrap::<WORDS6>(skb, &IPV6)
+}
+
+/// Restores an IPv4 TCP packet, then runs the target at XDP.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn bench_xdp4(context: *mut xdp_md) -> u32 {
+    wrap_xdp::<WORDS4>(context, &IPV4)
+}
+
+/// Restores an IPv6 TCP packet, then runs the target at XDP.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn bench_xdp6(context: *mut xdp_md) -> u32 {
+    wrap_xdp::<WORDS6>(context, &IPV6)
 }
 
 /// What the wrapper runs when it is measured alone.
@@ -61,18 +94,78 @@ extern "C" fn bench_empty(_skb: *mut __sk_buff) -> i32 {
     NEXT
 }
 
-/// `ports`, and the last two bytes of `source` and `destination`: offsets from the network header.
+/// The same for XDP. It sends back, as a bare `XDP_TX` does: the wrapper with it is what live frames are compared with.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn bench_empty_xdp(_context: *mut xdp_md) -> u32 {
+    xdp_action::XDP_TX
+}
+
 #[inline(always)]
-fn wrap<const WORDS: usize>(skb: *mut __sk_buff, ports: usize, source: usize, destination: usize) -> i32 {
+fn wrap<const WORDS: usize>(skb: *mut __sk_buff, places: &Places) -> i32 {
     let Some(plan) = PLAN.get_ptr_mut(0) else {
         return BROKEN;
     };
-    // SAFETY: the kernel gives a valid context; the pointers are compared before use; the row is the bench's alone.
+    // SAFETY: the kernel gives a valid context; the row is the bench's alone; `restore` compares the pointers.
     unsafe {
-        let data = (*skb).data as usize + Plan::START;
-        if data + WORDS * 4 > (*skb).data_end as usize {
-            return BROKEN;
+        let (data, end) = ((*skb).data as usize, (*skb).data_end as usize);
+        if restore::<WORDS>(plan, data + Plan::START, end, places) {
+            bpf_tail_call(skb.cast(), (&raw const TARGET).cast_mut().cast(), 0);
         }
+    }
+    BROKEN
+}
+
+#[inline(always)]
+fn wrap_xdp<const WORDS: usize>(context: *mut xdp_md, places: &Places) -> u32 {
+    let Some(plan) = PLAN.get_ptr_mut(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: as in `wrap`.
+    unsafe {
+        if (*plan).growth > 0 && ((*context).data_end - (*context).data) > PADDED {
+            // What the run before has put in front.
+            if bpf_xdp_adjust_head(context, (*plan).growth as i32) != 0 {
+                return xdp_action::XDP_ABORTED;
+            }
+        }
+        let (data, end) = ((*context).data as usize, (*context).data_end as usize);
+        if data + Plan::START > end {
+            return xdp_action::XDP_ABORTED;
+        }
+        let [a, b, c] = (*plan).hardware;
+        store32(data, a);
+        store32(data + 4, b);
+        store32(data + 8, c);
+        store16(
+            data + 12,
+            if WORDS == WORDS4 {
+                0x0800u16.to_be()
+            } else {
+                0x86ddu16.to_be()
+            },
+        );
+        if restore::<WORDS>(plan, data + Plan::START, end, places) {
+            bpf_tail_call(context.cast(), (&raw const TARGET_XDP).cast_mut().cast(), 0);
+        }
+    }
+    xdp_action::XDP_ABORTED
+}
+
+/// Length of the packets that are measured.
+const PADDED: u32 = 80;
+
+/// Restores what stands from `data` on, and chooses the flow. False when the packet ends before.
+///
+/// # Safety
+/// `plan` is the row of the map; `data` and `end` are those of the packet.
+#[inline(always)]
+unsafe fn restore<const WORDS: usize>(plan: *mut Plan, data: usize, end: usize, places: &Places) -> bool {
+    if data + WORDS * 4 > end {
+        return false;
+    }
+    // SAFETY: the caller's promise, and the comparison just made.
+    unsafe {
         for word in 0..WORDS {
             if let Some(value) = (*plan).words.get(word) {
                 store32(data + word * 4, *value);
@@ -87,16 +180,15 @@ fn wrap<const WORDS: usize>(skb: *mut __sk_buff, ports: usize, source: usize, de
         };
         let port = ((*plan).first_port + (port & 0xffff)) as u16;
         let (port_at, addr_at) = if (*plan).client_is_destination == 0 {
-            (ports, source)
+            (places.ports, places.source)
         } else {
-            (ports + 2, destination)
+            (places.ports + 2, places.destination)
         };
         store16(data + port_at, port.to_be());
         // The first client's address ends with 1.
         store16(data + addr_at, (client as u16).wrapping_add(1).to_be());
-        bpf_tail_call(skb.cast(), (&raw const TARGET).cast_mut().cast(), 0);
     }
-    BROKEN
+    true
 }
 
 /// # Safety
@@ -137,6 +229,20 @@ extern "C" fn floor_tx(ctx: *mut xdp_md) -> u32 {
         *words = [d, e, f, a, b, c];
     }
     xdp_action::XDP_TX
+}
+
+/// Floor: a header's room made at the front, and given back.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn floor_adjust_head(ctx: *mut xdp_md) -> u32 {
+    const ROOM: i32 = 20;
+    // SAFETY: the kernel gives a valid context.
+    let done = unsafe { bpf_xdp_adjust_head(ctx, -ROOM) | bpf_xdp_adjust_head(ctx, ROOM) };
+    if done == 0 {
+        xdp_action::XDP_PASS
+    } else {
+        xdp_action::XDP_ABORTED
+    }
 }
 
 /// Floor: one hit in an LRU map of the flow table's size.

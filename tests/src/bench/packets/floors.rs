@@ -12,7 +12,6 @@ use serde::Serialize;
 use super::cases::{self, Case, Path};
 use super::lab;
 use super::{ROUNDS, RUNS};
-use crate::netns::{Netns, veth};
 
 const WARM_UP: usize = 2;
 const XDP_PASS: u32 = 2;
@@ -53,28 +52,22 @@ impl fmt::Display for Floors {
     }
 }
 
-pub(super) fn measure() -> Result<Floors> {
-    // Routes for the FIB look-ups, in a namespace of their own.
-    let (inside, outside) = (Netns::new("fib-in")?, Netns::new("fib-out")?);
-    veth((&inside, "eth0"), (&outside, "eth0"))?;
-    inside.ip("addr add 10.1.0.254/16 dev eth0\n\
-         addr add fd00:1::fe/64 dev eth0 nodad\n\
-         neigh add 10.1.0.2 lladdr 02:00:00:00:00:09 dev eth0\n\
-         neigh add fd00:1::2 lladdr 02:00:00:00:00:09 dev eth0\n\
-         route add 10.96.0.0/16 via 10.1.0.2\n\
-         route add fd00:60::/64 via fd00:1::2")?;
-    inside.sysctls(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
-    inside.run(|| {
-        let device = nix::net::if_::if_nametoindex("eth0").context("no eth0")?;
-        Ok(Floors {
-            xdp_pass: fastest("floor_pass", cases::Family::V4, device, XDP_PASS)?,
-            xdp_tx: fastest("floor_tx", cases::Family::V4, device, XDP_TX)?,
-            lru_insert_full: fastest("floor_lru_insert", cases::Family::V4, device, XDP_PASS)?,
-            lru_hit: fastest("floor_lru_hit", cases::Family::V4, device, XDP_PASS)?,
-            fib_lookup_ipv4: fastest("floor_fib4", cases::Family::V4, device, XDP_PASS)?,
-            fib_lookup_ipv6: fastest("floor_fib6", cases::Family::V6, device, XDP_PASS)?,
-        })
+pub(super) fn measure(device: u32) -> Result<Floors> {
+    Ok(Floors {
+        xdp_pass: fastest("floor_pass", cases::Family::V4, device, XDP_PASS)?,
+        xdp_tx: fastest("floor_tx", cases::Family::V4, device, XDP_TX)?,
+        lru_insert_full: fastest("floor_lru_insert", cases::Family::V4, device, XDP_PASS)?,
+        lru_hit: fastest("floor_lru_hit", cases::Family::V4, device, XDP_PASS)?,
+        fib_lookup_ipv4: fastest("floor_fib4", cases::Family::V4, device, XDP_PASS)?,
+        fib_lookup_ipv6: fastest("floor_fib6", cases::Family::V6, device, XDP_PASS)?,
     })
+}
+
+/// What it costs to take a header's room away again: half of what making and taking it costs.
+pub(super) fn give_back(device: u32) -> Result<u64> {
+    let both = fastest("floor_adjust_head", cases::Family::V4, device, XDP_PASS)?;
+    let nothing = fastest("floor_pass", cases::Family::V4, device, XDP_PASS)?;
+    Ok(both.saturating_sub(nothing) / 2)
 }
 
 fn fastest(name: &str, family: cases::Family, device: u32, verdict: u32) -> Result<u64> {
@@ -92,7 +85,7 @@ fn fastest(name: &str, family: cases::Family, device: u32, verdict: u32) -> Resu
         flows: 1,
     }
     .frame();
-    let context = xdp_context(u32::try_from(frame.len())?, device);
+    let context = lab::xdp_context(frame.len(), device)?;
     let mut fastest = u64::MAX;
     // The first rounds fill the caches, and the map where the program does.
     for round in 0..ROUNDS + WARM_UP {
@@ -115,14 +108,6 @@ fn fastest(name: &str, family: cases::Family, device: u32, verdict: u32) -> Resu
         }
     }
     Ok(fastest)
-}
-
-/// `struct xdp_md`: `data`, `data_end`, `data_meta`, `ingress_ifindex`, `rx_queue_index`, `egress_ifindex`.
-fn xdp_context(length: u32, device: u32) -> Vec<u8> {
-    [0, length, 0, device, 0, 0]
-        .into_iter()
-        .flat_map(u32::to_ne_bytes)
-        .collect()
 }
 
 fn fill(ebpf: &mut Ebpf) -> Result<()> {

@@ -1,24 +1,22 @@
-//! The programs, loaded, with the tables that a case needs.
+//! The programs of one case, loaded, and run.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, ProgramArray};
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
-use aya::{Ebpf, Pod};
+use aya::Ebpf;
+use aya::maps::{Array, PerCpuArray, ProgramArray};
+use aya::programs::{Program, ProgramFd, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use lb_common::bench::Plan;
 use lb_common::layout::map;
-use lb_common::{
-    Backend, BackendState, Counter, DropReason, Family, Flow, FlowKey, Port, ServiceKey, ServiceStats,
-    ServiceValue, Settings, Slot, Stage, TcpState, V4, V6, addr::Address, protocol,
-};
+use lb_common::{Counter, DropReason, ServiceStats};
 
-use super::cases::{self, Case, Path};
+use super::cases::{self, Case};
+use super::rows::{self, SERVICE};
 
-const SERVICE: u32 = 1;
-const EPOCH: u16 = 1;
 const NEXT: u32 = u32::MAX;
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
 
 /// Programs and maps of one case.
 pub(super) struct Lab {
@@ -26,6 +24,7 @@ pub(super) struct Lab {
     sluice: Ebpf,
     wrapper: Ebpf,
     frame: Vec<u8>,
+    device: u32,
 }
 
 /// What the programs have counted.
@@ -35,7 +34,7 @@ struct Counted {
     replies: u64,
     connections: u64,
     opened: u64,
-    reopened: u64,
+    sent: u64,
     other: u64,
 }
 
@@ -51,30 +50,37 @@ pub(super) fn nanoseconds(duration: Duration) -> Result<u64> {
     Ok(u64::try_from(duration.as_nanos())?)
 }
 
+/// `struct xdp_md`: `data`, `data_end`, `data_meta`, `ingress_ifindex`, `rx_queue_index`, `egress_ifindex`.
+pub(super) fn xdp_context(length: usize, device: u32) -> Result<Vec<u8>> {
+    let words = [0, u32::try_from(length)?, 0, device, 0, 0];
+    Ok(words.into_iter().flat_map(u32::to_ne_bytes).collect())
+}
+
 impl Lab {
-    pub(super) fn new(case: &Case) -> Result<Self> {
-        let mut sluice = Ebpf::load_file(object("sluice.o")?)?;
-        let mut wrapper = Ebpf::load_file(object("sluice-bench.o")?)?;
-        classifier(&mut sluice, case.program())?.load()?;
-        classifier(&mut wrapper, "bench_empty")?.load()?;
-        classifier(&mut wrapper, wrapper_name(case))?.load()?;
+    /// For packets that arrive on `device`.
+    pub(super) fn new(case: &Case, device: u32) -> Result<Self> {
         let mut lab = Self {
             case: *case,
-            sluice,
-            wrapper,
+            sluice: Ebpf::load_file(object("sluice.o")?)?,
+            wrapper: Ebpf::load_file(object("sluice-bench.o")?)?,
             frame: case.frame(),
+            device,
         };
+        load(&mut lab.sluice, case.program())?;
+        load(&mut lab.wrapper, lab.case.empty())?;
+        load(&mut lab.wrapper, lab.case.wrapper())?;
         let plan = lab.wrapper.map_mut("bench_plan").context("no bench_plan")?;
         Array::<_, Plan>::try_from(plan)?.set(0, case.plan(), 0)?;
-        lab.fill()?;
+        rows::fill(&mut lab.sluice, case, device)?;
         Ok(lab)
     }
 
     /// Nanoseconds of the wrapper with an empty program to call.
     pub(super) fn run_empty(&mut self, runs: u32) -> Result<u64> {
         let before = self.counted()?;
-        let empty = classifier(&mut self.wrapper, "bench_empty")?.fd()?.try_clone()?;
-        let nanoseconds = self.run(&empty, runs)?;
+        self.aim_at_nothing()?;
+        let verdict = if self.case.path.is_xdp() { XDP_TX } else { NEXT };
+        let nanoseconds = self.run(runs, verdict)?;
         ensure!(
             self.counted()? == before,
             "the wrapper alone has counted something"
@@ -85,12 +91,15 @@ impl Lab {
     /// Nanoseconds of the wrapper with the program under test to call.
     pub(super) fn run_target(&mut self, runs: u32) -> Result<u64> {
         let before = self.counted()?;
-        let target = classifier(&mut self.sluice, self.case.program())?
-            .fd()?
-            .try_clone()?;
-        let nanoseconds = self.run(&target, runs)?;
+        self.aim_at_target()?;
+        let verdict = match self.case.path {
+            path if path.is_sent() => XDP_TX,
+            path if path.is_xdp() => XDP_PASS,
+            _ => NEXT,
+        };
+        let nanoseconds = self.run(runs, verdict)?;
         let after = self.counted()?;
-        let expected = before.plus(self.case.path, runs.into());
+        let expected = before.plus(&self.case, runs.into());
         ensure!(
             after == expected,
             "{:?}: counted {after:?}, expected {expected:?}",
@@ -99,18 +108,58 @@ impl Lab {
         Ok(nanoseconds)
     }
 
-    fn run(&mut self, target: &aya::programs::ProgramFd, runs: u32) -> Result<u64> {
-        let mut targets =
-            ProgramArray::try_from(self.wrapper.map_mut("bench_target").context("no bench_target")?)?;
-        targets.set(0, target, 0)?;
+    /// The wrapper calls the program under test.
+    pub(super) fn aim_at_target(&mut self) -> Result<()> {
+        let target = file(&mut self.sluice, self.case.program())?;
+        self.aim(&target)
+    }
+
+    /// The wrapper calls an empty program.
+    pub(super) fn aim_at_nothing(&mut self) -> Result<()> {
+        let empty = file(&mut self.wrapper, self.case.empty())?;
+        self.aim(&empty)
+    }
+
+    /// The wrapper's program, the frame, and the context that goes with it.
+    pub(super) fn parts(&mut self) -> Result<(ProgramFd, &[u8], Vec<u8>)> {
+        let program = file(&mut self.wrapper, self.case.wrapper())?;
+        let context = xdp_context(self.frame.len(), self.device)?;
+        Ok((program, &self.frame, context))
+    }
+
+    fn aim(&mut self, target: &ProgramFd) -> Result<()> {
+        let name = if self.case.path.is_xdp() {
+            "bench_target_xdp"
+        } else {
+            "bench_target"
+        };
+        let mut targets = ProgramArray::try_from(self.wrapper.map_mut(name).context("no map of targets")?)?;
+        Ok(targets.set(0, target, 0)?)
+    }
+
+    fn run(&mut self, runs: u32, verdict: u32) -> Result<u64> {
+        let context = xdp_context(self.frame.len(), self.device)?;
         let options = TestRunOptions {
             data_in: Some(&self.frame),
             repeat: runs,
             ..TestRunOptions::default()
         };
-        let done = classifier(&mut self.wrapper, wrapper_name(&self.case))?.test_run(options)?;
+        let program = self
+            .wrapper
+            .program_mut(self.case.wrapper())
+            .context("no wrapper")?;
+        let done = if self.case.path.is_xdp() {
+            let program: &mut Xdp = program.try_into()?;
+            program.test_run(TestRunOptions {
+                ctx_in: Some(&context),
+                ..options
+            })?
+        } else {
+            let program: &mut SchedClassifier = program.try_into()?;
+            program.test_run(options)?
+        };
         ensure!(
-            done.return_value == NEXT,
+            done.return_value == verdict,
             "{:?}: verdict {}",
             self.case,
             done.return_value
@@ -118,122 +167,9 @@ impl Lab {
         nanoseconds(done.duration)
     }
 
-    fn fill(&mut self) -> Result<()> {
-        // A flow writes down once a second that it was seen: that is not what is measured.
-        const JIFFIES_FOR_EVER: u32 = u32::MAX;
-        let settings = Settings {
-            jiffies_per_second: JIFFIES_FOR_EVER,
-            tcp_idle: JIFFIES_FOR_EVER,
-            udp_idle: JIFFIES_FOR_EVER,
-            hash_seed: 7,
-            node_port_min: 30_000,
-            node_port_max: 32_767,
-        };
-        let map = self.sluice.map_mut(map::SETTINGS).context("no settings")?;
-        Array::<_, Settings>::try_from(map)?.set(0, settings, 0)?;
-        match self.case.family {
-            cases::Family::V4 => self.fill_family::<V4>([
-                map::SERVICES4,
-                map::FILTER4,
-                map::SLOTS4,
-                map::BACKENDS4,
-                map::FLOWS4,
-            ]),
-            cases::Family::V6 => self.fill_family::<V6>([
-                map::SERVICES6,
-                map::FILTER6,
-                map::SLOTS6,
-                map::BACKENDS6,
-                map::FLOWS6,
-            ]),
-        }
-    }
-
-    fn fill_family<F: Family<Addr: Pod>>(
-        &mut self,
-        [services, filter, slots, backends, flows]: [&str; 5],
-    ) -> Result<()>
-    where
-        ServiceKey<F::Addr>: Pod,
-        Backend<F::Addr>: Pod,
-        FlowKey<F::Addr>: Pod,
-        Flow<F::Addr>: Pod,
-    {
-        let addr = |ip| F::Addr::from_ip(ip).context("an address of the other family");
-        let (service, backend) = (self.case.service(), self.case.backend());
-        let (vip, pod) = (addr(service.ip())?, addr(backend.ip())?);
-        let (vip_port, pod_port) = (Port::new(service.port()), Port::new(backend.port()));
-
-        let value = ServiceValue {
-            service: SERVICE,
-            generation: 1,
-            slot_base: 0,
-            slot_count: 1,
-            flags: 0,
-        };
-        let bit = vip.filter_bit();
-        Array::<_, u64>::try_from(self.map(filter)?)?.set(bit.row, bit.mask, 0)?;
-        self.hash(services)?
-            .insert(ServiceKey::new(vip, vip_port, protocol::TCP), value, 0)?;
-        let slot = Slot {
-            service: SERVICE,
-            generation: 1,
-            backend: 0,
-        };
-        Array::<_, Slot>::try_from(self.map(slots)?)?.set(0, slot, 0)?;
-        let row = Backend {
-            addr: pod,
-            port: pod_port,
-            epoch: EPOCH,
-            service: SERVICE,
-            state: BackendState::Active as u8,
-            pad: [0; 3],
-        };
-        Array::<_, Backend<F::Addr>>::try_from(self.map(backends)?)?.set(0, row, 0)?;
-
-        if !matches!(self.case.path, Path::PreHit | Path::PostHit) {
-            return Ok(());
-        }
-        let clients: Vec<_> = (0..self.case.flows).map(|flow| self.case.client(flow)).collect();
-        let mut table = self.hash(flows)?;
-        for client in clients {
-            let (ip, port) = (addr(client.ip())?, Port::new(client.port()));
-            let entry = |addr, port, peer_port| Flow {
-                addr,
-                port,
-                peer_port,
-                service: SERVICE,
-                backend: 0,
-                last_seen: 0,
-                epoch: EPOCH,
-                tcp: TcpState::ESTABLISHED,
-                flags: 0,
-            };
-            let key = |stage, src, src_port, dst, dst_port| FlowKey {
-                src,
-                dst,
-                src_port,
-                dst_port,
-                protocol: protocol::TCP,
-                stage: stage as u8,
-                pad: [0; 2],
-            };
-            table.insert(
-                key(Stage::Pre, ip, port, vip, vip_port),
-                entry(pod, pod_port, port),
-                0,
-            )?;
-            table.insert(
-                key(Stage::Post, pod, pod_port, ip, port),
-                entry(vip, vip_port, port),
-                0,
-            )?;
-        }
-        Ok(())
-    }
-
     fn counted(&mut self) -> Result<Counted> {
-        let stats = PerCpuArray::<_, ServiceStats>::try_from(self.map(map::STATS)?)?.get(&SERVICE, 0)?;
+        let map = self.sluice.map_mut(map::STATS).context("no map of stats")?;
+        let stats = PerCpuArray::<_, ServiceStats>::try_from(map)?.get(&SERVICE, 0)?;
         let mut counted = Counted::default();
         for cpu in stats.iter() {
             counted.packets += cpu.packets;
@@ -245,7 +181,9 @@ impl Lab {
             let count = self.sum(map::COUNTERS, counter as u32)?;
             match counter {
                 Counter::FlowOpened => counted.opened += count,
-                Counter::FlowReopened => counted.reopened += count,
+                Counter::XdpSent => counted.sent += count,
+                // How a flow was opened.
+                Counter::HopLooked | Counter::SnatOpened | Counter::SnatRetried | Counter::Wrapped => {}
                 _ => counted.other += count,
             }
         }
@@ -256,56 +194,68 @@ impl Lab {
     }
 
     fn sum(&mut self, name: &str, index: u32) -> Result<u64> {
-        Ok(PerCpuArray::<_, u64>::try_from(self.map(name)?)?
-            .get(&index, 0)?
-            .iter()
-            .sum())
-    }
-
-    fn map(&mut self, name: &str) -> Result<&mut Map> {
-        self.sluice
+        let map = self
+            .sluice
             .map_mut(name)
-            .with_context(|| format!("no map {name}"))
-    }
-
-    fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> Result<HashMap<&mut MapData, K, V>> {
-        Ok(HashMap::try_from(self.map(name)?)?)
+            .with_context(|| format!("no map {name}"))?;
+        Ok(PerCpuArray::<_, u64>::try_from(map)?.get(&index, 0)?.iter().sum())
     }
 }
 
 impl Counted {
-    /// What `runs` packets on this path count.
-    fn plus(self, path: Path, runs: u64) -> Self {
-        match path {
-            Path::PreHit => Self {
-                packets: self.packets + runs,
-                ..self
-            },
-            Path::PostHit => Self {
-                replies: self.replies + runs,
-                ..self
-            },
-            Path::NewFlow => Self {
-                packets: self.packets + runs,
-                connections: self.connections + runs,
-                opened: self.opened + runs,
-                ..self
-            },
-            Path::NotAServicePre | Path::NotAServicePost => self,
+    /// What `runs` packets of a case count.
+    fn plus(self, case: &Case, runs: u64) -> Self {
+        let path = case.path;
+        let when = |condition| if condition { runs } else { 0 };
+        let is_service = !case.name.contains("not-a-service");
+        let is_reply = matches!(path, cases::Path::PostHit | cases::Path::NatReply);
+        Self {
+            packets: self.packets + when(is_service && !is_reply),
+            replies: self.replies + when(is_service && is_reply),
+            connections: self.connections + when(path.opens()),
+            opened: self.opened + when(path.opens()),
+            sent: self.sent + when(path.is_sent()),
+            other: self.other,
         }
     }
 }
 
-fn wrapper_name(case: &Case) -> &'static str {
-    match case.family {
-        cases::Family::V4 => "bench_wrap4",
-        cases::Family::V6 => "bench_wrap6",
+impl Case {
+    fn wrapper(&self) -> &'static str {
+        match (self.path.is_xdp(), self.family) {
+            (false, cases::Family::V4) => "bench_wrap4",
+            (false, cases::Family::V6) => "bench_wrap6",
+            (true, cases::Family::V4) => "bench_xdp4",
+            (true, cases::Family::V6) => "bench_xdp6",
+        }
+    }
+
+    fn empty(&self) -> &'static str {
+        if self.path.is_xdp() {
+            "bench_empty_xdp"
+        } else {
+            "bench_empty"
+        }
     }
 }
 
-fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
-    Ok(ebpf
+fn load(ebpf: &mut Ebpf, name: &str) -> Result<()> {
+    match ebpf
         .program_mut(name)
         .with_context(|| format!("no program {name}"))?
-        .try_into()?)
+    {
+        Program::SchedClassifier(program) => program.load()?,
+        Program::Xdp(program) => program.load()?,
+        _ => anyhow::bail!("{name} is of no kind that is measured"),
+    }
+    Ok(())
+}
+
+fn file(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd> {
+    let program = ebpf.program(name).with_context(|| format!("no program {name}"))?;
+    Ok(match program {
+        Program::SchedClassifier(program) => program.fd()?.try_clone()?,
+        Program::Xdp(program) => program.fd()?.try_clone()?,
+        _ => anyhow::bail!("{name} is of no kind that is measured"),
+    })
 }

@@ -8,12 +8,16 @@
 mod cases;
 mod floors;
 mod frame;
+mod ground;
 mod lab;
+mod live;
+mod rows;
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use cases::Case;
+use ground::Ground;
 use lab::Lab;
 
 use super::table::table;
@@ -30,6 +34,8 @@ pub struct Report {
     pub cases: Vec<Measured>,
     /// What is compared with: nanoseconds (minimum) of programs that do one thing.
     pub floors: floors::Floors,
+    /// Frames a second over veth.
+    pub live: live::Live,
 }
 
 /// One measured case.
@@ -53,20 +59,25 @@ pub struct Measured {
 
 /// Measures everything; `progress` is told what comes next.
 pub fn run(progress: impl Fn(&str)) -> Result<Report> {
+    let ground = Ground::new()?;
     let mut measured = Vec::new();
     for case in cases::all() {
         progress(&format!("{} {} {}", case.name, case.family.name(), case.flows));
-        measured.push(measure(&case)?);
+        measured.push(ground.run(|device| measure(&case, device))?);
     }
     progress("floors");
+    let floors = ground.run(floors::measure)?;
+    progress("live frames");
+    let live = ground.run(live::measure)?;
     Ok(Report {
         cases: measured,
-        floors: floors::measure()?,
+        floors,
+        live,
     })
 }
 
-fn measure(case: &Case) -> Result<Measured> {
-    let mut lab = Lab::new(case)?;
+fn measure(case: &Case, device: u32) -> Result<Measured> {
+    let mut lab = Lab::new(case, device)?;
     // Fills the flow table, where the case does, and warms the caches.
     for _round in 0..case.warm_up_rounds() {
         lab.run_target(RUNS)?;
@@ -80,6 +91,12 @@ fn measure(case: &Case) -> Result<Measured> {
     alone.sort_unstable();
     ensure!(with.len() == ROUNDS && alone.len() == ROUNDS, "no rounds");
     let (ns_min, ns_median, wrapper_ns) = (with[0], with[ROUNDS / 2], alone[0]);
+    // What the wrapper of the packets that grow has given back.
+    let give_back = if case.path.wraps() {
+        floors::give_back(device)?
+    } else {
+        0
+    };
     Ok(Measured {
         name: case.name,
         family: case.family.name(),
@@ -87,7 +104,7 @@ fn measure(case: &Case) -> Result<Measured> {
         ns_min,
         ns_median,
         wrapper_ns,
-        net_ns: ns_min.saturating_sub(wrapper_ns),
+        net_ns: ns_min.saturating_sub(wrapper_ns + give_back),
     })
 }
 
@@ -109,6 +126,11 @@ impl Report {
                 .collect()
         });
         let header = ["CASE", "FAMILY", "FLOWS", "NS MIN", "NS MEDIAN", "WRAPPER", "NET"];
-        format!("{}\nfloors (ns): {}\n", table(&header, 2, rows), self.floors)
+        format!(
+            "{}\nfloors (ns): {}\nlive frames: {}\n",
+            table(&header, 2, rows),
+            self.floors,
+            self.live
+        )
     }
 }

@@ -1,0 +1,97 @@
+//! Frames a second that really leave by the device (`BPF_F_TEST_XDP_LIVE_FRAMES`, Linux 5.18): the NAT path beside a
+//! bare `XDP_TX`, both behind the same wrapper.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use aya_obj::generated::{bpf_attr, bpf_cmd};
+use serde::Serialize;
+
+use super::cases::{Case, Family, Path};
+use super::lab::Lab;
+
+/// Frames in one round.
+const FRAMES: u32 = 1_000_000;
+/// Rounds of each, in turn.
+const ROUNDS: usize = 5;
+const LIVE_FRAMES: u32 = 1 << 1;
+
+/// Millions of frames a second, fastest round.
+#[derive(Debug, Serialize)]
+pub struct Live {
+    /// `XDP_TX` and nothing else.
+    pub tx_mpps: f64,
+    /// The whole pass of a known NAT flow.
+    pub nat_mpps: f64,
+    /// The second to the first.
+    pub ratio: f64,
+}
+
+impl fmt::Display for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            tx_mpps,
+            nat_mpps,
+            ratio,
+        } = self;
+        write!(
+            f,
+            "XDP_TX {tx_mpps:.2} Mpps, NAT {nat_mpps:.2} Mpps, ratio {ratio:.3}"
+        )
+    }
+}
+
+pub(super) fn measure(device: u32) -> Result<Live> {
+    let case = Case {
+        name: "xdp-nat-forward",
+        path: Path::NatForward,
+        family: Family::V4,
+        flows: 1,
+    };
+    let mut lab = Lab::new(&case, device)?;
+    let (mut tx_mpps, mut nat_mpps) = (0f64, 0f64);
+    for _round in 0..ROUNDS {
+        lab.aim_at_nothing()?;
+        tx_mpps = tx_mpps.max(run(&mut lab)?);
+        lab.aim_at_target()?;
+        nat_mpps = nat_mpps.max(run(&mut lab)?);
+    }
+    Ok(Live {
+        tx_mpps,
+        nat_mpps,
+        ratio: nat_mpps / tx_mpps,
+    })
+}
+
+/// Sends one round; millions of frames a second.
+fn run(lab: &mut Lab) -> Result<f64> {
+    let (program, frame, context) = lab.parts()?;
+    // SAFETY: all zero is a valid value of this union.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the member that belongs to BPF_PROG_TEST_RUN.
+    let test = unsafe { &mut attr.test };
+    test.prog_fd = u32::try_from(program.as_fd().as_raw_fd())?;
+    test.repeat = FRAMES;
+    test.flags = LIVE_FRAMES;
+    test.data_size_in = u32::try_from(frame.len())?;
+    test.data_in = frame.as_ptr() as u64;
+    test.ctx_size_in = u32::try_from(context.len())?;
+    test.ctx_in = context.as_ptr() as u64;
+    let begin = Instant::now();
+    // SAFETY: the buffers live on, and their lengths are those given.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            bpf_cmd::BPF_PROG_TEST_RUN,
+            &raw mut attr,
+            size_of::<bpf_attr>(),
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error()).context("cannot run live frames");
+    }
+    Ok(f64::from(FRAMES) / begin.elapsed().as_secs_f64() / 1e6)
+}
