@@ -17,6 +17,9 @@ use crate::verdict::{Next, Stop};
 use crate::work::Work;
 use cx::Cx;
 
+/// The index of the loopback device.
+const LOOPBACK: u32 = 1;
+
 /// A program of the BPF object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
@@ -102,18 +105,18 @@ pub struct Host {
 impl Host {
     /// Runs a program on a packet, as `bpf/programs.rs` does, and leaves the packet as the program does.
     pub fn run(&mut self, program: Program, frame: &mut Frame) -> Verdict {
-        let hook = program.hook();
-        let cx = Cx::new(self, frame, hook);
+        let cx = Cx::new(self, frame, program);
         match cx.network(program) {
-            Ok((Version::V4, l3)) => self.run_of::<V4>(hook, frame, l3),
-            Ok((Version::V6, l3)) => self.run_of::<V6>(hook, frame, l3),
+            Ok((Version::V4, l3)) => self.run_of::<V4>(program, frame, l3),
+            Ok((Version::V6, l3)) => self.run_of::<V6>(program, frame, l3),
             Err(_) => Verdict::On,
         }
     }
 
-    fn run_of<F: Kept>(&mut self, hook: Hook, frame: &mut Frame, l3: u32) -> Verdict {
+    fn run_of<F: Kept>(&mut self, program: Program, frame: &mut Frame, l3: u32) -> Verdict {
+        let hook = program.hook();
         let mut work = Work::<F>::default();
-        let mut cx = Cx::new(self, frame, hook);
+        let mut cx = Cx::new(self, frame, program);
         let done = match hook {
             Hook::Xdp | Hook::Ingress => stage::pre(&mut cx, &mut work, l3),
             Hook::Egress => stage::post(&mut cx, &mut work, l3),
@@ -126,6 +129,8 @@ impl Host {
             Ok(Next::Own | Next::Stack) | Err(Stop::Pass | Stop::Answer(_)) => Verdict::On,
             Ok(Next::Arrive) if hook == Hook::Xdp => Verdict::On,
             Ok(Next::Arrive) => Verdict::Arrive(work.flow.arrival),
+            // What leaves by the loopback device comes in there.
+            Ok(Next::Back) if frame.ifindex == LOOPBACK => Verdict::On,
             Ok(Next::Back) => Verdict::Back,
             Ok(Next::Out) => {
                 let hop = work.flow.hop;

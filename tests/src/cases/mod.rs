@@ -8,6 +8,7 @@
     reason = "what cannot be set up fails the test"
 )]
 
+mod answers;
 mod backends;
 mod basic;
 mod checksums;
@@ -19,6 +20,7 @@ mod node;
 pub mod random;
 mod sent_on;
 mod tcp;
+mod vips;
 
 use std::net::SocketAddr;
 
@@ -66,6 +68,8 @@ pub fn all<F: TestFamily>() -> Vec<Case<F>> {
         collisions::cases(),
         direct::cases(),
         node::cases(),
+        answers::cases(),
+        vips::cases(),
         eviction::cases(),
         sent_on::cases(),
     ]
