@@ -196,10 +196,9 @@ impl Wire for V6 {
     fn network<P: Packet>(packet: &mut P, l3: u32, found: &mut Network<Self>) -> Result<(), Stop> {
         let [first, second, addresses @ ..] = packet.read::<10>(l3)?;
         let [version_and_class, ..] = first.to_ne_bytes();
-        if version_and_class >> 4 != 6 {
-            return Err(Stop::Pass);
-        }
         let [_, _, next, _] = second.to_ne_bytes();
+        // Another version's header leads nowhere.
+        let next = if version_and_class >> 4 == 6 { next } else { NOTHING };
         if let ([src, dst], _) = addresses.as_chunks::<4>() {
             found.src = Ip6::from_words(*src);
             found.dst = Ip6::from_words(*dst);
@@ -269,6 +268,9 @@ impl Wire for V6 {
         hash.word(a).word(b).word(c).word(d)
     }
 }
+
+/// A protocol number that nobody has (IANA: reserved).
+const NOTHING: u8 = u8::MAX;
 
 /// What the word with a fragment's offset and the bit for more to come says.
 #[inline(always)]
