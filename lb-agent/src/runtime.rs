@@ -7,7 +7,7 @@
 //! timers, signals ──────┘
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,11 +19,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::dataplane::attach::{self, Attacher, Hook, Worker};
+use crate::dataplane::attach::{self, Attacher, Worker, adopted_xdp};
 use crate::dataplane::clock::FirstReading;
 use crate::dataplane::devices::{Changes, Devices, Host, Patterns};
 use crate::dataplane::reserved::{PortRange, reserve};
-use crate::dataplane::{self, Access, DataplaneError, KernelStore, Lock, Pins, Sizes};
+use crate::dataplane::xdp::{XdpChoice, XdpState};
+use crate::dataplane::{self, Access, DataplaneError, KernelStore, Lock, Pins, Sizes, neighbours, routes};
 use crate::reconcile::{Config, Pipe};
 use crate::source::{ManifestSource, SourceEvent};
 use crate::store::{MapStore as _, SettingsTable};
@@ -41,12 +42,14 @@ pub struct Options {
     pub sizes: Sizes,
     /// Which devices.
     pub devices: Patterns,
+    /// Where XDP is tried.
+    pub xdp: XdpChoice,
     /// After which flows are finished.
     pub timeouts: Timeouts,
     /// Ports to keep from the node's own connections.
     pub reserved_ports: Option<PortRange>,
     /// Seed of the flow hash.
-    pub hash_seed: u32,
+    pub hash_seed: u64,
     /// Leave nothing behind.
     pub detach_on_exit: bool,
 }
@@ -71,6 +74,8 @@ enum Event {
     Source(Vec<SourceEvent>),
     /// Devices, addresses, default routes or filters changed.
     Devices(Changes),
+    /// The way of packets may have changed.
+    Routes,
     /// Programs were brought into order.
     Attached(attach::Report),
     /// Rows that could not be written are tried again.
@@ -124,12 +129,17 @@ struct Runtime {
     /// Until the first programs are in their places.
     start: Option<StartTimes>,
     host: Host,
+    /// How XDP was attached at the end of the last pass over the programs.
+    xdp: BTreeMap<u32, XdpState>,
+    /// The devices whose neighbours are kept fresh.
+    fresh: watch::Sender<BTreeSet<u32>>,
     changes: watch::Receiver<Changes>,
+    routes: watch::Receiver<u64>,
     source: mpsc::Receiver<Vec<SourceEvent>>,
     /// Dropping it would end the watch.
     _manifests: ManifestSource,
     /// Warnings given about devices, so that each is given once.
-    warned: BTreeMap<(String, Hook), String>,
+    warned: BTreeMap<(String, &'static str), String>,
     retry_at: Option<Instant>,
     recheck_at: Instant,
     attach_retry: Duration,
@@ -166,22 +176,29 @@ impl Runtime {
 
         let (sender, mut source) = mpsc::channel(SOURCE_QUEUE);
         let manifests = ManifestSource::watch(&options.manifests, sender)?;
-        let mut devices = Devices::connect(options.devices.clone())?;
-        let changes = devices.follow()?;
+        let mut devices = Devices::connect(options.devices.clone(), options.xdp)?;
+        let (changes, routes) = (devices.follow()?, routes::follow()?);
         let host = devices.look(Changes::default()).await?;
+        let xdp = adopted_xdp(&options.pins).await?;
 
-        let jiffies_per_second = match adopted_rate(&store)? {
-            Some(rate) => rate,
-            None => clock.rate(programs.get(program::JIFFIES)?).await?,
+        let before = store.rows::<SettingsTable>()?.remove(&0).unwrap_or_default();
+        // The kernel's rate does not change.
+        let jiffies_per_second = match before.jiffies_per_second {
+            0 => clock.rate(programs.get(program::JIFFIES)?).await?,
+            rate => rate,
         };
         let config = Config {
             node_name: options.node_name.clone(),
-            settings: settings(options, jiffies_per_second),
+            settings: Settings {
+                // Nobody has told of what changed while no agent was there.
+                route_epoch: before.route_epoch.wrapping_add(1),
+                ..settings(options, jiffies_per_second)
+            },
             ipv4: options.sizes.ipv4,
             ipv6: options.sizes.ipv6,
         };
         let mut pipe = Pipe::adopt(&store, config)?;
-        pipe.host_changed(host.state());
+        pipe.host_changed(host.state(&xdp));
         let adopted = Instant::now();
         debug!(jiffies_per_second, "maps adopted");
 
@@ -198,7 +215,10 @@ impl Runtime {
             attacher: Worker::start(Attacher::new(programs, options.pins.clone())?),
             start: None,
             host,
+            xdp,
+            fresh: neighbours::keep_fresh()?,
             changes,
+            routes,
             source,
             _manifests: manifests,
             warned: BTreeMap::new(),
@@ -248,7 +268,9 @@ impl Runtime {
             }
         };
         tokio::select! {
+            biased;
             signal = signals.next() => Event::Stop(signal),
+            Ok(()) = self.routes.changed() => Event::Routes,
             Ok(()) = self.changes.changed() => Event::Devices(*self.changes.borrow_and_update()),
             Some(events) = self.source.recv() => Event::Source(events),
             Some(report) = self.attacher.report() => Event::Attached(report),
@@ -262,6 +284,7 @@ impl Runtime {
         match event {
             Event::Source(events) => events.into_iter().for_each(|event| self.pipe.apply(event)),
             Event::Devices(changes) => due.look = Some(changes),
+            Event::Routes => self.routes_changed(),
             Event::Attached(report) => self.attached(report),
             Event::Retry => {
                 self.retry_at = None;
@@ -280,7 +303,7 @@ impl Runtime {
         if let Some(changes) = due.look {
             match self.devices.look(changes).await {
                 Ok(host) => {
-                    self.pipe.host_changed(host.state());
+                    self.pipe.host_changed(host.state(&self.xdp));
                     self.host = host;
                 }
                 Err(error) => warn!("{:#}", anyhow::Error::new(error)),
@@ -305,6 +328,17 @@ impl Runtime {
         self.retry_at = report.retry_after.map(|after| Instant::now() + after);
         if self.node_ports != self.pipe.node_ports() {
             self.reserve_ports();
+        }
+    }
+
+    /// Makes the programs look their next hops up again. At once, and not with the next pass: packets go astray meanwhile.
+    fn routes_changed(&mut self) {
+        if let Err(error) = self.pipe.routes_changed(&mut self.store) {
+            // The pass that follows writes it, or tells why not.
+            debug!(
+                error = &error as &dyn std::error::Error,
+                "the epoch of routes was not written"
+            );
         }
     }
 
@@ -346,18 +380,45 @@ impl Runtime {
         if let Some(times) = self.start.take() {
             times.log(self.host.devices.len(), &report.summary());
         }
+        self.xdp_attached(&report);
         self.warn_of(report);
     }
 
+    /// Rows of devices tell from now on where XDP is at work.
+    fn xdp_attached(&mut self, report: &attach::Report) {
+        if !report.complete {
+            return;
+        }
+        let known = report.xdp.iter().filter_map(|(ifindex, state)| {
+            let before = self.xdp.get(ifindex).copied();
+            Some((*ifindex, state.or(before)?))
+        });
+        let known: BTreeMap<u32, XdpState> = known.collect();
+        for (ifindex, state) in &known {
+            if self.xdp.get(ifindex) != Some(state) {
+                let device = self.host.name_of(*ifindex);
+                match state {
+                    Ok(mode) => info!(device, mode = mode.as_str(), "XDP attached"),
+                    Err(reason) => info!(device, "no XDP: {reason}"),
+                }
+            }
+        }
+        let attached = known.iter().filter(|(_, state)| state.is_ok());
+        self.fresh
+            .send_replace(attached.map(|(ifindex, _)| *ifindex).collect());
+        self.pipe.host_changed(self.host.state(&known));
+        self.xdp = known;
+    }
+
     fn warn_of(&mut self, report: attach::Report) {
-        let failed: BTreeMap<(String, Hook), String> = report
+        let failed: BTreeMap<(String, &'static str), String> = report
             .failed
             .into_iter()
             .map(|(place, error)| (place, format!("{:#}", anyhow::Error::new(error))))
             .collect();
         for ((device, hook), error) in &failed {
             if self.warned.get(&(device.clone(), *hook)) != Some(error) {
-                warn!(device, %hook, "no program: {error}; trying again");
+                warn!(device, hook, "no program: {error}; trying again");
             }
         }
         self.warned = failed;
@@ -381,12 +442,6 @@ async fn first_objects(pipe: &mut Pipe, source: &mut mpsc::Receiver<Vec<SourceEv
     }
 }
 
-/// The rate that an earlier run measured: the kernel's does not change.
-fn adopted_rate(store: &KernelStore) -> anyhow::Result<Option<u32>> {
-    let row = store.rows::<SettingsTable>()?.remove(&0);
-    Ok(row.map(|row| row.jiffies_per_second).filter(|rate| *rate > 0))
-}
-
 fn settings(options: &Options, jiffies_per_second: u32) -> Settings {
     let jiffies = |duration: Duration| {
         let jiffies = duration.as_millis() * u128::from(jiffies_per_second) / 1000;
@@ -402,9 +457,15 @@ fn settings(options: &Options, jiffies_per_second: u32) -> Settings {
         tcp_handshake: jiffies(timeouts.tcp_handshake),
         tcp_closing: jiffies(timeouts.tcp_closing),
         udp_idle: jiffies(timeouts.udp_idle),
-        hash_seed: options.hash_seed,
+        hash_seed: halves(options.hash_seed),
         ..Settings::default()
     }
+}
+
+/// A number as two words, low half first.
+fn halves(number: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
+    [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
 }
 
 fn millis(from: Instant, to: Instant) -> u64 {
@@ -466,6 +527,7 @@ mod tests {
             pins: Pins::new("/nowhere"),
             sizes: Sizes::default(),
             devices: Patterns::default(),
+            xdp: XdpChoice::Auto,
             timeouts: Timeouts {
                 tcp_established: Duration::from_hours(24),
                 tcp_handshake: Duration::from_mins(1),
@@ -473,12 +535,12 @@ mod tests {
                 udp_idle: Duration::from_millis(1500),
             },
             reserved_ports: None,
-            hash_seed: 7,
+            hash_seed: 7 | 9 << 32,
             detach_on_exit: false,
         };
         let row = settings(&options, 250);
         assert_eq!((row.tcp_established, row.tcp_handshake), (21_600_000, 15_000));
-        assert_eq!((row.udp_idle, row.hash_seed), (375, 7));
+        assert_eq!((row.udp_idle, row.hash_seed), (375, [7, 9]));
         assert_eq!(row.tcp_closing, i32::MAX.cast_unsigned());
     }
 }

@@ -5,7 +5,7 @@ use lb_common::{Family, Ip4, Ip6, V4, V6, protocol};
 use crate::answer::Message;
 use crate::checksum;
 use crate::ctx::Packet;
-use crate::hash;
+use crate::hash::Hash;
 use crate::headers::Fragment;
 use crate::verdict::Stop;
 
@@ -97,8 +97,8 @@ pub trait Wire: Family + Message {
     /// for the verifier to follow.
     fn difference(one: Self::Addr, other: Self::Addr) -> u32;
 
-    /// Mixes an address into a hash.
-    fn mix(hash: u32, addr: Self::Addr) -> u32;
+    /// Takes an address into a hash.
+    fn hash(hash: Hash, addr: Self::Addr) -> Hash;
 }
 
 impl Wire for V4 {
@@ -189,8 +189,8 @@ impl Wire for V4 {
     }
 
     #[inline(always)]
-    fn mix(hash: u32, addr: Ip4) -> u32 {
-        hash::mix(hash, addr.word())
+    fn hash(hash: Hash, addr: Ip4) -> Hash {
+        hash.word(addr.word())
     }
 }
 
@@ -204,8 +204,11 @@ impl Wire for V6 {
 
     #[inline(always)]
     fn network<P: Packet>(packet: &mut P, l3: u32, found: &mut Network<Self>) -> Result<(), Stop> {
-        let [_, second, addresses @ ..] = packet.read::<10>(l3)?;
+        let [first, second, addresses @ ..] = packet.read::<10>(l3)?;
+        let [version_and_class, ..] = first.to_ne_bytes();
         let [_, _, next, _] = second.to_ne_bytes();
+        // Another version's header leads nowhere.
+        let next = if version_and_class >> 4 == 6 { next } else { NOTHING };
         if let ([src, dst], _) = addresses.as_chunks::<4>() {
             found.src = Ip6::from_words(*src);
             found.dst = Ip6::from_words(*dst);
@@ -248,8 +251,12 @@ impl Wire for V6 {
 
     #[inline(always)]
     fn forward<P: Packet>(packet: &mut P, l3: u32, _change: u32) -> Result<(), Stop> {
-        let [next, hops] = packet.read_u16(l3 + 6)?.to_ne_bytes();
-        packet.write_u16(l3 + 6, u16::from_ne_bytes([next, hops.wrapping_sub(1)]))
+        let old = packet.read_u16(l3 + 6)?;
+        let [next, hops] = old.to_ne_bytes();
+        let new = u16::from_ne_bytes([next, hops.wrapping_sub(1)]);
+        packet.write_u16(l3 + 6, new)?;
+        packet.unbalanced(checksum::fold32(checksum::step(0, old.into(), new.into())));
+        Ok(())
     }
 
     #[inline(always)]
@@ -271,11 +278,14 @@ impl Wire for V6 {
     }
 
     #[inline(always)]
-    fn mix(hash: u32, addr: Ip6) -> u32 {
+    fn hash(hash: Hash, addr: Ip6) -> Hash {
         let [a, b, c, d] = addr.words();
-        hash::mix(hash::mix(hash::mix(hash::mix(hash, a), b), c), d)
+        hash.word(a).word(b).word(c).word(d)
     }
 }
+
+/// A protocol number that nobody has (IANA: reserved).
+const NOTHING: u8 = u8::MAX;
 
 /// What the word with a fragment's offset and the bit for more to come says.
 #[inline(always)]

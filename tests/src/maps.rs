@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
-use lb_agent::store::{FamilyTables, Table};
+use lb_agent::store::{DevicesTable, FamilyTables, SettingsTable, Table};
 use lb_common::addr::Address as _;
 use lb_common::layout::{self, map};
-use lb_common::{Counter, DropReason, Port, ServiceKey, V4, V6, protocol};
+use lb_common::{Counter, Device, DropReason, Port, ServiceKey, Settings, V4, V6, protocol};
 
 use crate::manifests;
 
@@ -78,6 +78,16 @@ impl Maps {
             IpAddr::V4(ip) => self.has_flow_of::<V4>(ip.into()),
             IpAddr::V6(ip) => self.has_flow_of::<V6>(ip.into()),
         }
+    }
+
+    /// What the agent tells the programs.
+    pub fn settings(&self) -> Result<Settings> {
+        self.row::<SettingsTable>(&0)?.context("no row of settings")
+    }
+
+    /// The row of a device.
+    pub fn device(&self, ifindex: u32) -> Result<Option<Device>> {
+        self.row::<DevicesTable>(&ifindex)
     }
 
     /// How many packets were dropped for a reason.

@@ -59,7 +59,7 @@ fn check_without_pins(gone: &str, remove: impl Fn(&Path)) {
     }
     let text = format!("{:#}", agent.stop().unwrap_err());
     assert!(text.contains("ended with exit status: 1"), "{text}");
-    let expected = format!("v1/{gone} is gone, or another's");
+    let expected = format!("v2/{gone} is gone, or another's");
     assert!(text.contains(&expected), "{text}");
 
     agent.start(&node, &SMALL).unwrap();
@@ -74,12 +74,12 @@ fn check_without_pins(gone: &str, remove: impl Fn(&Path)) {
 fn without_its_pins_it_ends_with_an_error() {
     need_root!();
     check_without_pins("maps/lb_backends4", |root| {
-        fs::remove_dir_all(root.join("v1")).unwrap();
+        fs::remove_dir_all(root.join("v2")).unwrap();
     });
     check_without_pins("maps/lb_settings", |root| {
-        fs::remove_file(root.join("v1/maps/lb_settings")).unwrap();
+        fs::remove_file(root.join("v2/maps/lb_settings")).unwrap();
     });
-    check_without_pins("links", |root| fs::remove_dir_all(root.join("v1/links")).unwrap());
+    check_without_pins("links", |root| fs::remove_dir_all(root.join("v2/links")).unwrap());
 }
 
 #[test]

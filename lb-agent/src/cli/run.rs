@@ -11,6 +11,7 @@ use super::{LogFormat, PinArgs, log, tokio_runtime};
 use crate::dataplane::Sizes;
 use crate::dataplane::devices::Patterns;
 use crate::dataplane::reserved::{PortRange, PortRangeError};
+use crate::dataplane::xdp::XdpChoice;
 use crate::runtime::{Options, Timeouts, run};
 
 /// Flags of `run`.
@@ -33,6 +34,9 @@ pub(super) struct RunArgs {
     /// Devices of these names lead out of the node, beside those that look like it (may be repeated).
     #[arg(long, value_name = "GLOB")]
     uplinks: Vec<String>,
+    /// Where XDP handles packets before the network stack does.
+    #[arg(long, value_enum, default_value_t = XdpFlag::Auto)]
+    xdp: XdpFlag,
     /// Serve IPv4.
     #[arg(long, value_enum, default_value_t = Switch::On)]
     ipv4: Switch,
@@ -69,7 +73,7 @@ pub(super) struct RunArgs {
     node_port_range: NodePortRange,
     /// Seed of the flow hash; the same on all nodes.
     #[arg(long, value_name = "N", default_value_t = 0x51ce)]
-    hash_seed: u32,
+    hash_seed: u64,
     /// Remove programs and maps when the agent ends.
     #[arg(long)]
     detach_on_exit: bool,
@@ -81,6 +85,18 @@ pub(super) struct RunArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Switch {
     On,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum XdpFlag {
+    /// At uplinks with a network card whose driver takes it.
+    Auto,
+    /// At every uplink whose driver takes it, whatever is behind it.
+    Native,
+    /// At every uplink, in the network stack: slower than TC alone, for tests.
+    Generic,
+    /// Nowhere: TC does everything.
     Off,
 }
 
@@ -113,6 +129,7 @@ impl RunArgs {
                 ipv6: self.ipv6 == Switch::On,
             },
             devices: Patterns::new(&self.devices, &self.exclude_devices, &self.uplinks)?,
+            xdp: self.xdp.choice(),
             manifests: self.manifests,
             node_name: self.node_name,
             timeouts: Timeouts {
@@ -126,6 +143,17 @@ impl RunArgs {
             detach_on_exit: self.detach_on_exit,
         };
         tokio_runtime()?.block_on(run(options))
+    }
+}
+
+impl XdpFlag {
+    fn choice(self) -> XdpChoice {
+        match self {
+            Self::Auto => XdpChoice::Auto,
+            Self::Native => XdpChoice::Native,
+            Self::Generic => XdpChoice::Generic,
+            Self::Off => XdpChoice::Off,
+        }
     }
 }
 

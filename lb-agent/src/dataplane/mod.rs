@@ -10,13 +10,16 @@ pub mod devices;
 mod error;
 pub mod load;
 mod lock;
+pub mod neighbours;
 pub mod netlink;
 pub mod pins;
 mod preflight;
 pub mod reserved;
+pub mod routes;
 mod sizes;
 mod store;
 mod verifier;
+pub mod xdp;
 
 pub use error::DataplaneError;
 pub use load::{create_maps, load};

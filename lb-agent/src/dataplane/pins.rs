@@ -1,8 +1,10 @@
 //! The folder in bpffs where maps and links outlive the agent.
 //!
-//! `<root>/v1/maps/<map>`, `<root>/v1/links/<ifindex>-<hook>`. bpffs holds no plain files, so what else has to be
-//! remembered is an empty folder: `<root>/v1/mounted` (the bpffs was mounted by us), `<root>/v1/qdiscs/<ifindex>` (the
-//! clsact qdisc of that device was made by us), `<root>/v1/ports/<range>` (those ports were reserved by us).
+//! `<root>/v2/maps/<map>`, `<root>/v2/links/<ifindex>-<ingress|egress|xdp>`. bpffs holds no plain files, so what else has to
+//! be remembered is an empty folder: `<root>/v2/mounted` (the bpffs was mounted by us), `<root>/v2/qdiscs/<ifindex>` (the
+//! clsact qdisc of that device was made by us), `<root>/v2/no-xdp/<ifindex>-<reason>` (why that uplink has no XDP program),
+//! `<root>/v2/ports/<range>` (those ports were reserved by us), `<root>/v2/sysctls/<name>=<value>` (that setting of the
+//! kernel was changed by us, and had this value).
 
 use std::fs;
 use std::io;
@@ -15,6 +17,8 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::attach::Hook;
 use super::reserved::PortRange;
+use super::store::detach_link;
+use super::xdp::NoXdp;
 use super::{DataplaneError, Lock};
 
 /// Where distributions mount bpffs.
@@ -23,6 +27,8 @@ const SYSTEM_BPFFS: &str = "/sys/fs/bpf";
 /// The folders in a layout's folder that tell of attached programs.
 const LINKS: &str = "links";
 const QDISCS: &str = "qdiscs";
+/// What the name of an XDP link's pin ends with.
+const XDP: &str = "-xdp";
 
 /// The pin folder of one data plane.
 #[derive(Clone, Debug)]
@@ -82,9 +88,75 @@ impl Pins {
         }
     }
 
-    /// Removes the pin of a link; the program goes with it unless somebody else holds the link.
-    pub fn unlink(&self, ifindex: u32, hook: Hook) -> Result<(), DataplaneError> {
-        remove(&self.link(ifindex, hook))
+    /// Detaches a link, whoever else holds it, and removes its pin. True when there was one.
+    pub fn unlink(&self, ifindex: u32, hook: Hook) -> Result<bool, DataplaneError> {
+        unlink(&self.link(ifindex, hook))
+    }
+
+    /// The pin of the link that holds the XDP program at a device.
+    pub fn xdp_link(&self, ifindex: u32) -> PathBuf {
+        self.links().join(format!("{ifindex}{XDP}"))
+    }
+
+    /// The devices whose XDP links are pinned.
+    pub fn pinned_xdp(&self) -> Vec<u32> {
+        names(&self.links())
+            .filter_map(|name| name.strip_suffix(XDP)?.parse().ok())
+            .collect()
+    }
+
+    /// Detaches an XDP link, whoever else holds it, and removes its pin. True when there was one.
+    pub fn unlink_xdp(&self, ifindex: u32) -> Result<bool, DataplaneError> {
+        unlink(&self.xdp_link(ifindex))
+    }
+
+    /// Remembers why an uplink has no XDP program; with `None` that there is nothing to tell.
+    pub fn mark_no_xdp(&self, ifindex: u32, reason: Option<NoXdp>) -> Result<(), DataplaneError> {
+        let marked = self.no_xdp(ifindex);
+        if marked == reason {
+            return Ok(());
+        }
+        if let Some(marked) = marked {
+            let _ = fs::remove_dir(self.reasons().join(format!("{ifindex}-{}", marked.code())));
+        }
+        match reason {
+            Some(reason) => create(&self.reasons().join(format!("{ifindex}-{}", reason.code()))),
+            None => Ok(()),
+        }
+    }
+
+    /// Why an uplink has no XDP program, as far as that was remembered.
+    pub fn no_xdp(&self, ifindex: u32) -> Option<NoXdp> {
+        let reasons = self.marked_no_xdp().into_iter();
+        reasons
+            .filter(|(marked, _)| *marked == ifindex)
+            .map(|(_, reason)| reason)
+            .next()
+    }
+
+    /// Every uplink that is remembered to have no XDP program.
+    pub fn marked_no_xdp(&self) -> Vec<(u32, NoXdp)> {
+        names(&self.reasons())
+            .filter_map(|name| {
+                let (ifindex, reason) = name.split_once('-')?;
+                Some((ifindex.parse().ok()?, reason.parse().ok()?))
+            })
+            .collect()
+    }
+
+    /// Remembers what `name` says; for what is changed in the kernel and is to be given back.
+    pub(super) fn mark_sysctl(&self, name: &str) -> Result<(), DataplaneError> {
+        create(&self.sysctls().join(name))
+    }
+
+    /// Forgets what [`Self::mark_sysctl`] remembered.
+    pub(super) fn unmark_sysctl(&self, name: &str) {
+        let _ = fs::remove_dir(self.sysctls().join(name));
+    }
+
+    /// What [`Self::mark_sysctl`] remembered.
+    pub(super) fn marked_sysctls(&self) -> Vec<String> {
+        names(&self.sysctls()).collect()
     }
 
     /// Remembers that the clsact qdisc of this device was made by us.
@@ -149,7 +221,7 @@ impl Pins {
             path: self.root.clone(),
             source: io::ErrorKind::NotFound.into(),
         })?;
-        for folder in [self.maps(), self.links(), self.qdiscs(), self.ports()] {
+        for folder in [self.maps(), self.links()].into_iter().chain(self.marks()) {
             create(&folder)?;
         }
         if mounted {
@@ -188,31 +260,25 @@ impl Pins {
         Ok(false)
     }
 
-    /// Removes every pin, and the bpffs if we mounted it; links that nobody else holds are detached by that.
-    /// Says what it removed.
+    /// Detaches every link, and removes every pin, and the bpffs if we mounted it. Says what it removed.
     pub fn remove(&self, lock: Option<Lock>) -> Result<Vec<String>, DataplaneError> {
         let mut removed = Vec::new();
-        for folder in [self.links(), self.maps()] {
-            for name in names(&folder) {
-                remove(&folder.join(&name))?;
-                removed.push(folder.join(name).display().to_string());
-            }
+        for link in names(&self.links()).map(|name| self.links().join(name)) {
+            unlink(&link)?;
+            removed.push(link.display().to_string());
         }
-        for ifindex in self.marked_qdiscs() {
-            self.unmark_qdisc(ifindex);
-        }
-        for range in self.marked_ports() {
-            self.unmark_ports(range);
+        for map in names(&self.maps()).map(|name| self.maps().join(name)) {
+            remove(&map)?;
+            removed.push(map.display().to_string());
         }
         let mounted = self.mounted().exists();
-        for folder in [
-            self.links(),
-            self.maps(),
-            self.qdiscs(),
-            self.ports(),
-            self.mounted(),
-            self.version.clone(),
-        ] {
+        for folder in self.marks() {
+            for name in names(&folder) {
+                remove_folder(&folder.join(name))?;
+            }
+            remove_folder(&folder)?;
+        }
+        for folder in [self.links(), self.maps(), self.mounted(), self.version.clone()] {
             remove_folder(&folder)?;
         }
         // What is open cannot be unmounted.
@@ -248,6 +314,19 @@ impl Pins {
 
     fn ports(&self) -> PathBuf {
         self.version.join("ports")
+    }
+
+    fn reasons(&self) -> PathBuf {
+        self.version.join("no-xdp")
+    }
+
+    fn sysctls(&self) -> PathBuf {
+        self.version.join("sysctls")
+    }
+
+    /// The folders whose folders remember something.
+    fn marks(&self) -> [PathBuf; 4] {
+        [self.qdiscs(), self.ports(), self.reasons(), self.sysctls()]
     }
 
     fn mounted(&self) -> PathBuf {
@@ -291,6 +370,16 @@ fn create(folder: &Path) -> Result<(), DataplaneError> {
         path: folder.into(),
         source,
     })
+}
+
+/// Detaches a link and removes its pin. Without its pin it would go, too, but only some time later.
+fn unlink(pin: &Path) -> Result<bool, DataplaneError> {
+    match detach_link(pin) {
+        Ok(()) => remove(pin).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        // No link, or one that cannot be detached but by removing it.
+        Err(_) => remove(pin).map(|()| true),
+    }
 }
 
 /// Removes a pin; that there is none is no error.

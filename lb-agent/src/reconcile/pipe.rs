@@ -13,7 +13,7 @@ use crate::desired::{self, Claims, DesiredPort, Surroundings};
 use crate::image::{Image, NoRoom};
 use crate::model::{HostState, Kind, Object, ObjectName, Origin, PortName, Problem, World};
 use crate::source::SourceEvent;
-use crate::store::{MapStore, Rows, StoreError};
+use crate::store::{FamilyTables, MapStore, Rows, StoreError};
 
 /// The first and the longest time until something that failed is tried again, unless room was made: then at once.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -154,6 +154,27 @@ impl Pipe {
         self.finish(pass, outcome)
     }
 
+    /// Raises the epoch of routes and writes it at once, and nothing else; before the source is synced it is only raised.
+    /// What cannot be written is written by the next [`Self::sync`].
+    pub fn routes_changed(&mut self, store: &mut impl MapStore) -> Result<(), StoreError> {
+        let epoch = &mut self.config.settings.route_epoch;
+        *epoch = epoch.wrapping_add(1);
+        let mut plan = Plan::default();
+        if self.synced {
+            self.plan_settings(&mut plan);
+        }
+        let mut outcome = apply(plan, store, &mut self.rows);
+        outcome.failed.remove(&NODE).map_or(Ok(()), Err)
+    }
+
+    /// Whether any front end has this flag ([`lb_common::ServiceFlags`]).
+    pub fn has_front_end_with(&self, flag: u32) -> bool {
+        fn of_family<F: FamilyTables>(rows: &Rows, flag: u32) -> bool {
+            rows.iter::<F::Services>().any(|(_, row)| row.flags & flag != 0)
+        }
+        of_family::<V4>(&self.rows, flag) || of_family::<V6>(&self.rows, flag)
+    }
+
     /// The lowest and the highest NodePort of all Services.
     pub fn node_ports(&self) -> Option<(u16, u16)> {
         self.claims.node_ports()
@@ -172,16 +193,7 @@ impl Pipe {
         if !self.synced {
             return;
         }
-        let (node_port_min, node_port_max) = self.node_ports().unwrap_or((1, 0));
-        diff_settings(
-            Settings {
-                node_port_min,
-                node_port_max,
-                ..self.config.settings
-            },
-            &self.rows,
-            plan,
-        );
+        self.plan_settings(plan);
         let Some(host) = &self.host else { return };
         let node = self.world.node(&self.config.node_name);
         if self.config.ipv4 {
@@ -190,6 +202,16 @@ impl Pipe {
         if self.config.ipv6 {
             diff_addresses::<V6>(&desired::node::addresses::<V6>(host, node), &self.rows, plan);
         }
+    }
+
+    fn plan_settings(&self, plan: &mut Plan) {
+        let (node_port_min, node_port_max) = self.node_ports().unwrap_or((1, 0));
+        let wanted = Settings {
+            node_port_min,
+            node_port_max,
+            ..self.config.settings
+        };
+        diff_settings(wanted, &self.rows, plan);
     }
 
     /// Clears up what no object leads to.

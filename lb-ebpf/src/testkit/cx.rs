@@ -8,7 +8,7 @@ use lb_common::{
     LocalKey, NodeAddress, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings, Slot,
 };
 
-use super::{Frame, Host, Kept, Program};
+use super::{Frame, Host, Kept};
 use crate::checksum;
 use crate::ctx::{ChecksumPatch, Hook, Insert, InsertError, Node, Packet, Room, Route, ServiceEvent, Tables};
 use crate::verdict::Stop;
@@ -17,12 +17,12 @@ use crate::verdict::Stop;
 pub(super) struct Cx<'a> {
     host: &'a mut Host,
     frame: &'a mut Frame,
-    program: Program,
+    hook: Hook,
 }
 
 impl<'a> Cx<'a> {
-    pub(super) fn new(host: &'a mut Host, frame: &'a mut Frame, program: Program) -> Self {
-        Self { host, frame, program }
+    pub(super) fn new(host: &'a mut Host, frame: &'a mut Frame, hook: Hook) -> Self {
+        Self { host, frame, hook }
     }
 
     /// As it stands in memory.
@@ -120,14 +120,17 @@ impl Packet for Cx<'_> {
     }
 
     fn hook(&self) -> Hook {
-        self.program.hook()
+        self.hook
     }
 
-    /// At TC, where the driver has looked, of a device that the agent does not know it cannot be said.
+    /// At TC as a test run has it, with link layer or without: by the device's own address.
     fn is_for(&self, mac: [u8; 6]) -> bool {
-        let has_looked = self.hook() != Hook::Xdp;
-        let has_no_link = matches!(self.program, Program::PreL3 | Program::PostL3);
-        has_no_link || (has_looked && mac == [0; 6]) || self.frame.bytes.starts_with(&mac)
+        let to = &self.frame.bytes;
+        if self.hook == Hook::Xdp {
+            return to.starts_with(&mac);
+        }
+        let device = self.host.devices.get(&self.frame.ifindex);
+        device.is_none_or(|device| to.starts_with(&device.mac))
     }
 }
 
@@ -149,7 +152,7 @@ impl Node for Cx<'_> {
     }
 
     fn is_own(&self) -> bool {
-        self.hook() == Hook::Egress && self.frame.own
+        self.hook == Hook::Egress && self.frame.own
     }
 
     fn count(&mut self, counter: Counter) {

@@ -105,18 +105,18 @@ pub struct Host {
 impl Host {
     /// Runs a program on a packet, as `bpf/programs.rs` does, and leaves the packet as the program does.
     pub fn run(&mut self, program: Program, frame: &mut Frame) -> Verdict {
-        let cx = Cx::new(self, frame, program);
+        let hook = program.hook();
+        let cx = Cx::new(self, frame, hook);
         match cx.network(program) {
-            Ok((Version::V4, l3)) => self.run_of::<V4>(program, frame, l3),
-            Ok((Version::V6, l3)) => self.run_of::<V6>(program, frame, l3),
+            Ok((Version::V4, l3)) => self.run_of::<V4>(hook, frame, l3),
+            Ok((Version::V6, l3)) => self.run_of::<V6>(hook, frame, l3),
             Err(_) => Verdict::On,
         }
     }
 
-    fn run_of<F: Kept>(&mut self, program: Program, frame: &mut Frame, l3: u32) -> Verdict {
-        let hook = program.hook();
+    fn run_of<F: Kept>(&mut self, hook: Hook, frame: &mut Frame, l3: u32) -> Verdict {
         let mut work = Work::<F>::default();
-        let mut cx = Cx::new(self, frame, program);
+        let mut cx = Cx::new(self, frame, hook);
         let done = match hook {
             Hook::Xdp | Hook::Ingress => stage::pre(&mut cx, &mut work, l3),
             Hook::Egress => stage::post(&mut cx, &mut work, l3),

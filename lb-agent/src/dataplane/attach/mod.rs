@@ -1,58 +1,39 @@
-//! Programs at devices: each device has its programs at both hooks, last on ingress and first on egress.
+//! Programs at devices: each device has its programs at both hooks of TC, last on ingress and first on egress; uplinks have
+//! one at XDP as well, and loopback has one at egress alone.
 //!
-//! Nothing is remembered here: each pass looks at what is attached and mends what is not as it should be. So a restart,
-//! a program that somebody puts after ours and a link that somebody removes are one case. TCX is the way; clsact is
-//! taken where the kernel has no TCX (older than 6.6), and on ingress where clsact filters of others stand, because
-//! those run after all of TCX and ours must come last.
+//! Nothing is remembered here but for how long a refused XDP program is not tried again: each pass looks at what is attached
+//! and mends what is not as it should be. So a restart, a program that somebody puts after ours and a link that somebody
+//! removes are one case. TCX is the way; clsact is taken where the kernel has no TCX (older than 6.6), and on ingress where
+//! clsact filters of others stand, because those run after all of TCX and ours must come last.
 
 mod clsact;
+mod point;
 mod tcx;
 mod worker;
+mod xdp;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
+use std::time::{Duration, Instant};
 
-use aya::programs::{ProgramError, TcAttachType};
-use lb_common::layout::program;
+use aya::programs::ProgramError;
 use rtnetlink::Handle;
 use thiserror::Error;
+use tracing::warn;
 
 use super::load::Programs;
 use super::netlink::connect;
+use super::xdp::{NoXdp, XdpMode, XdpState};
 use super::{DataplaneError, Pins};
 
 pub use clsact::{Filter, remove_all as remove_filters};
+pub use point::{AttachPoint, Hook, Layer, Way};
 pub use worker::Worker;
 
-/// Where in a packet's way a program runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Hook {
-    /// Stage pre.
-    Ingress,
-    /// Stage post.
-    Egress,
-}
+/// For how long a driver that refused XDP is not asked again: some write a line to the kernel's log each time.
+const ASK_AGAIN: Duration = Duration::from_secs(25);
 
-/// How a program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// A TCX link.
-    Tcx,
-    /// A filter of a clsact qdisc.
-    Clsact,
-}
-
-/// A device that is to have programs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AttachPoint {
-    /// Its index.
-    pub ifindex: u32,
-    /// Its name.
-    pub name: String,
-    /// Whether its packets start with the network header.
-    pub l3: bool,
-}
+/// The word for the hook before the network stack.
+const XDP: &str = "xdp";
 
 /// A program that is not attached as it should be.
 #[derive(Debug, Error)]
@@ -88,10 +69,14 @@ pub struct Report {
     pub moved: usize,
     /// That are to have none any more.
     pub removed: usize,
-    /// What failed, by device name and hook.
-    pub failed: BTreeMap<(String, Hook), AttachError>,
+    /// What failed, by device name and the word for the hook.
+    pub failed: BTreeMap<(String, &'static str), AttachError>,
     /// How each hook of each device is attached now.
     pub ways: BTreeMap<(u32, Hook), Way>,
+    /// How XDP is attached at each uplink, by its index; `None` where that could not be found out.
+    pub xdp: BTreeMap<u32, Option<XdpState>>,
+    /// Whether the pass came to its end.
+    pub complete: bool,
 }
 
 /// What was done at one hook.
@@ -101,6 +86,7 @@ enum Outcome {
     Attached,
     Replaced,
     Moved,
+    Removed,
 }
 
 /// Attaches the programs.
@@ -110,6 +96,8 @@ pub struct Attacher {
     pins: Pins,
     netlink: Handle,
     tcx: bool,
+    /// By index, the drivers that refused XDP, and when.
+    refused: BTreeMap<u32, (NoXdp, Instant)>,
 }
 
 impl Attacher {
@@ -120,41 +108,40 @@ impl Attacher {
             pins,
             netlink: connect()?,
             tcx: tcx::supported(),
+            refused: BTreeMap::new(),
         })
     }
 
-    /// Brings both hooks of every point into order, and removes programs from all other devices. Leaves off
+    /// Brings the hooks of every point into order, and removes programs from all other devices. Leaves off
     /// as soon as `stopped` says so.
     pub async fn sync(&mut self, points: &[AttachPoint], stopped: impl Fn() -> bool) -> Report {
         let mut report = Report::default();
         let qdiscs = match clsact::devices(&self.netlink).await {
             Ok(qdiscs) => qdiscs,
             Err(error) => {
-                report
-                    .failed
-                    .insert(("*".to_owned(), Hook::Ingress), error.into());
+                let everywhere = ("*".to_owned(), Hook::Ingress.as_str());
+                report.failed.insert(everywhere, error.into());
                 return report;
             }
         };
         for point in points {
-            for hook in [Hook::Ingress, Hook::Egress] {
+            for hook in point.hooks() {
                 if stopped() {
                     return report;
                 }
-                match self.sync_hook(point, hook, qdiscs.contains(&point.ifindex)).await {
-                    Ok((way, outcome)) => {
-                        report.ways.insert((point.ifindex, hook), way);
-                        report.count(outcome);
-                    }
-                    // A device that has gone by now is none of our troubles.
-                    Err(error) if still_there(point) => {
-                        report.failed.insert((point.name.clone(), hook), error);
-                    }
-                    Err(_) => {}
-                }
+                let synced = self
+                    .sync_hook(point, *hook, qdiscs.contains(&point.ifindex))
+                    .await;
+                report.note(point, *hook, synced);
+            }
+            // After the others: what XDP leaves to TC is met there.
+            if let Some(plan) = point.xdp {
+                let synced = self.sync_xdp(point, plan).await;
+                report.note_xdp(point, synced);
             }
         }
-        report.removed = self.remove_stale(points, &qdiscs).await;
+        report.removed += self.remove_stale(points, &qdiscs).await;
+        report.complete = true;
         report
     }
 
@@ -170,7 +157,7 @@ impl Attacher {
             Vec::new()
         };
         let foreign_ingress = hook == Hook::Ingress && filters.iter().any(|filter| !filter.ours);
-        let program = self.programs.get(hook.program(point.l3))?;
+        let program = self.programs.get(point.program(hook))?;
         if self.tcx && !foreign_ingress {
             let outcome = tcx::sync(program, &self.pins, point, hook)?;
             clsact::remove(point, hook, &filters)?;
@@ -185,8 +172,58 @@ impl Attacher {
         }
     }
 
+    async fn sync_xdp(
+        &mut self,
+        point: &AttachPoint,
+        plan: XdpState,
+    ) -> Result<(XdpState, Outcome), AttachError> {
+        let (state, outcome) = match plan {
+            Ok(mode) => self.attach_xdp(point, mode).await?,
+            Err(reason) => {
+                let detached = self.pins.unlink_xdp(point.ifindex)?;
+                (
+                    Err(reason),
+                    if detached { Outcome::Removed } else { Outcome::Kept },
+                )
+            }
+        };
+        self.pins.mark_no_xdp(point.ifindex, state.err())?;
+        Ok((state, outcome))
+    }
+
+    async fn attach_xdp(
+        &mut self,
+        point: &AttachPoint,
+        mode: XdpMode,
+    ) -> Result<(XdpState, Outcome), AttachError> {
+        if let Some((reason, at)) = self.refused.get(&point.ifindex)
+            && at.elapsed() < ASK_AGAIN
+        {
+            return Ok((Err(*reason), Outcome::Kept));
+        }
+        let program = match self.programs.xdp() {
+            Ok(program) => program,
+            Err(error) => {
+                if let Some(error) = error {
+                    let error = anyhow::Error::new(error);
+                    warn!("{error:#}; uplinks are left to TC alone");
+                }
+                return Ok((Err(NoXdp::NotLoaded), Outcome::Kept));
+            }
+        };
+        let present = xdp::attached(&self.netlink, point.ifindex).await?;
+        let (state, outcome) = xdp::sync(program, &self.pins, point, mode, present)?;
+        match state {
+            Err(reason @ NoXdp::Refused(_)) => {
+                self.refused.insert(point.ifindex, (reason, Instant::now()));
+            }
+            _ => _ = self.refused.remove(&point.ifindex),
+        }
+        Ok((state, outcome))
+    }
+
     /// Removes programs of ours from all devices but these, and pins of devices that have gone.
-    async fn remove_stale(&self, points: &[AttachPoint], qdiscs: &BTreeSet<u32>) -> usize {
+    async fn remove_stale(&mut self, points: &[AttachPoint], qdiscs: &BTreeSet<u32>) -> usize {
         let wanted: BTreeSet<u32> = points.iter().map(|point| point.ifindex).collect();
         let mut removed = 0;
         for (ifindex, hook) in self.pins.pinned_links() {
@@ -194,6 +231,23 @@ impl Attacher {
                 removed += 1;
             }
         }
+        let with_xdp: BTreeSet<u32> = points
+            .iter()
+            .filter(|point| point.xdp.is_some())
+            .map(|point| point.ifindex)
+            .collect();
+        for ifindex in self.pins.pinned_xdp() {
+            if !with_xdp.contains(&ifindex) {
+                removed += usize::from(self.pins.unlink_xdp(ifindex).is_ok_and(|there_was| there_was));
+            }
+        }
+        for (ifindex, _) in self.pins.marked_no_xdp() {
+            if !with_xdp.contains(&ifindex) {
+                // A folder that stays is tried again in the next pass.
+                let _stays = self.pins.mark_no_xdp(ifindex, None);
+            }
+        }
+        self.refused.retain(|ifindex, _| with_xdp.contains(ifindex));
         for ifindex in qdiscs.difference(&wanted) {
             removed += clsact::remove_from(&self.netlink, *ifindex)
                 .await
@@ -214,16 +268,57 @@ impl Report {
         self.attached + self.replaced + self.moved + self.removed > 0
     }
 
-    /// How many hooks are attached by which way, such as `4 tcx, 1 clsact`.
+    /// How many hooks are attached by which way, such as `4 tcx, 1 clsact, 1 native xdp`.
     pub fn summary(&self) -> String {
-        let count = |way| self.ways.values().filter(|used| **used == way).count();
-        let counts = [Way::Tcx, Way::Clsact].map(|way| (count(way), way.as_str()));
-        let texts: Vec<String> = counts
+        let ways = [Way::Tcx, Way::Clsact].map(|way| {
+            let count = self.ways.values().filter(|used| **used == way).count();
+            (count, way.as_str().to_owned())
+        });
+        let modes = [XdpMode::Native, XdpMode::Generic].map(|mode| {
+            let count = self
+                .xdp
+                .values()
+                .filter(|state| **state == Some(Ok(mode)))
+                .count();
+            (count, format!("{} xdp", mode.as_str()))
+        });
+        let texts: Vec<String> = ways
             .iter()
+            .chain(&modes)
             .filter(|(count, _)| *count > 0)
             .map(|(count, way)| format!("{count} {way}"))
             .collect();
         texts.join(", ")
+    }
+
+    fn note(&mut self, point: &AttachPoint, hook: Hook, synced: Result<(Way, Outcome), AttachError>) {
+        match synced {
+            Ok((way, outcome)) => {
+                self.ways.insert((point.ifindex, hook), way);
+                self.count(outcome);
+            }
+            Err(error) => self.note_failure(point, hook.as_str(), error),
+        }
+    }
+
+    fn note_xdp(&mut self, point: &AttachPoint, synced: Result<(XdpState, Outcome), AttachError>) {
+        match synced {
+            Ok((state, outcome)) => {
+                self.xdp.insert(point.ifindex, Some(state));
+                self.count(outcome);
+            }
+            Err(error) => {
+                self.xdp.insert(point.ifindex, None);
+                self.note_failure(point, XDP, error);
+            }
+        }
+    }
+
+    fn note_failure(&mut self, point: &AttachPoint, hook: &'static str, error: AttachError) {
+        // A device that has gone by now is none of our troubles.
+        if point.is_still_there() {
+            self.failed.insert((point.name.clone(), hook), error);
+        }
     }
 
     fn count(&mut self, outcome: Outcome) {
@@ -232,6 +327,7 @@ impl Report {
             Outcome::Attached => self.attached += 1,
             Outcome::Replaced => self.replaced += 1,
             Outcome::Moved => self.moved += 1,
+            Outcome::Removed => self.removed += 1,
         }
     }
 }
@@ -246,73 +342,25 @@ pub async fn inspect(netlink: &Handle, pins: &Pins, ifindex: u32, hook: Hook) ->
     clsact::inspect(hook, &filters).map(|()| Way::Clsact)
 }
 
-fn still_there(point: &AttachPoint) -> bool {
-    nix::net::if_::if_nametoindex(point.name.as_str()).is_ok_and(|ifindex| ifindex == point.ifindex)
+/// How XDP is attached at a device by our link, if it is.
+pub async fn inspect_xdp(
+    netlink: &Handle,
+    pins: &Pins,
+    ifindex: u32,
+) -> Result<Option<XdpMode>, AttachError> {
+    let present = xdp::attached(netlink, ifindex).await?;
+    xdp::inspect(pins, ifindex, present)
 }
 
-impl AttachPoint {
-    /// The device of that index, as it is named now.
-    fn of(ifindex: u32) -> Result<Self, AttachError> {
-        let name = nix::net::if_::if_indextoname(ifindex)
-            .map_err(|error| AttachError::Other(format!("no device of index {ifindex}: {error}")))?;
-        Ok(Self {
-            ifindex,
-            name: name.to_string_lossy().into_owned(),
-            l3: false,
-        })
-    }
-}
-
-impl Hook {
-    /// The program for this hook, on a device with or without a link-layer header.
-    const fn program(self, l3: bool) -> &'static str {
-        match (self, l3) {
-            (Self::Ingress, false) => program::PRE,
-            (Self::Ingress, true) => program::PRE_L3,
-            (Self::Egress, false) => program::POST,
-            (Self::Egress, true) => program::POST_L3,
+/// How XDP is attached at every device where a link of ours is pinned: what an earlier run left.
+pub async fn adopted_xdp(pins: &Pins) -> Result<BTreeMap<u32, XdpState>, DataplaneError> {
+    let netlink = connect()?;
+    let mut states = BTreeMap::new();
+    for ifindex in pins.pinned_xdp() {
+        // Whatever is the matter comes up again when programs are attached.
+        if let Ok(Some(mode)) = inspect_xdp(&netlink, pins, ifindex).await {
+            states.insert(ifindex, Ok(mode));
         }
     }
-
-    const fn attach_type(self) -> TcAttachType {
-        match self {
-            Self::Ingress => TcAttachType::Ingress,
-            Self::Egress => TcAttachType::Egress,
-        }
-    }
-
-    /// The word in names of pins and for people.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ingress => "ingress",
-            Self::Egress => "egress",
-        }
-    }
-}
-
-impl fmt::Display for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for Hook {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Ingress, Self::Egress]
-            .into_iter()
-            .find(|hook| hook.as_str() == text)
-            .ok_or(())
-    }
-}
-
-impl Way {
-    /// The word for people.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Tcx => "tcx",
-            Self::Clsact => "clsact",
-        }
-    }
+    Ok(states)
 }

@@ -1,5 +1,7 @@
 //! TCX links: pinned, so that they outlive the agent, and replaced in place by the next one.
 
+use std::path::Path;
+
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
@@ -33,7 +35,7 @@ pub(super) fn sync(
 ) -> Result<Outcome, AttachError> {
     let chain = chain(point, hook)?;
     let current = program.info()?.id();
-    let Some(link) = pinned(pins, point, hook)? else {
+    let Some(link) = pinned(&pins.link(point.ifindex, hook))? else {
         attach(program, pins, point, hook)?;
         return Ok(Outcome::Attached);
     };
@@ -60,7 +62,7 @@ pub(super) fn sync(
 
 /// Whether a link of ours is there; an error when it is, but not in its place.
 pub(super) fn inspect(pins: &Pins, point: &AttachPoint, hook: Hook) -> Result<bool, AttachError> {
-    let Some(link) = pinned(pins, point, hook)? else {
+    let Some(link) = pinned(&pins.link(point.ifindex, hook))? else {
         return Ok(false);
     };
     match place(&chain(point, hook)?, link.info()?.program_id(), hook) {
@@ -100,8 +102,9 @@ fn place(chain: &[u32], program: u32, hook: Hook) -> Place {
     }
 }
 
-fn pinned(pins: &Pins, point: &AttachPoint, hook: Hook) -> Result<Option<FdLink>, AttachError> {
-    match PinnedLink::from_pin(pins.link(point.ifindex, hook)) {
+/// The link that is pinned there, if one is.
+pub(super) fn pinned(path: &Path) -> Result<Option<FdLink>, AttachError> {
+    match PinnedLink::from_pin(path) {
         Ok(link) => Ok(Some(link.into())),
         Err(LinkError::SyscallError(SyscallError { io_error, .. }))
             if io_error.kind() == std::io::ErrorKind::NotFound =>

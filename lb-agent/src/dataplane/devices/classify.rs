@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{DeviceFlags, DeviceRole};
 
-use super::Patterns;
+use super::{Patterns, flag};
+use crate::dataplane::xdp::{XdpChoice, XdpFacts, XdpState};
 
 /// A device as netlink lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub struct Device {
     pub route_ifindex: u32,
     /// Whether its packets start with the network header.
     pub l3: bool,
+    /// How XDP is to be tried, or why not; `None` where there is no uplink.
+    pub xdp: Option<XdpState>,
     /// The largest network packet that it takes, in bytes.
     pub mtu: u32,
     /// Its hardware address; all zero where it has none of Ethernet's.
@@ -97,11 +100,17 @@ impl LinkKind {
 }
 
 /// The devices that programs belong at, by index. `default_routes` are the devices that carry a default route.
-pub fn classify(links: &[Link], default_routes: &BTreeSet<u32>, patterns: &Patterns) -> Vec<Device> {
+pub fn classify(
+    links: &[Link],
+    default_routes: &BTreeSet<u32>,
+    patterns: &Patterns,
+    xdp: XdpChoice,
+) -> Vec<Device> {
     let node = Node {
         links: links.iter().map(|link| (link.ifindex, link)).collect(),
         default_routes,
         patterns,
+        xdp,
     };
     node.links
         .values()
@@ -114,6 +123,7 @@ struct Node<'a> {
     links: BTreeMap<u32, &'a Link>,
     default_routes: &'a BTreeSet<u32>,
     patterns: &'a Patterns,
+    xdp: XdpChoice,
 }
 
 impl Node<'_> {
@@ -133,17 +143,23 @@ impl Node<'_> {
         let bridge = link
             .master
             .filter(|_| self.master(link) == Some(LinkKind::Bridge));
+        let (stacked, l3) = (self.is_stacked(link), link.hardware != ETHERNET);
+        let role = self.role(link);
+        let facts = || XdpFacts {
+            headerless: l3,
+            stacked,
+            bridge_port: bridge.is_some(),
+            is_virtual: self.is_virtual(link),
+            vlans: self.carries_vlans(link),
+        };
         Device {
             ifindex: link.ifindex,
             name: link.name.clone(),
-            role: self.role(link),
-            flags: if self.is_stacked(link) {
-                DeviceFlags::STACKED
-            } else {
-                0
-            },
+            role,
+            flags: flag(stacked, DeviceFlags::STACKED) | flag(l3, DeviceFlags::L3),
             route_ifindex: bridge.unwrap_or(link.ifindex),
-            l3: link.hardware != ETHERNET,
+            l3,
+            xdp: (role == DeviceRole::Uplink).then(|| self.xdp.plan(facts())),
             mtu: link.mtu,
             mac: link.mac,
         }
@@ -179,6 +195,20 @@ impl Node<'_> {
         }
     }
 
+    /// Whether packets may arrive that no network card has seen.
+    fn is_virtual(&self, link: &Link) -> bool {
+        match link.kind {
+            LinkKind::Physical => false,
+            LinkKind::Bond => self.ports(link).any(|port| self.is_virtual(port)),
+            _ => true,
+        }
+    }
+
+    fn carries_vlans(&self, link: &Link) -> bool {
+        let upon = |other: &&Link| other.kind == LinkKind::Vlan && other.parent == Some(link.ifindex);
+        self.links.values().any(upon)
+    }
+
     fn ports<'a>(&'a self, bridge: &'a Link) -> impl Iterator<Item = &'a Link> {
         self.links
             .values()
@@ -194,6 +224,7 @@ impl Node<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataplane::xdp::{NoXdp, XdpMode};
 
     fn link(ifindex: u32, name: &str, kind: &str) -> Link {
         let hardware = match kind {
@@ -242,7 +273,8 @@ mod tests {
 
     /// Compares as text: name, role, and what is special.
     fn check(links: &[Link], default_routes: &[u32], patterns: &Patterns, expected: &[&str]) {
-        let devices = classify(links, &default_routes.iter().copied().collect(), patterns);
+        let default_routes = default_routes.iter().copied().collect();
+        let devices = classify(links, &default_routes, patterns, XdpChoice::Auto);
         let texts: Vec<String> = devices
             .iter()
             .map(|device| {
@@ -255,6 +287,14 @@ mod tests {
                 }
                 if device.l3 {
                     text.push_str(" l3");
+                }
+                assert_eq!(device.l3, device.flags & DeviceFlags::L3 != 0);
+                match device.xdp {
+                    Some(Ok(XdpMode::Native)) => text.push_str(" xdp"),
+                    Some(Err(reason)) if ![NoXdp::Virtual, NoXdp::Headerless].contains(&reason) => {
+                        text = format!("{text} no-xdp={}", reason.code());
+                    }
+                    _ => {}
                 }
                 text
             })
@@ -281,7 +321,7 @@ mod tests {
             link(14, "mac0", "macvlan"),
         ];
         let expected = [
-            "eth0 uplink",
+            "eth0 uplink xdp",
             "vxlan.calico tunnel",
             "tunl0 tunnel l3",
             "wg0 tunnel l3",
@@ -319,7 +359,11 @@ mod tests {
             &links,
             &[],
             &Patterns::default(),
-            &["br0 uplink stacked", "eth0 uplink route=2", "vnet0 pod route=2"],
+            &[
+                "br0 uplink stacked no-xdp=stacked",
+                "eth0 uplink route=2 no-xdp=bridge-port",
+                "vnet0 pod route=2",
+            ],
         );
         check(
             &[link(2, "br0", "bridge")],
@@ -356,7 +400,10 @@ mod tests {
             &links,
             &[5],
             &Patterns::default(),
-            &["bond0 uplink", "bond0.100 uplink stacked"],
+            &[
+                "bond0 uplink no-xdp=vlans",
+                "bond0.100 uplink stacked no-xdp=stacked",
+            ],
         );
         check(
             &links,

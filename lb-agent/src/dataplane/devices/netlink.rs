@@ -17,9 +17,10 @@ use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::{Host, Link, LinkKind, Patterns, classify};
+use super::{Host, Link, LinkKind, Loopback, Patterns, classify};
 use crate::dataplane::DataplaneError;
 use crate::dataplane::netlink::connect;
+use crate::dataplane::xdp::XdpChoice;
 use crate::model::HostAddress;
 
 const GROUPS: [MulticastGroup; 6] = [
@@ -50,6 +51,7 @@ pub struct Changes {
 pub struct Devices {
     netlink: Handle,
     patterns: Patterns,
+    xdp: XdpChoice,
     default_routes: BTreeSet<u32>,
     /// [`Changes::routes`] at the last listing of routes.
     routes_seen: Option<u64>,
@@ -57,10 +59,11 @@ pub struct Devices {
 
 impl Devices {
     /// Opens a netlink connection, which a task of the current runtime drives.
-    pub fn connect(patterns: Patterns) -> Result<Self, DataplaneError> {
+    pub fn connect(patterns: Patterns, xdp: XdpChoice) -> Result<Self, DataplaneError> {
         Ok(Self {
             netlink: connect()?,
             patterns,
+            xdp,
             default_routes: BTreeSet::new(),
             routes_seen: None,
         })
@@ -92,11 +95,13 @@ impl Devices {
             .await
             .map_err(failed("listing devices"))?;
         let links: Vec<Link> = messages.iter().filter_map(link).collect();
-        let loopback: BTreeSet<u32> = links
-            .iter()
-            .filter(|link| link.kind == LinkKind::Loopback)
-            .map(|link| link.ifindex)
-            .collect();
+        let loopback = links.iter().find(|link| link.kind == LinkKind::Loopback);
+        let loopback = loopback.map(|link| Loopback {
+            ifindex: link.ifindex,
+            name: link.name.clone(),
+        });
+        let on_loopback =
+            |address: &HostAddress| loopback.as_ref().is_some_and(|lo| lo.ifindex == address.ifindex);
 
         let messages: Vec<AddressMessage> = self
             .netlink
@@ -109,11 +114,12 @@ impl Devices {
         let mut addresses: Vec<HostAddress> = messages
             .iter()
             .filter_map(address)
-            .filter(|address| !loopback.contains(&address.ifindex))
+            .filter(|address| !on_loopback(address))
             .collect();
         addresses.sort_by_key(|address| (address.ip, address.ifindex));
         Ok(Host {
-            devices: classify(&links, &self.default_routes, &self.patterns),
+            devices: classify(&links, &self.default_routes, &self.patterns, self.xdp),
+            loopback,
             addresses,
         })
     }

@@ -19,6 +19,7 @@ use crate::store::{Kind, MapStore, StoreError, Table};
 
 use memory::Memory;
 pub use per_cpu::PerCpu;
+pub(super) use sys::detach_link;
 
 /// What a map is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,6 +33,14 @@ pub(super) fn open_pin(path: &Path, read_only: bool) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Detaches the link that is pinned at `path` from what it is attached to, at once.
+pub(in crate::dataplane) fn detach_link(path: &Path) -> io::Result<()> {
+    let link = open_pin(path, false)?;
+    let mut attr = zeroed();
+    attr.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
+    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).map(drop)
+}
+
 /// Writes a row.
 pub(super) fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
     let (key, value) = (key.as_ptr() as u64, value.as_ptr() as u64);
