@@ -7,7 +7,7 @@ use lb_common::{FlowKey, Port, Stage, TcpState, protocol};
 use crate::ctx::{Ctx, Packet};
 use crate::hash::{Hash, Key};
 use crate::verdict::Stop;
-use crate::wire::{Network, Transport, Wire};
+use crate::wire::{NOTHING, Network, Transport, Wire};
 
 /// TCP flags (RFC 9293, section 3.1), as they stand in byte 13 of the header.
 pub mod tcp_flag {
@@ -139,6 +139,7 @@ impl<F: Wire> Headers<F> {
             _ if self.fragment != Fragment::NONE => Err(Stop::Pass),
             kind if kind == F::ICMP => Ok(Kind::Icmp),
             kind if kind == F::IN_ITSELF => Ok(Kind::Wrapped),
+            NOTHING => Err(Stop::Pass),
             _ => Ok(Kind::Other),
         }
     }

@@ -149,17 +149,23 @@ fn loopback<F: TestFamily>() -> SocketAddr {
     }
 }
 
+/// In the kernel a test run takes the first bytes for a link layer all the same, so that nothing can be put behind it.
 fn a_device_without_link_layer_needs_no_hardware_addresses<F: TestFamily>(bed: &mut Bed<'_, F>) {
-    let packet = bed.opening(client::<F>(), vip::<F>(4)).without_link();
+    if !bed.is_tcp() && bed.host_alone().is_none() {
+        return;
+    }
+    bed.device = POD;
+    let packet = bed.opening(end::<F>([1, 50], 40_000), vip::<F>(4)).without_link();
     let (answer, counter) = refusal(bed, &packet, vip::<F>(4));
     let step = bed.run(Program::PreL3, &packet.build());
-    assert_eq!(step.verdict, Verdict::Redirected);
+    assert_eq!((step.verdict, step.device), (Verdict::Redirected, Some(POD)));
     let view = View::of_network(&step.after).unwrap();
     let expected = View::of_network(&answer.without_link().build()).unwrap();
     assert_eq!(
         (view.ends(), view.content),
         (expected.ends(), expected.content),
-        "{step:02x?}"
+        "{:02x?}",
+        step.after
     );
     step.counts(&[counter]);
 }
@@ -300,10 +306,12 @@ fn a_reset_fits_its_segment<F: TestFamily>(bed: &mut Bed<'_, F>) {
     }
     // A frame is padded to its least length: that is no data.
     let short = without(0).payload(b"");
-    let mut bytes = short.build();
-    bytes.extend([0xee; 6]);
-    let step = bed.run(Program::Pre, &bytes);
-    is_answered(&step, UPLINK, &short.reset(), Counter::AnsweredReset);
+    for padding in [0, 0xee] {
+        let mut bytes = short.build();
+        bytes.extend([padding; 6]);
+        let step = bed.run(Program::Pre, &bytes);
+        is_answered(&step, UPLINK, &short.reset(), Counter::AnsweredReset);
+    }
 }
 
 fn a_large_segment_is_answered_by_a_small_reset<F: TestFamily>(bed: &mut Bed<'_, F>) {
