@@ -343,6 +343,11 @@ impl<H: Packet> Packet for Cx<H> {
     }
 
     #[inline(always)]
+    fn put_checksum(&mut self, at: u32, whole: u16, offloaded: u16) -> Result<(), Stop> {
+        self.0.put_checksum(at, whole, offloaded)
+    }
+
+    #[inline(always)]
     fn trim(&mut self, length: u32) -> Result<(), Stop> {
         self.0.trim(length)
     }

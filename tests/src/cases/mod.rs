@@ -7,6 +7,7 @@
     reason = "what cannot be set up fails the test"
 )]
 
+mod answers;
 mod backends;
 mod basic;
 mod checksums;
@@ -18,6 +19,7 @@ mod node;
 pub mod random;
 mod sent_on;
 mod tcp;
+mod vips;
 
 use std::net::SocketAddr;
 
@@ -65,6 +67,8 @@ pub fn all<F: TestFamily>() -> Vec<Case<F>> {
         collisions::cases(),
         direct::cases(),
         node::cases(),
+        answers::cases(),
+        vips::cases(),
         eviction::cases(),
         sent_on::cases(),
     ]
