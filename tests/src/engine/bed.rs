@@ -39,9 +39,7 @@ impl<'a, F: TestFamily> Bed<'a, F> {
             segments: 1,
             own: false,
         };
-        for engine in &mut bed.engines {
-            engine.forget();
-        }
+        bed.forget();
         bed.write();
         bed
     }
@@ -224,6 +222,13 @@ impl<'a, F: TestFamily> Bed<'a, F> {
             let mut written = engine.written();
             change(&mut written);
             engine.set_written(&written);
+        }
+    }
+
+    /// Forgets all that the programs have written, and all sockets.
+    pub fn forget(&mut self) {
+        for engine in &mut self.engines {
+            engine.forget();
         }
     }
 
