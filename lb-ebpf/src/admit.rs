@@ -8,7 +8,7 @@ use lb_common::{
     SettingsFlags,
 };
 
-use crate::ctx::{Ctx, Hook, ServiceEvent};
+use crate::ctx::{Ctx, Hook};
 use crate::limit;
 use crate::verdict::Stop;
 use crate::wire::Wire;
@@ -61,19 +61,6 @@ pub fn commit<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
         cx.set_affinity(&client(work), &kept);
     }
     Ok(())
-}
-
-/// Counts a packet that a service does not take. What XDP leaves to TC is counted there.
-#[inline(always)]
-pub fn refused<F: Wire, C: Ctx<F>>(cx: &mut C, service: u32, stop: Stop) {
-    let is_final = match stop {
-        Stop::Pass => false,
-        Stop::Drop(_) => true,
-        Stop::Answer(_) => cx.hook() != Hook::Xdp,
-    };
-    if is_final {
-        cx.count_service(service, ServiceEvent::Dropped);
-    }
 }
 
 /// The client as tables know it.

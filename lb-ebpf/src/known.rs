@@ -1,9 +1,9 @@
 //! A packet of a known flow for which something has to be written down or thought over: the first and last packets of
-//! connection, one packet a second, and the packets of a flow whose backend has changed.
+//! a connection, one packet a second, and the packets of a flow whose backend has changed.
 
 use lb_common::{BackendState, Counter, DropReason, Flow, FlowFlags, Stage, TcpState};
 
-use crate::admit;
+use crate::answer;
 use crate::ctx::{Ctx, Insert};
 use crate::headers::{Headers, tcp_flag};
 use crate::reverse;
@@ -42,8 +42,7 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<bool, 
         } else {
             Stop::Drop(DropReason::BackendGone)
         };
-        admit::refused(cx, work.flow.service, stop);
-        return Err(stop);
+        return Err(answer::refuse(cx, work.flow.service, stop));
     }
     refresh(cx, work, missing);
     Ok(true)

@@ -24,6 +24,7 @@ pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resul
         Kind::Fragment => fragment::meet(cx, work)?,
         Kind::Icmp => return answered(icmp::pre(cx, work), cx, work),
         Kind::Wrapped => wrap::unwrap(cx, work)?,
+        Kind::Other => return answered(pass(cx, work), cx, work),
     }
     answered(translate(cx, work), cx, work)
 }
@@ -36,7 +37,8 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resu
         Kind::Transport => {}
         Kind::Fragment => fragment::meet(cx, work)?,
         Kind::Icmp => return answered(icmp::post(cx, work), cx, work),
-        Kind::Wrapped => return Err(Stop::Pass),
+        Kind::Other if cx.is_own() => return answered(pass(cx, work), cx, work),
+        Kind::Wrapped | Kind::Other => return Err(Stop::Pass),
     }
     if !cx.flow(&work.packet.key, &mut work.flow) {
         return if cx.is_own() {
@@ -83,15 +85,18 @@ fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next,
     Ok(Next::Stack)
 }
 
+/// A packet of a protocol that has no ports: it goes by, if it may.
+#[inline(always)]
+fn pass<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
+    vip::check(cx, work)?;
+    Err(Stop::Pass)
+}
+
 /// A packet that no flow is known for: it may be for a service, or straight to a pod.
 #[inline(always)]
 fn open_flow<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     if service::find(cx, &work.packet.key, &mut work.front_end) {
-        let done = serve(cx, work);
-        if let Err(stop) = done {
-            admit::refused(cx, work.front_end.service, stop);
-        }
-        done
+        serve(cx, work).map_err(|stop| answer::refuse(cx, work.front_end.service, stop))
     } else {
         vip::check(cx, work)?;
         if !direct::may_collide(&work.packet) {

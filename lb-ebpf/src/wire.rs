@@ -2,6 +2,7 @@
 
 use lb_common::{Family, Ip4, Ip6, V4, V6, protocol};
 
+use crate::answer::Message;
 use crate::checksum;
 use crate::ctx::Packet;
 use crate::hash::Hash;
@@ -50,7 +51,7 @@ impl<F: Family> Default for Network<F> {
 }
 
 /// A family's header on the wire.
-pub trait Wire: Family {
+pub trait Wire: Family + Message {
     /// Offset of the source address in the header.
     const SOURCE: u32;
     /// Offset of the destination address in the header.
@@ -69,6 +70,10 @@ pub trait Wire: Family {
     /// By an out parameter: of a result the compiler makes use before it knows that there is one, and the verifier
     /// says "R7 `!read_ok`".
     fn network<P: Packet>(packet: &mut P, l3: u32, found: &mut Network<Self>) -> Result<(), Stop>;
+
+    /// Where the packet whose network header begins at `l3` ends, as that header says. What follows is padding of the
+    /// link layer.
+    fn end<P: Packet>(packet: &P, l3: u32) -> Result<u32, Stop>;
 
     /// Writes an address.
     fn write<P: Packet>(packet: &mut P, at: u32, addr: Self::Addr) -> Result<(), Stop>;
@@ -128,6 +133,11 @@ impl Wire for V4 {
             fragment,
         };
         Ok(())
+    }
+
+    #[inline(always)]
+    fn end<P: Packet>(packet: &P, l3: u32) -> Result<u32, Stop> {
+        Ok(l3 + u32::from(u16::from_be(packet.read_u16(l3 + 2)?)))
     }
 
     #[inline(always)]
@@ -209,6 +219,11 @@ impl Wire for V6 {
             return extension::skip(packet, &mut found.transport);
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn end<P: Packet>(packet: &P, l3: u32) -> Result<u32, Stop> {
+        Ok(l3 + Self::LENGTH + u32::from(u16::from_be(packet.read_u16(l3 + 4)?)))
     }
 
     #[inline(always)]

@@ -338,6 +338,16 @@ impl<H: Packet> Packet for Cx<H> {
     }
 
     #[inline(always)]
+    fn unbalanced(&mut self, change: u32) {
+        self.0.unbalanced(change);
+    }
+
+    #[inline(always)]
+    fn put_checksum(&mut self, at: u32, whole: u16, offloaded: u16) -> Result<(), Stop> {
+        self.0.put_checksum(at, whole, offloaded)
+    }
+
+    #[inline(always)]
     fn trim(&mut self, length: u32) -> Result<(), Stop> {
         self.0.trim(length)
     }

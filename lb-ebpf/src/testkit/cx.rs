@@ -88,6 +88,12 @@ impl Packet for Cx<'_> {
         self.write_u16(patch.at, new)
     }
 
+    fn unbalanced(&mut self, _change: u32) {}
+
+    fn put_checksum(&mut self, at: u32, whole: u16, _offloaded: u16) -> Result<(), Stop> {
+        self.write_u16(at, whole)
+    }
+
     fn trim(&mut self, length: u32) -> Result<(), Stop> {
         self.frame.bytes.resize(length as usize, 0);
         Ok(())
