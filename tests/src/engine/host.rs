@@ -15,6 +15,7 @@ impl<F: TestFamily> Engine<F> for Host {
         tables.sockets.clear();
         tables.bound.clear();
         tables.flow_limit = usize::MAX;
+        tables.flipped.get_mut().clear();
         tables.ways = ground::ways::<F>();
         self.limits.clear();
         self.now = 1_000_000_000;
@@ -64,7 +65,12 @@ impl<F: TestFamily> Engine<F> for Host {
             affinity: tables.affinity.clone(),
             fragments: tables.fragments.clone(),
             sources: tables.sources.clone(),
-            loads: tables.loads.clone(),
+            loads: tables
+                .loads
+                .clone()
+                .into_iter()
+                .filter(|(_, load)| *load > 0)
+                .collect(),
             limits,
         }
     }
