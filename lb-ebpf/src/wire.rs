@@ -204,7 +204,11 @@ impl Wire for V6 {
 
     #[inline(always)]
     fn network<P: Packet>(packet: &mut P, l3: u32, found: &mut Network<Self>) -> Result<(), Stop> {
-        let [_, second, addresses @ ..] = packet.read::<10>(l3)?;
+        let [first, second, addresses @ ..] = packet.read::<10>(l3)?;
+        let [version_and_class, ..] = first.to_ne_bytes();
+        if version_and_class >> 4 != 6 {
+            return Err(Stop::Pass);
+        }
         let [_, _, next, _] = second.to_ne_bytes();
         if let ([src, dst], _) = addresses.as_chunks::<4>() {
             found.src = Ip6::from_words(*src);
@@ -248,8 +252,12 @@ impl Wire for V6 {
 
     #[inline(always)]
     fn forward<P: Packet>(packet: &mut P, l3: u32, _change: u32) -> Result<(), Stop> {
-        let [next, hops] = packet.read_u16(l3 + 6)?.to_ne_bytes();
-        packet.write_u16(l3 + 6, u16::from_ne_bytes([next, hops.wrapping_sub(1)]))
+        let old = packet.read_u16(l3 + 6)?;
+        let [next, hops] = old.to_ne_bytes();
+        let new = u16::from_ne_bytes([next, hops.wrapping_sub(1)]);
+        packet.write_u16(l3 + 6, new)?;
+        packet.unbalanced(checksum::fold32(checksum::step(0, old.into(), new.into())));
+        Ok(())
     }
 
     #[inline(always)]
