@@ -56,7 +56,7 @@ pub fn commit<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
             backend: work.chosen,
             last_used: cx.now(),
             epoch: work.backend.epoch,
-            pad: [0; 2],
+            term: work.term,
         };
         cx.set_affinity(&client(work), &kept);
     }

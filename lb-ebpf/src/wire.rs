@@ -208,7 +208,11 @@ impl Wire for V6 {
         let [version_and_class, ..] = first.to_ne_bytes();
         let [_, _, next, _] = second.to_ne_bytes();
         // Another version's header leads nowhere.
-        let next = if version_and_class >> 4 == 6 { next } else { NOTHING };
+        let next = if version_and_class >> 4 == 6 {
+            next
+        } else {
+            NOTHING
+        };
         if let ([src, dst], _) = addresses.as_chunks::<4>() {
             found.src = Ip6::from_words(*src);
             found.dst = Ip6::from_words(*dst);

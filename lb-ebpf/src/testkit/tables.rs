@@ -67,7 +67,7 @@ pub struct FamilyTables<F: Family> {
     /// Replaces a front end right after it was looked up: an update in the middle of a packet.
     pub flip: RefCell<Option<(ServiceKey<F::Addr>, ServiceValue)>>,
     /// Front ends that [`FamilyTables::flip`] has replaced.
-    flipped: RefCell<BTreeMap<ServiceKey<F::Addr>, ServiceValue>>,
+    pub flipped: RefCell<BTreeMap<ServiceKey<F::Addr>, ServiceValue>>,
 }
 
 impl<F: Family> Default for FamilyTables<F> {

@@ -17,6 +17,7 @@ impl<F: TestFamily> Engine<F> for Host {
         tables.sockets.clear();
         tables.bound.clear();
         tables.flow_limit = usize::MAX;
+        tables.flipped.get_mut().clear();
         tables.ways = ground::ways::<F>();
         self.limits.clear();
         self.now = 1_000_000_000;
