@@ -10,3 +10,9 @@ use crate::work::Work;
 pub fn check<F: Wire, C: Ctx<F>>(_cx: &mut C, _work: &mut Work<F>) -> Result<(), Stop> {
     Ok(())
 }
+
+/// Whether an echo request, to an address of services, is answered here.
+#[inline(always)]
+pub fn wants_echo<F: Wire, C: Ctx<F>>(_cx: &mut C, _work: &Work<F>) -> bool {
+    false
+}

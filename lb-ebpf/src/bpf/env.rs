@@ -338,6 +338,11 @@ impl<H: Packet> Packet for Cx<H> {
     }
 
     #[inline(always)]
+    fn unbalanced(&mut self, change: u32) {
+        self.0.unbalanced(change);
+    }
+
+    #[inline(always)]
     fn trim(&mut self, length: u32) -> Result<(), Stop> {
         self.0.trim(length)
     }

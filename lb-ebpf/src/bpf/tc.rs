@@ -158,6 +158,11 @@ impl<const EGRESS: bool> Packet for Tc<EGRESS> {
     }
 
     #[inline(always)]
+    fn unbalanced(&mut self, change: u32) {
+        self.update_sum(change);
+    }
+
+    #[inline(always)]
     fn trim(&mut self, length: u32) -> Result<(), Stop> {
         // SAFETY: the context is valid.
         done(unsafe { bpf_skb_change_tail(self.skb, length, 0) })

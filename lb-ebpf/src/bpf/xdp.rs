@@ -109,6 +109,10 @@ impl Packet for Xdp {
         self.write_u16(patch.at, new)
     }
 
+    /// Here a packet has no sum beside its own.
+    #[inline(always)]
+    fn unbalanced(&mut self, _change: u32) {}
+
     #[inline(always)]
     fn trim(&mut self, length: u32) -> Result<(), Stop> {
         let change = length as i32 - self.length() as i32;

@@ -88,6 +88,8 @@ impl Packet for Cx<'_> {
         self.write_u16(patch.at, new)
     }
 
+    fn unbalanced(&mut self, _change: u32) {}
+
     fn trim(&mut self, length: u32) -> Result<(), Stop> {
         self.frame.bytes.resize(length as usize, 0);
         Ok(())
