@@ -24,21 +24,53 @@ use crate::work::Work;
 /// (`ipfrag_time`), and an identification may come again.
 const SECONDS: u32 = 30;
 
+/// What a fragment is to us.
+///
+/// Without more to each: of a [`Stop`] in all its shapes the compiler makes moves of what was never set, which the
+/// verifier refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Met {
+    /// Its ports are known.
+    Known,
+    /// It goes by.
+    Foreign,
+    /// XDP leaves it to TC.
+    Left,
+    /// Dropped: [`DropReason::TinyFragment`].
+    Tiny,
+    /// Dropped: [`DropReason::OverlappingFragment`].
+    Overlapping,
+    /// Dropped: [`DropReason::UnknownFragment`].
+    Unknown,
+}
+
 /// Remembers the ports of a first fragment; finds those of a later one.
 ///
 /// XDP leaves fragments to TC.
-#[inline(never)]
+#[inline(always)]
 pub fn meet<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
-    if cx.hook() == Hook::Xdp {
-        return Err(if cx.may_be_front_end(work.packet.key.dst) {
-            hop::pass(cx)
-        } else {
-            Stop::Pass
-        });
+    match judge(cx, work) {
+        Met::Known => Ok(()),
+        Met::Foreign => Err(Stop::Pass),
+        Met::Left => Err(hop::pass(cx)),
+        Met::Tiny => Err(Stop::Drop(DropReason::TinyFragment)),
+        Met::Overlapping => Err(Stop::Drop(DropReason::OverlappingFragment)),
+        Met::Unknown => Err(Stop::Drop(DropReason::UnknownFragment)),
     }
-    let mut network = Network::default();
-    F::network(cx, work.packet.l3, &mut network)?;
-    let part = F::part(cx, network.transport.part)?;
+}
+
+#[inline(never)]
+fn judge<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Met {
+    if cx.hook() == Hook::Xdp {
+        return if cx.may_be_front_end(work.packet.key.dst) {
+            Met::Left
+        } else {
+            Met::Foreign
+        };
+    }
+    let Ok(part) = part(cx, work) else {
+        return Met::Foreign;
+    };
     if work.packet.fragment == Fragment::LATER {
         later(cx, work, part)
     } else {
@@ -46,15 +78,24 @@ pub fn meet<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
     }
 }
 
+/// Reads the headers once more, as far as they are about fragments.
 #[inline(always)]
-fn first<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, part: Part) -> Result<(), Stop> {
-    let end = work.packet.l4 + header_length(work);
-    if work.packet.fragment == Fragment::TINY || end > F::end(cx, work.packet.l3)? {
-        return Err(if is_service(cx, work) {
-            Stop::Drop(DropReason::TinyFragment)
+fn part<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<Part, Stop> {
+    let mut network = Network::default();
+    F::network(cx, work.packet.l3, &mut network)?;
+    F::part(cx, network.transport.part)
+}
+
+#[inline(always)]
+fn first<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, part: Part) -> Met {
+    let end = F::end(cx, work.packet.l3).unwrap_or(0);
+    let is_cut = work.packet.l4 + header_length(work) > end;
+    if is_cut || work.packet.fragment == Fragment::TINY {
+        return if is_service(cx, work) {
+            Met::Tiny
         } else {
-            Stop::Pass
-        });
+            Met::Foreign
+        };
     }
     if is_ours(cx, work) {
         let ports = Ports {
@@ -64,31 +105,28 @@ fn first<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, part: Part) -> Resu
         };
         cx.set_fragment(&key(work, part), &ports);
     }
-    Ok(())
+    Met::Known
 }
 
 #[inline(always)]
-fn later<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, part: Part) -> Result<(), Stop> {
-    let known = cx.fragment(&key(work, part)).filter(|ports| {
+fn later<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, part: Part) -> Met {
+    let found = cx.fragment(&key(work, part)).filter(|ports| {
         let limit = cx.settings().jiffies_per_second.wrapping_mul(SECONDS);
         cx.now().wrapping_sub(ports.first_seen) <= limit
     });
-    let is_service = is_service(cx, work);
-    let overlaps = part.offset < header_length(work);
-    match known {
-        Some(_) if overlaps => Err(Stop::Drop(DropReason::OverlappingFragment)),
-        None if overlaps && is_service => Err(Stop::Drop(DropReason::OverlappingFragment)),
-        None if is_service => Err(Stop::Drop(DropReason::UnknownFragment)),
-        None => {
-            cx.count(Counter::Fragment);
-            Err(Stop::Pass)
-        }
-        Some(ports) => {
-            work.packet.key.src_port = ports.src_port;
-            work.packet.key.dst_port = ports.dst_port;
-            Ok(())
-        }
+    if found.is_none() && !is_service(cx, work) {
+        cx.count(Counter::Fragment);
+        return Met::Foreign;
     }
+    if part.offset < header_length(work) {
+        return Met::Overlapping;
+    }
+    let Some(ports) = found else {
+        return Met::Unknown;
+    };
+    work.packet.key.src_port = ports.src_port;
+    work.packet.key.dst_port = ports.dst_port;
+    Met::Known
 }
 
 /// Whether the packet may be translated: there is an entry for it, or it is for a service.

@@ -31,34 +31,35 @@ use crate::work::{Origin, Work};
 use crate::{choose, hop, open, reverse, send, service, vip, wrap};
 
 /// In pre.
-#[inline(never)]
+#[inline(always)]
 pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
-    let about = read(cx, work, Stage::Pre)?;
-    match about {
+    match read(cx, work, Stage::Pre) {
+        About::Nothing => return Err(Stop::Pass),
         About::Echo if vip::wants_echo(cx, work) => return Err(hop::leave(cx, Answer::Echo)),
         About::Echo => return Err(Stop::Pass),
         About::Wrapped if work.quoted.is_redirect != 0 => return Err(Stop::Pass),
         About::Wrapped => return wrap::too_big(cx, work),
         About::Transport => {}
     }
-    let is_known = cx.flow(&work.quoted.key, &mut work.flow);
-    if !is_known {
-        return to_chosen(cx, work);
-    }
-    if work.flow.flags & FlowFlags::REPLY == 0 && !reverse::has_backend::<F, C>(cx, &work.flow) {
-        return Err(Stop::Pass);
-    }
-    refuse_redirect(work)?;
-    work.packet.key = work.quoted.key;
-    not_answered(go_on(cx, work))
+    not_answered(if is_known(cx, work) {
+        go_on(cx, work)
+    } else {
+        to_chosen(cx, work)
+    })
+}
+
+/// Whether there is an entry for packets of the opposite direction, into `work.flow`. One that leads to a backend
+/// counts as long as the backend is what it was.
+#[inline(never)]
+fn is_known<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> bool {
+    cx.flow(&work.quoted.key, &mut work.flow)
+        && (work.flow.flags & FlowFlags::REPLY != 0 || reverse::has_backend::<F, C>(cx, &work.flow))
 }
 
 /// In post.
-#[inline(never)]
+#[inline(always)]
 pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
-    let about = read(cx, work, Stage::Post)?;
-    let is_known = about == About::Transport && cx.flow(&work.quoted.key, &mut work.flow);
-    if !is_known {
+    if read(cx, work, Stage::Post) != About::Transport || !is_known(cx, work) {
         return if cx.is_own() {
             Ok(Next::Own)
         } else {
@@ -85,10 +86,11 @@ fn refuse_redirect<F: Wire>(work: &Work<F>) -> Result<(), Stop> {
     }
 }
 
-/// The way of an error in pre about a packet whose opposite direction has the key `work.packet.key` and the entry
-/// `work.flow`.
+/// The way of an error in pre about a packet whose opposite direction has the entry `work.flow`.
 #[inline(always)]
 fn go_on<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
+    refuse_redirect(work)?;
+    work.packet.key = work.quoted.key;
     let flags = work.flow.flags;
     if flags & FlowFlags::WRAPPED != 0 {
         send::ready(cx, work)?;
@@ -130,7 +132,7 @@ fn not_answered(done: Result<Next, Stop>) -> Result<Next, Stop> {
 }
 
 /// Makes the error one about the packet as it was; with `hop`, the error has also come one hop further.
-#[inline(always)]
+#[inline(never)]
 fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, hop: bool) -> Result<(), Stop> {
     // What the flow's packets become, the other way round.
     reverse::key::<F>(&work.packet.key, &work.flow, &mut work.other_key);
@@ -141,26 +143,34 @@ fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, hop: bool) -> R
 
 /// An error about a packet that no flow is known for: if a service with direct server return may have sent it, another
 /// node has wrapped the client's packets. Its backend is found as for them, by hash, and nothing is remembered.
-#[inline(never)]
+#[inline(always)]
 fn to_chosen<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
-    const NOT_BY_HASH: u32 = ServiceFlags::ROUND_ROBIN | ServiceFlags::LEAST_CONNECTIONS;
-    let is_ours = service::find(cx, &work.quoted.key, &mut work.front_end)
-        && work.front_end.flags & (ServiceFlags::DSR | NOT_BY_HASH) == ServiceFlags::DSR
-        && is_from_outside(cx);
-    if !is_ours || work.given != 0 {
+    if !is_chosen(cx, work) {
         return Err(Stop::Pass);
     }
     refuse_redirect(work)?;
+    wrap::open(cx, work)?;
+    send::may_leave(cx, work)?;
+    send_wrapped(cx, work)
+}
+
+/// Finds the backend, on another node, that has sent the packet in question, and puts its flow into `work.flow`.
+#[inline(never)]
+fn is_chosen<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> bool {
+    const NOT_BY_HASH: u32 = ServiceFlags::ROUND_ROBIN | ServiceFlags::LEAST_CONNECTIONS;
+    let is_direct = service::find(cx, &work.quoted.key, &mut work.front_end)
+        && work.front_end.flags & (ServiceFlags::DSR | NOT_BY_HASH) == ServiceFlags::DSR;
+    if !is_direct || !is_from_outside(cx) || work.given != 0 {
+        return false;
+    }
     work.packet.key = work.quoted.key;
     work.origin = Origin::Outside as u32;
-    choose::backend(cx, work).map_err(|_| Stop::Pass)?;
-    if work.backend.flags & BackendFlags::LOCAL != 0 {
-        return Err(Stop::Pass);
+    if choose::backend(cx, work).is_err() || work.backend.flags & BackendFlags::LOCAL != 0 {
+        return false;
     }
     open::entry(cx, work);
     work.flow.flags |= FlowFlags::OUTSIDE;
-    let ready = wrap::open(cx, work).and_then(|()| send::may_leave(cx, work));
-    not_answered(ready.and_then(|()| send_wrapped(cx, work)))
+    true
 }
 
 /// Whether the packet did not come from a pod or from the node.

@@ -29,8 +29,14 @@ pub struct Quoted<F: Wire> {
 }
 
 /// What an ICMP packet is about.
+///
+/// A type of its own, not a result with a [`Stop`]: of that the compiler makes moves of what was never set, which the
+/// verifier refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum About {
+    /// Nothing that concerns us: it is no error, its quoted packet was not sent by the error's receiver, or it quotes
+    /// too little.
+    Nothing,
     /// It asks for an echo.
     Echo,
     /// An error, or a redirect, about a TCP or UDP packet.
@@ -39,23 +45,39 @@ pub(super) enum About {
     Wrapped,
 }
 
-/// Reads the ICMP packet `work.packet`, and what it quotes into `work.quoted`. [`Stop::Pass`] for one that is no error,
-/// whose quoted packet was not sent by the error's receiver, or quotes too little.
+/// Reads the ICMP packet `work.packet`, and what it quotes into `work.quoted`.
 #[inline(never)]
-pub(super) fn read<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, stage: Stage) -> Result<About, Stop> {
-    cx.linearize(MAX_HEADERS)?;
-    let Work { packet, quoted, .. } = work;
-    let [kind, _code] = cx.read_u16(packet.l4)?.to_ne_bytes();
+pub(super) fn read<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, stage: Stage) -> About {
+    let Ok(kind) = kind(cx, work) else {
+        return About::Nothing;
+    };
     if kind == F::ECHO {
-        return Ok(About::Echo);
+        return About::Echo;
     }
-    quoted.is_redirect = u32::from(kind == F::REDIRECT);
-    let at = if kind == F::REDIRECT {
+    work.quoted.is_redirect = u32::from(kind == F::REDIRECT);
+    let is_quoting = kind == F::REDIRECT || is_error::<F>(kind);
+    if !is_quoting || network_of(cx, work, stage).is_err() {
+        return About::Nothing;
+    }
+    transport_of(cx, work)
+}
+
+/// The ICMP packet's type.
+#[inline(always)]
+fn kind<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<u8, Stop> {
+    cx.linearize(MAX_HEADERS)?;
+    let [kind, _code] = cx.read_u16(work.packet.l4)?.to_ne_bytes();
+    Ok(kind)
+}
+
+/// Reads the quoted network header.
+#[inline(always)]
+fn network_of<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, stage: Stage) -> Result<(), Stop> {
+    let Work { packet, quoted, .. } = work;
+    let at = if quoted.is_redirect != 0 {
         F::redirected(cx, packet.l4)?
-    } else if is_error::<F>(kind) {
-        packet.l4 + HEADER
     } else {
-        return Err(Stop::Pass);
+        packet.l4 + HEADER
     };
     let mut network = Network::default();
     F::network(cx, at, &mut network)?;
@@ -75,7 +97,7 @@ pub(super) fn read<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, stage: St
     quoted.sender = packet.key.src;
     quoted.l3 = at;
     quoted.l4 = transport.at;
-    transport_of(cx, work)
+    Ok(())
 }
 
 /// Reads as much of the quoted transport header as there is.
@@ -83,32 +105,35 @@ pub(super) fn read<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, stage: St
 /// A real call, which reads the offsets back from memory: otherwise the verifier follows each way of finding a header
 /// through all that comes after.
 #[inline(never)]
-fn transport_of<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<About, Stop> {
+fn transport_of<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> About {
     let Work { packet, quoted, .. } = black_box(work);
-    let end = F::end(cx, packet.l3)?;
+    let checksum = match quoted.key.protocol {
+        protocol::TCP => TCP_CHECKSUM,
+        protocol::UDP => UDP_CHECKSUM,
+        kind if kind == F::IN_ITSELF => return About::Wrapped,
+        _ => return About::Nothing,
+    };
+    let checksum = quoted.l4 + checksum;
     let is_udp = quoted.key.protocol == protocol::UDP;
-    let checksum = quoted.l4
-        + match quoted.key.protocol {
-            protocol::TCP => TCP_CHECKSUM,
-            protocol::UDP => UDP_CHECKSUM,
-            kind if kind == F::IN_ITSELF => return Ok(About::Wrapped),
-            _ => return Err(Stop::Pass),
-        };
+    let (Ok(end), Ok([ports])) = (F::end(cx, packet.l3), cx.read::<1>(quoted.l4)) else {
+        return About::Nothing;
+    };
     if quoted.l4 + PORTS > end {
-        return Err(Stop::Pass);
+        return About::Nothing;
     }
-    let [ports] = cx.read::<1>(quoted.l4)?;
     let [a, b, c, d] = ports.to_ne_bytes();
     quoted.key.dst_port = Port { octets: [a, b] };
     quoted.key.src_port = Port { octets: [c, d] };
     quoted.checksum = 0;
     if checksum + 2 <= end {
-        let old = cx.read_u16(checksum)?;
-        if old != 0 || !is_udp {
-            quoted.checksum = checksum;
+        match cx.read_u16(checksum) {
+            Ok(0) if is_udp => {}
+            Ok(_) => quoted.checksum = checksum,
+            // It should be there.
+            Err(_) => return About::Nothing,
         }
     }
-    Ok(About::Transport)
+    About::Transport
 }
 
 #[inline(always)]
