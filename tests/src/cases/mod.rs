@@ -14,7 +14,9 @@ mod checksums;
 mod collisions;
 mod direct;
 mod eviction;
+mod fragments;
 mod headers;
+mod icmp;
 mod node;
 pub mod random;
 mod sent_on;
@@ -60,6 +62,8 @@ pub fn all<F: TestFamily>() -> Vec<Case<F>> {
     [
         basic::cases(),
         headers::cases(),
+        icmp::cases(),
+        fragments::cases(),
         checksums::cases(),
         tcp::cases(),
         backends::cases(),
