@@ -35,7 +35,8 @@ pub trait Packet {
     /// Makes a TCP or UDP checksum right again. The last change to a packet: offsets must be checked anew after it.
     fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop>;
 
-    /// Tells of a change (one's complement sum of new - old) that no checksum in the packet balances.
+    /// Bytes were changed that no checksum in the packet balances; `change` is the one's complement sum of (new - old). A
+    /// sum of all its bytes may have come with the packet.
     fn unbalanced(&mut self, change: u32);
 
     /// Cuts the packet off after `length` bytes, link-layer header included. What was read is void.

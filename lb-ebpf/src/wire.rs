@@ -88,12 +88,12 @@ pub trait Wire: Family {
     /// says "R7 `!read_ok`".
     fn network<P: Packet>(packet: &mut P, l3: u32, found: &mut Network<Self>) -> Result<(), Stop>;
 
-    /// Where a fragment belongs; `at` is [`Transport::part`].
-    fn part<P: Packet>(packet: &P, at: u32) -> Result<Part, Stop>;
-
     /// Where the packet whose network header begins at `l3` ends, as that header says. What follows is padding of the
     /// link layer.
     fn end<P: Packet>(packet: &P, l3: u32) -> Result<u32, Stop>;
+
+    /// Where a fragment belongs; `at` is [`Transport::part`].
+    fn part<P: Packet>(packet: &P, at: u32) -> Result<Part, Stop>;
 
     /// Where, in a redirect whose header begins at `l4`, the packet stands that it is about.
     fn redirected<P: Packet>(packet: &P, l4: u32) -> Result<u32, Stop>;
@@ -163,6 +163,11 @@ impl Wire for V4 {
     }
 
     #[inline(always)]
+    fn end<P: Packet>(packet: &P, l3: u32) -> Result<u32, Stop> {
+        Ok(l3 + u32::from(u16::from_be(packet.read_u16(l3 + 2)?)))
+    }
+
+    #[inline(always)]
     fn part<P: Packet>(packet: &P, at: u32) -> Result<Part, Stop> {
         let [word] = packet.read::<1>(at)?;
         let [a, b, high, low] = word.to_ne_bytes();
@@ -171,11 +176,6 @@ impl Wire for V4 {
             id: u16::from_ne_bytes([a, b]).into(),
             offset: u32::from(units) * 8,
         })
-    }
-
-    #[inline(always)]
-    fn end<P: Packet>(packet: &P, l3: u32) -> Result<u32, Stop> {
-        Ok(l3 + u32::from(u16::from_be(packet.read_u16(l3 + 2)?)))
     }
 
     #[inline(always)]
@@ -250,8 +250,11 @@ impl Wire for V6 {
 
     #[inline(always)]
     fn network<P: Packet>(packet: &mut P, l3: u32, found: &mut Network<Self>) -> Result<(), Stop> {
-        let [_, second, addresses @ ..] = packet.read::<10>(l3)?;
+        let [first, second, addresses @ ..] = packet.read::<10>(l3)?;
+        let [version_and_class, ..] = first.to_ne_bytes();
         let [_, _, next, _] = second.to_ne_bytes();
+        // Another version's header leads nowhere.
+        let next = if version_and_class >> 4 == 6 { next } else { NOTHING };
         if let ([src, dst], _) = addresses.as_chunks::<4>() {
             found.src = Ip6::from_words(*src);
             found.dst = Ip6::from_words(*dst);
@@ -269,6 +272,11 @@ impl Wire for V6 {
     }
 
     #[inline(always)]
+    fn end<P: Packet>(packet: &P, l3: u32) -> Result<u32, Stop> {
+        Ok(l3 + Self::LENGTH + u32::from(u16::from_be(packet.read_u16(l3 + 4)?)))
+    }
+
+    #[inline(always)]
     fn part<P: Packet>(packet: &P, at: u32) -> Result<Part, Stop> {
         let [first, id] = packet.read::<2>(at)?;
         let [_next, _reserved, high, low] = first.to_ne_bytes();
@@ -276,11 +284,6 @@ impl Wire for V6 {
             id,
             offset: u32::from(u16::from_be_bytes([high, low]) & 0xfff8),
         })
-    }
-
-    #[inline(always)]
-    fn end<P: Packet>(packet: &P, l3: u32) -> Result<u32, Stop> {
-        Ok(l3 + Self::LENGTH + u32::from(u16::from_be(packet.read_u16(l3 + 4)?)))
     }
 
     /// In an option (RFC 4861, section 4.5), behind that with the link-layer address of the better router.
@@ -356,6 +359,9 @@ impl Wire for V6 {
         hash.word(a).word(b).word(c).word(d)
     }
 }
+
+/// A protocol number that nobody has (IANA: reserved).
+const NOTHING: u8 = u8::MAX;
 
 /// What the word with a fragment's offset and the bit for more to come says.
 #[inline(always)]

@@ -333,13 +333,13 @@ impl<H: Packet> Packet for Cx<H> {
     }
 
     #[inline(always)]
-    fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop> {
-        self.0.patch_checksum(patch)
+    fn unbalanced(&mut self, change: u32) {
+        self.0.unbalanced(change);
     }
 
     #[inline(always)]
-    fn unbalanced(&mut self, change: u32) {
-        self.0.unbalanced(change);
+    fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop> {
+        self.0.patch_checksum(patch)
     }
 
     #[inline(always)]

@@ -109,7 +109,6 @@ impl Packet for Xdp {
         self.write_u16(patch.at, new)
     }
 
-    /// Here a packet has no sum beside its own.
     #[inline(always)]
     fn unbalanced(&mut self, _change: u32) {}
 
