@@ -16,7 +16,9 @@ mod choice;
 mod collisions;
 mod direct;
 mod eviction;
+mod fragments;
 mod headers;
+mod icmp;
 mod limits;
 mod masquerade;
 mod node;
@@ -68,6 +70,8 @@ pub fn all<F: TestFamily>() -> Vec<Case<F>> {
     [
         basic::cases(),
         headers::cases(),
+        icmp::cases(),
+        fragments::cases(),
         checksums::cases(),
         tcp::cases(),
         backends::cases(),
