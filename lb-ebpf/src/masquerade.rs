@@ -57,7 +57,7 @@ fn is_from_pod_device<F: Wire, C: Ctx<F>>(cx: &C) -> bool {
 /// Whether the flow is masqueraded, hairpin aside. `is_forwarded`: the packet came in from outside of the node, and the
 /// backend is on another node, so that its reply would not pass here.
 #[inline(always)]
-fn is_wanted<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, is_forwarded: bool) -> bool {
+pub fn is_wanted<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, is_forwarded: bool) -> bool {
     let (settings, front_end) = (cx.settings().flags, work.front_end.flags);
     if settings & SettingsFlags::SNAT_ALWAYS == 0 {
         return is_forwarded || settings & SettingsFlags::MASQUERADE_ALL != 0;
@@ -67,5 +67,6 @@ fn is_wanted<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, is_forwarded: bool) -> 
         let detects = settings & SettingsFlags::DETECTS_PODS != 0;
         return settings & SettingsFlags::MASQUERADE_ALL != 0 || (detects && !open::is_pod(cx, work));
     }
-    front_end & ServiceFlags::OUTSIDE_LOCAL == 0
+    // The policy Local does not count for the node, whose address is one that the backends reach in any case.
+    work.is_from(Origin::Node) || front_end & ServiceFlags::OUTSIDE_LOCAL == 0
 }

@@ -18,6 +18,9 @@ pub fn out<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, S
     if work.flow.flags & (FlowFlags::NODE | FlowFlags::REPLY) == FlowFlags::NODE | FlowFlags::REPLY {
         return node::deliver(cx, work);
     }
+    if work.flow.flags & FlowFlags::NODE != 0 && work.flow.arrival != cx.ifindex() {
+        node::follow(cx, work);
+    }
     let stale = (work.flow.hop.epoch ^ cx.settings().route_epoch) | u32::from(work.flow.hop.ifindex == 0);
     if stale != 0 {
         hop::refresh(cx, work)?;
@@ -27,7 +30,11 @@ pub fn out<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, S
     if work.flow.flags & FlowFlags::WRAPPED != 0 {
         wrap::wrap(cx, work)?;
     } else {
-        rewrite::both(cx, work, true)?;
+        // What the node itself has made has come no hop further.
+        rewrite::both(cx, work, cx.hook() != Hook::Egress)?;
+    }
+    if work.flow.hop.ifindex == hop::LOOPBACK {
+        return node::stay(cx, work);
     }
     cx.count(if cx.hook() == Hook::Xdp {
         Counter::XdpSent

@@ -7,6 +7,7 @@ use lb_common::{Counter, DropReason, Flow, FlowFlags, Port};
 
 use crate::ctx::{Ctx, Insert, InsertError};
 use crate::hash;
+use crate::node;
 use crate::reverse;
 use crate::verdict::{Answer, Stop};
 use crate::wire::Wire;
@@ -30,8 +31,11 @@ pub fn address<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(),
 #[inline(never)]
 pub fn claim<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     reverse::derive(work);
-    if work.flow.flags & FlowFlags::NODE != 0 {
-        // The node's own socket has the port already.
+    // The port that is wanted belongs to a socket of the node.
+    if reverse::difference(work.flow.peer_port, node::OTHER_PORT) != 0
+        && work.flow.flags & FlowFlags::NODE != 0
+        && !is_connected(cx, work)
+    {
         match reverse::claim(cx, work) {
             Ok(()) => return Ok(()),
             Err(InsertError::Full) => return Err(Stop::Drop(DropReason::FlowTableFull)),
@@ -41,6 +45,17 @@ pub fn claim<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
     search(cx, work)?;
     work.flow.peer_port = work.other_key.dst_port;
     Ok(())
+}
+
+/// Whether replies with the key `work.other_key` would meet a connection straight to the backend: nothing was written
+/// down about that one.
+#[inline(always)]
+fn is_connected<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
+    if work.packet.is_tcp() {
+        cx.any_socket(&work.other_key)
+    } else {
+        cx.connected_socket(&work.other_key)
+    }
 }
 
 /// Searches a port for the entry `work.other`, puts it into `work.other_key` and inserts the entry.
