@@ -18,6 +18,7 @@ pub mod headers;
 pub mod hop;
 pub mod icmp;
 pub mod known;
+pub mod limit;
 pub mod link;
 pub mod masquerade;
 pub mod node;

@@ -11,6 +11,8 @@ use lb_common::addr::Address as _;
 use lb_common::layout::{self, map};
 use lb_common::{Counter, Device, DropReason, Port, ServiceKey, Settings, V4, V6, protocol};
 
+use crate::manifests;
+
 /// Transport protocols of services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
@@ -21,6 +23,15 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// That of a service's port.
+    pub fn of(port: manifests::Port) -> Self {
+        if port.protocol == "UDP" {
+            Self::Udp
+        } else {
+            Self::Tcp
+        }
+    }
+
     fn number(self) -> u8 {
         match self {
             Self::Tcp => protocol::TCP,

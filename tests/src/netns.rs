@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::panic;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result, bail};
@@ -72,6 +72,27 @@ impl Netns {
     pub fn command(&self, program: &str, args: &[&str]) -> Result<String> {
         self.run(|| finished(program, Command::new(program).args(args)))
             .with_context(|| format!("in {}", self.name))
+    }
+
+    /// Runs a command inside with this input; what it printed, and how it ended.
+    pub fn output(&self, program: &str, args: &[&str], input: &[u8]) -> Result<Output> {
+        self.run(|| {
+            let mut child = Command::new(program)
+                .args(args)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .with_context(|| format!("cannot run {program}"))?;
+            if let Some(mut stdin) = child.stdin.take() {
+                // A program need not read all of it.
+                let _unread = stdin.write_all(input);
+            }
+            child
+                .wait_with_output()
+                .with_context(|| format!("cannot wait for {program}"))
+        })
+        .with_context(|| format!("in {}", self.name))
     }
 
     /// Runs lines of `ip` commands.

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::agent::Agent;
 use crate::family::{Family, Pair};
-use crate::manifests::{self, Condition, DNS, ECHO_TCP, ECHO_UDP, HTTP, Port, Service};
+use crate::manifests::{self, Condition, DNS, ECHO_TCP, ECHO_UDP, HTTP, Service};
 use crate::maps::Protocol;
 use crate::server::Server;
 use crate::topology::{self, Layout, Topology};
@@ -89,7 +89,7 @@ impl World {
                 let front_end = SocketAddr::new(service.vip.of(family), port.port);
                 self.wait_for(
                     front_end,
-                    protocol(*port),
+                    Protocol::of(*port),
                     &endpoints_of(&ready, family, port.target),
                 )?;
             }
@@ -138,14 +138,6 @@ pub fn endpoints_of(pods: &[usize], family: Family, port: u16) -> BTreeSet<Socke
     pods.iter()
         .map(|&pod| SocketAddr::new(topology::web_address(pod).of(family), port))
         .collect()
-}
-
-fn protocol(port: Port) -> Protocol {
-    if port.protocol == "UDP" {
-        Protocol::Udp
-    } else {
-        Protocol::Tcp
-    }
 }
 
 /// Writes the manifest of a service.

@@ -1,5 +1,8 @@
 //! Maps and programs: created or taken up again from their pins, loaded once.
 
+use std::collections::BTreeSet;
+use std::thread;
+
 use aya::maps::{MapError, MapInfo};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
@@ -18,43 +21,53 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sl
 #[derive(Debug)]
 pub struct Programs {
     ebpf: Ebpf,
-    xdp: XdpProgram,
+    loaded: BTreeSet<&'static str>,
+    /// The kernel has refused the XDP program.
+    no_xdp: bool,
 }
 
-/// What became of the XDP program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum XdpProgram {
-    /// Nobody has asked for it.
-    NotLoaded,
-    Loaded,
-    /// The kernel refuses it.
-    Refused,
-}
-
-/// The programs of TC, and the clock.
-const CLASSIFIERS: [&str; 6] = [
-    program::JIFFIES,
-    program::PRE,
-    program::POST,
-    program::PRE_L3,
-    program::POST_L3,
-    program::POST_LO,
-];
+/// What every node needs. The others are loaded when a device is to have them.
+const AT_START: [&str; 4] = [program::JIFFIES, program::PRE, program::POST, program::POST_LO];
 
 /// Creates the maps that are not pinned yet, checks those that are, and loads the programs over them.
-/// Gives way after each step, so that a signal is heard meanwhile. The XDP program is loaded when a device is to have it.
+/// Gives way in between, so that a signal is heard meanwhile.
 pub async fn load(pins: &Pins, sizes: &Sizes) -> Result<Programs, DataplaneError> {
     let mut ebpf = open(pins, sizes)?;
     yield_now().await;
-    for name in CLASSIFIERS {
-        let program = classifier(&mut ebpf, name)?;
-        without_signals(|| program.load()).map_err(|error| program_error(name, error))?;
-        yield_now().await;
-    }
+    without_signals(|| load_at_start(&mut ebpf))?;
+    yield_now().await;
     Ok(Programs {
         ebpf,
-        xdp: XdpProgram::NotLoaded,
+        loaded: AT_START.into(),
+        no_xdp: false,
     })
+}
+
+/// All at the same time: each keeps the verifier busy for a tenth of a second or more.
+fn load_at_start(ebpf: &mut Ebpf) -> Result<(), DataplaneError> {
+    thread::scope(|scope| {
+        let mut loading = Vec::new();
+        for (name, program) in ebpf.programs_mut() {
+            if let Some(name) = AT_START.into_iter().find(|wanted| *wanted == name) {
+                loading.push((name, scope.spawn(move || load_classifier(name, program))));
+            }
+        }
+        for wanted in AT_START {
+            if !loading.iter().any(|(name, _)| *name == wanted) {
+                return Err(missing(wanted));
+            }
+        }
+        loading.into_iter().try_for_each(|(_, thread)| {
+            thread
+                .join()
+                .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked))
+        })
+    })
+}
+
+fn load_classifier(name: &'static str, program: &mut Program) -> Result<(), DataplaneError> {
+    let program: &mut SchedClassifier = program.try_into().map_err(|_: ProgramError| missing(name))?;
+    program.load().map_err(|error| program_error(name, error))
 }
 
 /// Does `work` while signals wait. One that comes meanwhile makes the verifier give up, and aya then asks it again with
@@ -76,22 +89,28 @@ pub fn create_maps(pins: &Pins, sizes: &Sizes) -> Result<(), DataplaneError> {
 }
 
 impl Programs {
-    /// The program of that name, loaded.
+    /// The program of that name, loaded now if it was not yet.
     pub fn get(&mut self, name: &'static str) -> Result<&mut SchedClassifier, DataplaneError> {
-        classifier(&mut self.ebpf, name)
+        let program: &mut SchedClassifier = typed(&mut self.ebpf, name)?;
+        if !self.loaded.contains(name) {
+            without_signals(|| program.load()).map_err(|error| program_error(name, error))?;
+            self.loaded.insert(name);
+        }
+        Ok(program)
     }
 
     /// The XDP program, loaded now if it was not yet. An error without a cause when the kernel has refused it before.
     pub fn xdp(&mut self) -> Result<&mut Xdp, Option<DataplaneError>> {
         let program: &mut Xdp = typed(&mut self.ebpf, program::XDP)?;
-        match self.xdp {
-            XdpProgram::Loaded => {}
-            XdpProgram::Refused => return Err(None),
-            XdpProgram::NotLoaded => {
-                self.xdp = XdpProgram::Refused;
-                without_signals(|| program.load()).map_err(|error| program_error(program::XDP, error))?;
-                self.xdp = XdpProgram::Loaded;
-            }
+        if self.no_xdp {
+            return Err(None);
+        }
+        if !self.loaded.contains(program::XDP) {
+            without_signals(|| program.load()).map_err(|error| {
+                self.no_xdp = true;
+                program_error(program::XDP, error)
+            })?;
+            self.loaded.insert(program::XDP);
         }
         Ok(program)
     }
@@ -196,19 +215,19 @@ fn compare(pins: &Pins, wanted: &Wanted) -> Result<(), DataplaneError> {
     Ok(())
 }
 
-fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, DataplaneError> {
-    typed(ebpf, name)
-}
-
 /// The program of that name, if it is of that kind.
 fn typed<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, DataplaneError>
 where
     &'a mut P: TryFrom<&'a mut Program>,
 {
     let program = ebpf.program_mut(name).and_then(|program| program.try_into().ok());
-    program.ok_or_else(|| DataplaneError::Incomplete {
-        what: format!("program {name}"),
-    })
+    program.ok_or_else(|| missing(name))
+}
+
+fn missing(program: &str) -> DataplaneError {
+    DataplaneError::Incomplete {
+        what: format!("program {program}"),
+    }
 }
 
 fn load_error(error: EbpfError, sizes: &[Wanted]) -> DataplaneError {

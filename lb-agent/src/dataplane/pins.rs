@@ -88,9 +88,9 @@ impl Pins {
         }
     }
 
-    /// Removes the pin of a link; the program goes with it unless somebody else holds the link.
-    pub fn unlink(&self, ifindex: u32, hook: Hook) -> Result<(), DataplaneError> {
-        remove(&self.link(ifindex, hook))
+    /// Detaches a link, whoever else holds it, and removes its pin. True when there was one.
+    pub fn unlink(&self, ifindex: u32, hook: Hook) -> Result<bool, DataplaneError> {
+        unlink(&self.link(ifindex, hook))
     }
 
     /// The pin of the link that holds the XDP program at a device.
@@ -106,18 +106,8 @@ impl Pins {
     }
 
     /// Detaches an XDP link, whoever else holds it, and removes its pin. True when there was one.
-    pub fn detach_xdp(&self, ifindex: u32) -> Result<bool, DataplaneError> {
-        let path = self.xdp_link(ifindex);
-        // Without its pin the link would go, too, but only some time later.
-        match detach_link(&path) {
-            Ok(()) => remove(&path).map(|()| true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(source) => Err(DataplaneError::Pin {
-                action: "detach the link",
-                path,
-                source,
-            }),
-        }
+    pub fn unlink_xdp(&self, ifindex: u32) -> Result<bool, DataplaneError> {
+        unlink(&self.xdp_link(ifindex))
     }
 
     /// Remembers why an uplink has no XDP program; with `None` that there is nothing to tell.
@@ -270,19 +260,16 @@ impl Pins {
         Ok(false)
     }
 
-    /// Removes every pin, and the bpffs if we mounted it; links that nobody else holds are detached by that.
-    /// Says what it removed.
+    /// Detaches every link, and removes every pin, and the bpffs if we mounted it. Says what it removed.
     pub fn remove(&self, lock: Option<Lock>) -> Result<Vec<String>, DataplaneError> {
         let mut removed = Vec::new();
-        for ifindex in self.pinned_xdp() {
-            self.detach_xdp(ifindex)?;
-            removed.push(self.xdp_link(ifindex).display().to_string());
+        for link in names(&self.links()).map(|name| self.links().join(name)) {
+            unlink(&link)?;
+            removed.push(link.display().to_string());
         }
-        for folder in [self.links(), self.maps()] {
-            for name in names(&folder) {
-                remove(&folder.join(&name))?;
-                removed.push(folder.join(name).display().to_string());
-            }
+        for map in names(&self.maps()).map(|name| self.maps().join(name)) {
+            remove(&map)?;
+            removed.push(map.display().to_string());
         }
         let mounted = self.mounted().exists();
         for folder in self.marks() {
@@ -383,6 +370,16 @@ fn create(folder: &Path) -> Result<(), DataplaneError> {
         path: folder.into(),
         source,
     })
+}
+
+/// Detaches a link and removes its pin. Without its pin it would go, too, but only some time later.
+fn unlink(pin: &Path) -> Result<bool, DataplaneError> {
+    match detach_link(pin) {
+        Ok(()) => remove(pin).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        // No link, or one that cannot be detached but by removing it.
+        Err(_) => remove(pin).map(|()| true),
+    }
 }
 
 /// Removes a pin; that there is none is no error.

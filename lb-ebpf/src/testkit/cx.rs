@@ -304,7 +304,7 @@ impl<F: Kept> Tables<F> for Cx<'_> {
     }
 
     fn route(&self, key: &FlowKey<F::Addr>, length: u32, hop: &mut Hop) -> Route {
-        let Some(way) = F::of(self.host).ways.get(&key.dst) else {
+        let Some(way) = F::of(self.host).way(key.dst) else {
             return Route::None;
         };
         (hop.ifindex, hop.mtu, hop.src, hop.dst) = (way.ifindex, way.mtu, way.src, way.dst);
@@ -318,7 +318,9 @@ impl<F: Kept> Tables<F> for Cx<'_> {
     }
 
     fn routed_by(&self, addr: F::Addr, ifindex: u32) -> bool {
-        F::of(self.host).routes.contains(&(addr, ifindex))
+        F::of(self.host)
+            .way(addr)
+            .is_some_and(|way| way.ifindex == ifindex)
     }
 
     fn connected_socket(&self, packet: &FlowKey<F::Addr>) -> bool {

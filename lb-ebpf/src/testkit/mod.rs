@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use lb_common::{Counter, Device, DropReason, Flow, FlowKey, ServicePolicy, ServiceStats, Settings, V4, V6};
 
-pub use self::tables::{Endpoint, FamilyTables, Kept};
+pub use self::tables::{Endpoint, FamilyTables, Kept, Way};
 use crate::ctx::Hook;
 use crate::link::{self, Version};
 use crate::stage;

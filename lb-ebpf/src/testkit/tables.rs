@@ -16,6 +16,17 @@ use crate::wire::Wire;
 /// An address with a port.
 pub type Endpoint<A> = (A, Port);
 
+/// A route.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<A> {
+    /// The prefix that it is for.
+    pub addr: A,
+    /// How many bits of it count.
+    pub bits: u32,
+    /// Where it leads. Device 0: nowhere. One without a hardware address: a neighbour that has to be asked for.
+    pub hop: Hop,
+}
+
 /// Tables of one family.
 #[derive(Debug)]
 pub struct FamilyTables<F: Family> {
@@ -47,10 +58,8 @@ pub struct FamilyTables<F: Family> {
     pub flows: Flows<F::Addr>,
     /// The most flows that are taken.
     pub flow_limit: usize,
-    /// Addresses, with the device that the route to each leads out of.
-    pub routes: BTreeSet<(F::Addr, u32)>,
-    /// The next hop to each address; one without a hardware address is a neighbour that has to be asked for.
-    pub ways: BTreeMap<F::Addr, Hop>,
+    /// The routes.
+    pub ways: Vec<Way<F::Addr>>,
     /// Sockets that are bound, or listen: local endpoint and protocol.
     pub bound: BTreeSet<(F::Addr, Port, u8)>,
     /// Connected UDP sockets: local endpoint and peer.
@@ -78,8 +87,7 @@ impl<F: Family> Default for FamilyTables<F> {
             node_addresses: BTreeMap::new(),
             flows: Flows::new(),
             flow_limit: usize::MAX,
-            routes: BTreeSet::new(),
-            ways: BTreeMap::new(),
+            ways: Vec::new(),
             bound: BTreeSet::new(),
             sockets: BTreeSet::new(),
             flip: RefCell::default(),
@@ -104,6 +112,16 @@ impl<F: Family> FamilyTables<F> {
 }
 
 impl<F: Wire> FamilyTables<F> {
+    /// The route to an address: the one of the longest prefix.
+    pub(super) fn way(&self, addr: F::Addr) -> Option<Hop> {
+        let fitting = self
+            .ways
+            .iter()
+            .filter(|way| starts_alike(way.addr.ip(), addr.ip(), way.bits));
+        let way = fitting.max_by_key(|way| way.bits)?;
+        (way.hop.ifindex != 0).then_some(way.hop)
+    }
+
     pub(super) fn in_range(&self, wanted: &RangeKey<F::Addr>) -> bool {
         self.ranges.iter().any(|range| {
             let bits = range.prefix_length.saturating_sub(32);

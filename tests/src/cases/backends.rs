@@ -1,6 +1,6 @@
 //! What becomes of flows when backends come and go.
 
-use lb_common::{BackendState, Counter, DropReason, Port, ServiceKey, ServiceStats, Slot, Stage};
+use lb_common::{BackendState, Counter, DropReason, Port, ServiceKey, ServiceStats, Stage};
 
 use super::{both_ways, cases, chosen, client, open, vip};
 use crate::engine::{Bed, Rows, TestFamily, backend};
@@ -29,21 +29,9 @@ fn retire<F: TestFamily>(bed: &mut Bed<'_, F>, change: impl FnOnce(&mut Rows<F>,
     let opening = bed.opening(client, vip);
     let old = chosen::<F>(&bed.pre(&opening), &opening);
     open(bed, client, vip, backend::<F>(old));
-    let protocol = bed.protocol;
     bed.update(|rows| {
-        let rest = (0..3).filter(|index| *index != u32::from(old));
-        for (place, backend) in (40..).zip(rest) {
-            let slot = Slot {
-                service: 1,
-                generation: 100,
-                backend,
-            };
-            rows.slots.insert(place, slot);
-        }
-        let front_end = rows.front_end(vip, protocol);
-        front_end.generation = 100;
-        front_end.slot_base = 40;
-        front_end.slot_count = 2;
+        let rest: Vec<u32> = (0..3).filter(|index| *index != u32::from(old)).collect();
+        rows.set_scopes(1, &rest, &rest);
         change(rows, old);
     });
     old
@@ -176,7 +164,7 @@ fn is_changing<F: TestFamily>(bed: &mut Bed<'_, F>) {
 fn a_flip_under_a_packet_is_followed<F: TestFamily>(bed: &mut Bed<'_, F>) {
     let (client, vip, protocol) = (client::<F>(), vip::<F>(2), bed.protocol);
     let old = *bed.rows.front_end(vip, protocol);
-    bed.update(|rows| rows.front_end(vip, protocol).generation = 99);
+    bed.update(|rows| rows.front_end(vip, protocol).outside.generation = 99);
     let opening = bed.opening(client, vip);
     let Some(host) = bed.host_alone() else { return };
     let key = ServiceKey::new(F::addr([8, 0, 96, 2]), Port::new(80), protocol);

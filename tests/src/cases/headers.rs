@@ -4,7 +4,7 @@ use lb_common::Counter;
 use lb_ebpf::testkit::Program;
 
 use super::{both_ways, cases, client, open, vip};
-use crate::engine::{Bed, NEXT, TestFamily, backend};
+use crate::engine::{Bed, TestFamily, Verdict, backend};
 use crate::packet::{Extension, PacketBuilder};
 
 cases! {
@@ -158,7 +158,7 @@ fn a_packet_cut_short_is_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
     // What is cut off of the data is the receiver's business.
     let whole = bed.data(client, vip).payload(b"1234").build();
     for length in whole.len() - 4..whole.len() {
-        assert_eq!(bed.run(Program::Pre, &whole[..length]).verdict, NEXT);
+        assert_eq!(bed.run(Program::Pre, &whole[..length]).verdict, Verdict::On);
     }
 }
 

@@ -17,6 +17,7 @@ mod eviction;
 mod headers;
 mod node;
 pub mod random;
+mod sent_on;
 mod tcp;
 
 use std::net::SocketAddr;
@@ -66,6 +67,7 @@ pub fn all<F: TestFamily>() -> Vec<Case<F>> {
         direct::cases(),
         node::cases(),
         eviction::cases(),
+        sent_on::cases(),
     ]
     .into_iter()
     .flatten()

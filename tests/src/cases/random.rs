@@ -7,7 +7,7 @@ use lb_common::protocol;
 use lb_ebpf::testkit::Program;
 
 use super::{client, node, stranger, vip};
-use crate::engine::{BRIDGE, Bed, Engine, NEXT, POD, TestFamily, UPLINK, backend, end};
+use crate::engine::{BRIDGE, Bed, Engine, POD, TestFamily, UPLINK, Verdict, backend, end};
 use crate::packet::{Extension, PacketBuilder, checksums_are_right, flag};
 
 /// Packets for each stage and protocol, unless `$SLUICE_RANDOM_PACKETS` says otherwise.
@@ -40,7 +40,7 @@ pub fn run<F: TestFamily>(engines: &mut [&mut dyn Engine<F>], protocol: u8) {
         bed.device = random.one_of(&[UPLINK, UPLINK, POD, BRIDGE]);
         let bytes = packet::<F>(&mut random, protocol, program);
         let (verdict, after) = bed.run_bare(program, &bytes);
-        if verdict == NEXT && after != bytes {
+        if verdict == Verdict::On && after != bytes {
             translated += 1;
             if checksums_are_right(&bytes) == Some(true) {
                 judged += 1;

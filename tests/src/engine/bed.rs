@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use lb_common::addr::Address as _;
 use lb_common::{Flow, FlowKey, Port, ServiceStats, Stage, protocol};
-use lb_ebpf::testkit::{Counts, Flows, Frame, Host, Program};
+use lb_ebpf::testkit::{Counts, Frame, Host, Program};
 
-use super::{Engine, Rows, Step, TestFamily, UNIT, UPLINK};
+use super::{Engine, Outcome, Rows, Step, TestFamily, UPLINK, Verdict, Written};
 use crate::packet::{PacketBuilder, flag};
 
 /// Engines with the same rows, flows and clock.
@@ -21,6 +21,8 @@ pub struct Bed<'a, F: TestFamily> {
     pub device: u32,
     /// For how many packets on the wire each one stands.
     pub segments: u32,
+    /// At egress: the node itself has made the packets to come.
+    pub own: bool,
 }
 
 impl<'a, F: TestFamily> Bed<'a, F> {
@@ -35,6 +37,7 @@ impl<'a, F: TestFamily> Bed<'a, F> {
             protocol,
             device: UPLINK,
             segments: 1,
+            own: false,
         };
         for engine in &mut bed.engines {
             engine.forget();
@@ -92,54 +95,78 @@ impl<'a, F: TestFamily> Bed<'a, F> {
         self.run(Program::Post, &packet.build())
     }
 
+    /// Runs XDP.
+    #[track_caller]
+    pub fn xdp(&mut self, packet: &PacketBuilder) -> Step {
+        self.run(Program::Xdp, &packet.build())
+    }
+
+    /// Runs stage post on a packet of the node itself.
+    #[track_caller]
+    pub fn own(&mut self, packet: &PacketBuilder) -> Step {
+        let before = std::mem::replace(&mut self.own, true);
+        let step = self.run(Program::Post, &packet.build());
+        self.own = before;
+        step
+    }
+
     /// Runs a program on all engines; they must agree on everything.
     #[track_caller]
     pub fn run(&mut self, program: Program, bytes: &[u8]) -> Step {
-        let (mut first, mut flows) = (None, Flows::new());
+        let (mut first, mut written) = (None::<Step>, Written::default());
+        let frame = self.frame(bytes);
         for engine in &mut self.engines {
             let before = engine.counts();
-            let step = run_on(*engine, program, bytes, self.device, self.segments, &before);
+            let mut step = run_on(*engine, program, frame.clone(), &before);
             let now = normal(*engine);
             let Some(first) = &first else {
-                (first, flows) = (Some(step), now);
+                (first, written) = (Some(step), now);
                 continue;
             };
+            step.device = first.device;
             agree(engine.name(), "the step", first, &step, &self.rows, &now);
-            agree(engine.name(), "the flows", &flows, &now, &self.rows, &step);
+            agree(
+                engine.name(),
+                "what was written",
+                &written,
+                &now,
+                &self.rows,
+                &step,
+            );
         }
         first.unwrap()
     }
 
     /// Runs a program on all engines and compares verdicts and bytes alone, for speed.
     #[track_caller]
-    pub fn run_bare(&mut self, program: Program, bytes: &[u8]) -> (i32, Vec<u8>) {
-        let (device, segments) = (self.device, self.segments);
+    pub fn run_bare(&mut self, program: Program, bytes: &[u8]) -> (Verdict, Vec<u8>) {
+        let frame = self.frame(bytes);
         let mut outcomes = self.engines.iter_mut().map(|engine| {
-            let mut frame = frame(bytes, device, segments);
-            let verdict = engine.run(program, &mut frame);
+            let mut frame = frame.clone();
+            let Outcome { verdict, .. } = engine.run(program, &mut frame);
             (engine.name(), verdict, frame.bytes)
         });
         let (_, verdict, after) = outcomes.next().unwrap();
         for (name, other_verdict, other_after) in outcomes {
             assert!(
                 verdict == other_verdict && after == other_after,
-                "{program:?} of {bytes:02x?}\nhost: {verdict} {after:02x?}\n{name}: {other_verdict} {other_after:02x?}"
+                "{program:?} of {bytes:02x?}\nhost: {verdict:?} {after:02x?}\n{name}: {other_verdict:?} {other_after:02x?}"
             );
         }
         (verdict, after)
     }
 
-    /// Compares flows and counts; `before` are the counts that do not matter, one for each engine.
+    /// Compares what was written and counted; `before` are the counts that do not matter, one for each engine.
     #[track_caller]
     pub fn agree(&mut self, before: &[Counts]) {
         let mut states = self.engines.iter_mut().zip(before).map(|(engine, before)| {
             let counts = difference(&engine.counts(), before);
             (engine.name(), counts, normal(*engine))
         });
-        let (_, counts, flows) = states.next().unwrap();
-        for (name, other_counts, other_flows) in states {
+        let (_, counts, written) = states.next().unwrap();
+        for (name, other_counts, other_written) in states {
             agree(name, "the counts", &counts, &other_counts, &(), &());
-            agree(name, "the flows", &flows, &other_flows, &(), &());
+            agree(name, "what was written", &written, &other_written, &(), &());
         }
     }
 
@@ -156,34 +183,53 @@ impl<'a, F: TestFamily> Bed<'a, F> {
         destination: SocketAddr,
     ) -> Option<Flow<F::Addr>> {
         let key = self.key(stage, source, destination);
-        normal(self.engines[0]).get(&key).copied()
+        self.written().flows.get(&key).copied()
+    }
+
+    /// What the programs have written, with ages in seconds instead of times.
+    pub fn written(&mut self) -> Written<F::Addr> {
+        normal(self.engines[0])
     }
 
     /// How many entries the flow table has.
     pub fn flow_count(&mut self) -> usize {
-        self.engines[0].flows().len()
+        self.engines[0].written().flows.len()
     }
 
     /// Removes an entry, as eviction does.
     #[track_caller]
     pub fn evict(&mut self, stage: Stage, source: SocketAddr, destination: SocketAddr) {
         let key = self.key(stage, source, destination);
-        for engine in &mut self.engines {
-            let mut flows = engine.flows();
+        self.rewrite(|written| {
+            let flows = &mut written.flows;
             assert!(flows.remove(&key).is_some(), "{key:?} is not in {flows:?}");
-            engine.set_flows(&flows);
+        });
+    }
+
+    /// Changes an entry.
+    #[track_caller]
+    pub fn change_flow(
+        &mut self,
+        (stage, source, destination): (Stage, SocketAddr, SocketAddr),
+        change: impl Fn(&mut Flow<F::Addr>),
+    ) {
+        let key = self.key(stage, source, destination);
+        self.rewrite(|written| change(written.flows.get_mut(&key).unwrap()));
+    }
+
+    /// Changes what the programs have written.
+    #[track_caller]
+    pub fn rewrite(&mut self, change: impl Fn(&mut Written<F::Addr>)) {
+        for engine in &mut self.engines {
+            let mut written = engine.written();
+            change(&mut written);
+            engine.set_written(&written);
         }
     }
 
-    /// Makes all flows older by so many seconds.
+    /// Lets so many seconds pass: everything that was written becomes older.
     pub fn wait(&mut self, seconds: u32) {
-        for engine in &mut self.engines {
-            let mut flows = engine.flows();
-            for flow in flows.values_mut() {
-                flow.last_seen = flow.last_seen.wrapping_sub(seconds * UNIT);
-            }
-            engine.set_flows(&flows);
-        }
+        self.rewrite(|written| written.age(seconds));
     }
 
     /// Connects a UDP socket of the node.
@@ -194,11 +240,33 @@ impl<'a, F: TestFamily> Bed<'a, F> {
         }
     }
 
+    /// Opens a socket of the node for the bed's protocol that listens, or is bound.
+    pub fn listen(&mut self, local: SocketAddr) {
+        let protocol = self.protocol;
+        for engine in &mut self.engines {
+            engine.listen(protocol, parts::<F>(local));
+        }
+    }
+
     /// The host engine, when it is the only one: for what cannot be done to the kernel.
     pub fn host_alone(&mut self) -> Option<&mut Host> {
         match self.engines.as_mut_slice() {
             [only] => only.host(),
             _ => None,
+        }
+    }
+
+    fn frame(&self, bytes: &[u8]) -> Frame {
+        // A test run takes the `EtherType` from here, link layer or not.
+        let ether_type = bytes
+            .get(12..14)
+            .map_or(0, |kind| u16::from_be_bytes([kind[0], kind[1]]));
+        Frame {
+            bytes: bytes.to_vec(),
+            ifindex: self.device,
+            segments: self.segments,
+            ether_type,
+            own: self.own,
         }
     }
 
@@ -220,46 +288,26 @@ fn parts<F: TestFamily>(end: SocketAddr) -> (F::Addr, u16) {
     (F::Addr::from_ip(end.ip()).unwrap(), end.port())
 }
 
-fn frame(bytes: &[u8], ifindex: u32, segments: u32) -> Frame {
-    // A test run takes the `EtherType` from here, link layer or not.
-    let ether_type = bytes
-        .get(12..14)
-        .map_or(0, |kind| u16::from_be_bytes([kind[0], kind[1]]));
-    Frame {
-        bytes: bytes.to_vec(),
-        ifindex,
-        segments,
-        ether_type,
-    }
-}
-
 fn run_on<F: TestFamily>(
     engine: &mut dyn Engine<F>,
     program: Program,
-    bytes: &[u8],
-    device: u32,
-    segments: u32,
+    mut frame: Frame,
     before: &Counts,
 ) -> Step {
-    let mut frame = frame(bytes, device, segments);
-    let verdict = engine.run(program, &mut frame);
+    let bytes = frame.bytes.clone();
+    let Outcome { verdict, device } = engine.run(program, &mut frame);
     Step {
         verdict,
-        before: bytes.to_vec(),
+        device,
+        before: bytes,
         after: frame.bytes,
         counts: difference(&engine.counts(), before),
     }
 }
 
-/// The flows with their age in seconds instead of the time.
-fn normal<F: TestFamily>(engine: &mut dyn Engine<F>) -> Flows<F::Addr> {
-    let mut flows = engine.flows();
+fn normal<F: TestFamily>(engine: &mut dyn Engine<F>) -> Written<F::Addr> {
     let now = engine.now();
-    for flow in flows.values_mut() {
-        let age = now.wrapping_sub(flow.last_seen) & 0x7fff_ffff;
-        flow.last_seen = (age + UNIT / 2) / UNIT;
-    }
-    flows
+    engine.written().normal(now)
 }
 
 #[track_caller]

@@ -1,9 +1,9 @@
 //! The core on the host.
 
 use lb_common::Port;
-use lb_ebpf::testkit::{Counts, Flows, Frame, Host, Program};
+use lb_ebpf::testkit::{self, Counts, Frame, Host, Program};
 
-use super::{BRIDGE, Engine, NEXT, POD, Rows, SHOT, TestFamily, UPLINK};
+use super::{Engine, Outcome, Rows, TestFamily, Verdict, Written, ground};
 
 impl<F: TestFamily> Engine<F> for Host {
     fn name(&self) -> &'static str {
@@ -12,44 +12,71 @@ impl<F: TestFamily> Engine<F> for Host {
 
     fn forget(&mut self) {
         let tables = F::of_mut(self);
-        tables.flows.clear();
         tables.sockets.clear();
+        tables.bound.clear();
         tables.flow_limit = usize::MAX;
-        // As `Ground` has them.
-        for (last, ifindex) in [([0, 10], UPLINK), ([1, 50], POD), ([1, 60], BRIDGE)] {
-            let [x, y] = last;
-            tables.routes.insert((F::addr([8, 0, x, y]), ifindex));
-        }
+        tables.ways = ground::ways::<F>();
+        self.limits.clear();
         self.now = 1_000_000_000;
+        Engine::<F>::set_written(self, &Written::default());
     }
 
     fn write(&mut self, rows: &Rows<F>) {
         self.devices.clone_from(&rows.devices);
+        self.policies.clone_from(&rows.policies);
         self.settings = rows.settings;
         let tables = F::of_mut(self);
         tables.services.clone_from(&rows.services);
         tables.slots.clone_from(&rows.slots);
         tables.backends.clone_from(&rows.backends);
+        tables.locals.clone_from(&rows.locals);
+        tables.ranges.clone_from(&rows.ranges);
+        tables.snat.clone_from(&rows.snat);
+        tables.family = rows.family;
         tables.node_addresses.clone_from(&rows.node_addresses);
     }
 
-    fn run(&mut self, program: Program, frame: &mut Frame) -> i32 {
-        match Self::run(self, program, frame) {
-            Ok(()) => NEXT,
-            Err(_) => SHOT,
-        }
+    fn run(&mut self, program: Program, frame: &mut Frame) -> Outcome {
+        let here = frame.ifindex;
+        let is_xdp = program == Program::Xdp;
+        let (verdict, device) = match Self::run(self, program, frame) {
+            testkit::Verdict::On => (Verdict::On, None),
+            testkit::Verdict::Dropped(_) => (Verdict::Dropped, None),
+            testkit::Verdict::Out(device) if is_xdp && device == here => (Verdict::Back, Some(device)),
+            testkit::Verdict::Back if is_xdp => (Verdict::Back, Some(here)),
+            testkit::Verdict::Back => (Verdict::Redirected, Some(here)),
+            testkit::Verdict::Out(device) | testkit::Verdict::Arrive(device) => {
+                (Verdict::Redirected, Some(device))
+            }
+        };
+        Outcome { verdict, device }
     }
 
     fn counts(&mut self) -> Counts {
         self.counts.clone()
     }
 
-    fn flows(&mut self) -> Flows<F::Addr> {
-        F::of(self).flows.clone()
+    fn written(&mut self) -> Written<F::Addr> {
+        let limits = self.limits.clone();
+        let tables = F::of(self);
+        Written {
+            flows: tables.flows.clone(),
+            affinity: tables.affinity.clone(),
+            fragments: tables.fragments.clone(),
+            sources: tables.sources.clone(),
+            loads: tables.loads.clone(),
+            limits,
+        }
     }
 
-    fn set_flows(&mut self, flows: &Flows<F::Addr>) {
-        F::of_mut(self).flows.clone_from(flows);
+    fn set_written(&mut self, written: &Written<F::Addr>) {
+        self.limits.clone_from(&written.limits);
+        let tables = F::of_mut(self);
+        tables.flows.clone_from(&written.flows);
+        tables.affinity.clone_from(&written.affinity);
+        tables.fragments.clone_from(&written.fragments);
+        tables.sources.clone_from(&written.sources);
+        tables.loads.clone_from(&written.loads);
     }
 
     fn now(&mut self) -> u32 {
@@ -59,6 +86,10 @@ impl<F: TestFamily> Engine<F> for Host {
     fn connect(&mut self, (local, local_port): (F::Addr, u16), (peer, peer_port): (F::Addr, u16)) {
         let socket = [(local, Port::new(local_port)), (peer, Port::new(peer_port))];
         F::of_mut(self).sockets.insert(socket);
+    }
+
+    fn listen(&mut self, protocol: u8, (local, port): (F::Addr, u16)) {
+        F::of_mut(self).bound.insert((local, Port::new(port), protocol));
     }
 
     fn host(&mut self) -> Option<&mut Host> {

@@ -1,41 +1,36 @@
 //! The BPF object in the kernel, one packet at a time by `BPF_PROG_TEST_RUN`.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray};
-use aya::programs::SchedClassifier;
-use aya::{Ebpf, EbpfLoader, Pod};
+use anyhow::{Context as _, Result, bail};
+use aya::programs::{Program as Loaded, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfLoader};
 use lb_common::addr::Address as _;
 use lb_common::layout::{map, program};
-use lb_common::{Backend, Counter, DropReason, Flow, FlowKey, ServiceKey, ServiceStats, Slot, filter};
-use lb_ebpf::testkit::{Counts, Flows, Frame, Program};
+use lb_common::protocol;
+use lb_ebpf::testkit::{Counts, Frame, Program};
 
-use super::test_run::test_run;
-use super::{Engine, Rows, TestFamily};
+use super::tables::{KernelTables, ROWS, counts};
+use super::test_run::{run_tc, run_xdp};
+use super::{Engine, Outcome, Rows, TestFamily, Verdict, Written};
 
-/// Slots, backends, service ids: as few as cases use.
-const ROWS: u32 = 64;
 /// Enough that none is evicted.
-const FLOWS: u32 = 131_072;
-/// The least that a test run takes: an Ethernet header, and the IP header that it announces.
-fn shortest(bytes: &[u8]) -> usize {
-    match bytes.get(12..14) {
-        Some([0x08, 0x00]) => 14 + 20,
-        Some([0x86, 0xdd]) => 14 + 40,
-        _ => 14,
-    }
-}
+const FLOWS: u32 = 16_384;
+/// The same for the tables of clients and fragments.
+const CLIENTS: u32 = 2_048;
 
 /// The kernel engine. Its programs run in the network namespace of the calling thread.
 #[derive(Debug)]
 pub struct Kernel {
     ebpf: Ebpf,
     complete: bool,
-    sockets: Vec<UdpSocket>,
+    /// Held open.
+    datagrams: Vec<UdpSocket>,
+    /// Held open.
+    listeners: Vec<TcpListener>,
 }
 
 impl Kernel {
@@ -44,95 +39,63 @@ impl Kernel {
     pub fn new(complete: bool) -> Result<Self> {
         let folder = std::env::var_os("SLUICE_BPF_DIR").context("SLUICE_BPF_DIR is not set")?;
         let mut loader = EbpfLoader::new();
-        for name in [
-            map::SLOTS4,
-            map::SLOTS6,
-            map::BACKENDS4,
-            map::BACKENDS6,
-            map::STATS,
-        ] {
+        for name in [map::STATS, map::POLICIES, map::LIMITS] {
             loader.map_max_entries(name, ROWS);
         }
-        for name in [map::FLOWS4, map::FLOWS6] {
-            loader.map_max_entries(name, FLOWS);
+        for suffix in ["4", "6"] {
+            for (name, rows) in [
+                ("slots", ROWS),
+                ("backends", ROWS),
+                ("loads", ROWS),
+                ("flows", FLOWS),
+                ("affinity", CLIENTS),
+                ("sources", CLIENTS),
+                ("frags", CLIENTS),
+            ] {
+                let name = map::ALL.iter().find(|map| **map == format!("lb_{name}{suffix}"));
+                loader.map_max_entries(name.context("no such map")?, rows);
+            }
         }
         let mut ebpf = loader.load_file(PathBuf::from(folder).join("sluice.o"))?;
         for (name, program) in ebpf.programs_mut() {
-            let program: &mut SchedClassifier = program.try_into()?;
-            program.load().with_context(|| format!("cannot load {name}"))?;
+            match program {
+                Loaded::SchedClassifier(program) => program.load(),
+                Loaded::Xdp(program) => program.load(),
+                other => bail!("{name}: not known as a program: {:?}", other.prog_type()),
+            }
+            .with_context(|| format!("cannot load {name}"))?;
         }
         Ok(Self {
             ebpf,
             complete,
-            sockets: Vec::new(),
+            datagrams: Vec::new(),
+            listeners: Vec::new(),
         })
     }
 
     /// Whether the kernel can run packets with the sum of their bytes (6.11).
     pub fn knows_complete() -> Result<bool> {
         let mut kernel = Self::new(true)?;
-        let mut frame = Frame {
-            bytes: vec![0; 64],
-            ifindex: 0,
-            segments: 1,
-            ether_type: 0,
-        };
-        match kernel.test_run(program::JIFFIES, &mut frame) {
+        match kernel.run_tc(program::JIFFIES, &mut blank()) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
             done => Ok(done.map(|_| true)?),
         }
     }
 
-    fn test_run(&mut self, program: &str, frame: &mut Frame) -> io::Result<i32> {
+    fn run_tc(&mut self, name: &str, frame: &mut Frame) -> io::Result<i32> {
         // The sum is that of the bytes after an Ethernet header.
-        let complete = self.complete && ![program::PRE_L3, program::POST_L3].contains(&program);
-        let program: &mut SchedClassifier = self.ebpf.program_mut(program).unwrap().try_into().unwrap();
-        test_run(program.fd().unwrap().as_fd(), frame, complete)
+        let complete = self.complete && ![program::PRE_L3, program::POST_L3].contains(&name);
+        let program: &mut SchedClassifier = self.ebpf.program_mut(name).unwrap().try_into().unwrap();
+        run_tc(program.fd().unwrap().as_fd(), frame, complete)
     }
 
-    fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
-        HashMap::try_from(self.ebpf.map_mut(name).unwrap()).unwrap()
-    }
-
-    fn array<V: Pod>(&mut self, name: &str) -> Array<&mut MapData, V> {
-        Array::try_from(self.ebpf.map_mut(name).unwrap()).unwrap()
-    }
-
-    /// Sums of a per-CPU array of numbers.
-    fn sums(&mut self, name: &str, length: usize) -> Vec<u64> {
-        let array = PerCpuArray::<_, u64>::try_from(self.ebpf.map_mut(name).unwrap()).unwrap();
-        (0..length)
-            .map(|index| array.get(&(index as u32), 0).unwrap().iter().sum())
-            .collect()
-    }
-
-    fn stats(&mut self) -> Vec<ServiceStats> {
-        let array = PerCpuArray::<_, ServiceStats>::try_from(self.ebpf.map_mut(map::STATS).unwrap()).unwrap();
-        (0..ROWS)
-            .map(|service| {
-                let mut sum = ServiceStats::default();
-                for row in array.get(&service, 0).unwrap().iter() {
-                    sum.packets += row.packets;
-                    sum.bytes += row.bytes;
-                    sum.reply_packets += row.reply_packets;
-                    sum.reply_bytes += row.reply_bytes;
-                    sum.connections += row.connections;
-                    sum.dropped += row.dropped;
-                }
-                sum
-            })
-            .collect()
+    fn run_xdp(&mut self, frame: &mut Frame) -> io::Result<i32> {
+        let program: &mut Xdp = self.ebpf.program_mut(program::XDP).unwrap().try_into().unwrap();
+        run_xdp(program.fd().unwrap().as_fd(), frame)
     }
 }
 
-impl<F: TestFamily> Engine<F> for Kernel
-where
-    F::Addr: Pod,
-    ServiceKey<F::Addr>: Pod,
-    Backend<F::Addr>: Pod,
-    FlowKey<F::Addr>: Pod,
-    Flow<F::Addr>: Pod,
-{
+impl<F: TestFamily + KernelTables> Engine<F> for Kernel {
     fn name(&self) -> &'static str {
         if self.complete {
             "kernel, CHECKSUM_COMPLETE"
@@ -142,114 +105,115 @@ where
     }
 
     fn forget(&mut self) {
-        self.sockets.clear();
-        Engine::<F>::set_flows(self, &Flows::new());
+        self.datagrams.clear();
+        self.listeners.clear();
+        <F as KernelTables>::set_written(&mut self.ebpf, &Written::default());
     }
 
     fn write(&mut self, rows: &Rows<F>) {
-        let name = |table: &str| format!("lb_{table}{}", F::SUFFIX);
-        let mut filter = self.array::<u64>(&name("filter"));
-        for row in 0..filter::ROWS {
-            filter.set(row, 0, 0).unwrap();
-        }
-        for key in rows.services.keys() {
-            let bit = key.addr.filter_bit();
-            let row = filter.get(&bit.row, 0).unwrap();
-            filter.set(bit.row, row | bit.mask, 0).unwrap();
-        }
-        replace(&mut self.hash(&name("services")), &rows.services);
-        replace(&mut self.hash(&name("node_addrs")), &rows.node_addresses);
-        replace(&mut self.hash(map::DEVICES), &rows.devices);
-        self.array(map::SETTINGS).set(0, rows.settings, 0).unwrap();
-        let mut slots = self.array::<Slot>(&name("slots"));
-        for index in 0..ROWS {
-            let row = rows.slots.get(&index).copied().unwrap_or_default();
-            slots.set(index, row, 0).unwrap();
-        }
-        let mut backends = self.array::<Backend<F::Addr>>(&name("backends"));
-        for index in 0..ROWS {
-            let row = rows.backends.get(&index).copied().unwrap_or_default();
-            backends.set(index, row, 0).unwrap();
-        }
+        KernelTables::write(&mut self.ebpf, rows);
     }
 
-    fn run(&mut self, program: Program, frame: &mut Frame) -> i32 {
-        if frame.bytes.len() < shortest(&frame.bytes) {
-            return super::NEXT;
-        }
-        let program = match program {
-            Program::Pre => program::PRE,
-            Program::Post => program::POST,
-            Program::PreL3 => program::PRE_L3,
-            Program::PostL3 => program::POST_L3,
+    fn run(&mut self, program: Program, frame: &mut Frame) -> Outcome {
+        let on = Outcome {
+            verdict: Verdict::On,
+            device: None,
         };
+        if frame.bytes.len() < shortest(program, &frame.bytes) {
+            return on;
+        }
         let bytes = frame.bytes.clone();
-        self.test_run(program, frame)
-            .unwrap_or_else(|error| panic!("{program} with {bytes:02x?}: {error}"))
+        let (name, result) = match program {
+            Program::Xdp => (program::XDP, self.run_xdp(frame)),
+            Program::Pre => (program::PRE, self.run_tc(program::PRE, frame)),
+            Program::Post => (program::POST, self.run_tc(program::POST, frame)),
+            Program::PreL3 => (program::PRE_L3, self.run_tc(program::PRE_L3, frame)),
+            Program::PostL3 => (program::POST_L3, self.run_tc(program::POST_L3, frame)),
+            Program::PostLo => (program::POST_LO, self.run_tc(program::POST_LO, frame)),
+        };
+        let result = result.unwrap_or_else(|error| panic!("{name} with {bytes:02x?}: {error}"));
+        let verdict = verdict(program, result).unwrap_or_else(|| panic!("{name} answers {result}"));
+        Outcome { verdict, ..on }
     }
 
     fn counts(&mut self) -> Counts {
-        let drops = self.sums(map::DROPS, DropReason::ALL.len());
-        let counters = self.sums(map::COUNTERS, Counter::ALL.len());
-        Counts {
-            drops: DropReason::ALL
-                .into_iter()
-                .zip(drops)
-                .filter(|(_, count)| *count > 0)
-                .collect(),
-            counters: Counter::ALL
-                .into_iter()
-                .zip(counters)
-                .filter(|(_, count)| *count > 0)
-                .collect(),
-            services: (0..)
-                .zip(self.stats())
-                .filter(|(_, stats)| *stats != ServiceStats::default())
-                .collect(),
-        }
+        counts(&mut self.ebpf)
     }
 
-    fn flows(&mut self) -> Flows<F::Addr> {
-        let flows = self.hash::<FlowKey<F::Addr>, Flow<F::Addr>>(&format!("lb_flows{}", F::SUFFIX));
-        flows.iter().map(Result::unwrap).collect()
+    fn written(&mut self) -> Written<F::Addr> {
+        <F as KernelTables>::written(&mut self.ebpf)
     }
 
-    fn set_flows(&mut self, flows: &Flows<F::Addr>) {
-        replace(&mut self.hash(&format!("lb_flows{}", F::SUFFIX)), flows);
+    fn set_written(&mut self, written: &Written<F::Addr>) {
+        <F as KernelTables>::set_written(&mut self.ebpf, written);
     }
 
     fn now(&mut self) -> u32 {
-        let mut frame = Frame {
-            bytes: vec![0; 64],
-            ifindex: 0,
-            segments: 1,
-            ether_type: 0,
-        };
-        self.test_run(program::JIFFIES, &mut frame)
+        self.run_tc(program::JIFFIES, &mut blank())
             .unwrap()
             .cast_unsigned()
     }
 
-    fn connect(&mut self, (local, local_port): (F::Addr, u16), (peer, peer_port): (F::Addr, u16)) {
-        let socket = match UdpSocket::bind(SocketAddr::new(local.ip(), local_port)) {
-            // Another engine in this namespace has it.
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return,
-            bound => bound.unwrap(),
-        };
-        socket.connect(SocketAddr::new(peer.ip(), peer_port)).unwrap();
-        self.sockets.push(socket);
+    fn connect(&mut self, local: (F::Addr, u16), peer: (F::Addr, u16)) {
+        if let Some(socket) = unless_taken(UdpSocket::bind(end::<F>(local))) {
+            socket.connect(end::<F>(peer)).unwrap();
+            self.datagrams.push(socket);
+        }
+    }
+
+    fn listen(&mut self, protocol: u8, local: (F::Addr, u16)) {
+        let local = end::<F>(local);
+        if protocol == protocol::TCP {
+            self.listeners.extend(unless_taken(TcpListener::bind(local)));
+        } else {
+            self.datagrams.extend(unless_taken(UdpSocket::bind(local)));
+        }
     }
 }
 
-fn replace<K: Pod + Ord, V: Pod>(
-    map: &mut HashMap<&mut MapData, K, V>,
-    rows: &std::collections::BTreeMap<K, V>,
-) {
-    let standing: Vec<K> = map.keys().map(Result::unwrap).collect();
-    for key in standing.iter().filter(|key| !rows.contains_key(key)) {
-        map.remove(key).unwrap();
+/// The meaning of a program's result; `None` for one that no program may give.
+fn verdict(program: Program, result: i32) -> Option<Verdict> {
+    Some(match (program, result) {
+        // TCX_NEXT, XDP_PASS
+        (Program::Xdp, 2) => Verdict::On,
+        (Program::Xdp, 1) => Verdict::Dropped,
+        (Program::Xdp, 3) => Verdict::Back,
+        (Program::Xdp, 4) => Verdict::Redirected,
+        (Program::Xdp, _) => return None,
+        (_, -1) => Verdict::On,
+        (_, 2) => Verdict::Dropped,
+        (_, 7) => Verdict::Redirected,
+        _ => return None,
+    })
+}
+
+/// The least that a test run takes: an Ethernet header, and at TC the IP header that it announces.
+fn shortest(program: Program, bytes: &[u8]) -> usize {
+    match bytes.get(12..14) {
+        Some([0x08, 0x00]) if program != Program::Xdp => 14 + 20,
+        Some([0x86, 0xdd]) if program != Program::Xdp => 14 + 40,
+        _ => 14,
     }
-    for (key, row) in rows {
-        map.insert(key, row, 0).unwrap();
+}
+
+fn blank() -> Frame {
+    Frame {
+        bytes: vec![0; 64],
+        ifindex: 0,
+        segments: 1,
+        ether_type: 0,
+        own: false,
+    }
+}
+
+fn end<F: TestFamily>((addr, port): (F::Addr, u16)) -> SocketAddr {
+    SocketAddr::new(addr.ip(), port)
+}
+
+/// Another engine in this namespace may have it.
+fn unless_taken<T>(bound: io::Result<T>) -> Option<T> {
+    match bound {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+        bound => Some(bound.unwrap()),
     }
 }

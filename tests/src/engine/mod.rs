@@ -14,50 +14,76 @@ mod host;
 mod kernel;
 mod rows;
 mod step;
+mod tables;
 mod test_run;
+mod written;
 
 use lb_common::Family;
-use lb_ebpf::testkit::{Counts, Flows, Frame, Program};
+use lb_ebpf::testkit::{Counts, Frame, Program};
 
 pub use bed::Bed;
-pub use ground::{BRIDGE, BRIDGE_PORT, Ground, POD, UPLINK};
+pub use ground::{
+    BRIDGE, BRIDGE_PORT, GATEWAY_MAC, Ground, LOOPBACK, MAC, MTU, NARROW_MTU, OTHER_GATEWAY_MAC, OTHER_MAC,
+    OTHER_UPLINK, POD, POD_MAC, UPLINK, WEB,
+};
 pub use kernel::Kernel;
-pub use rows::{Rows, TestFamily, UNIT, backend, end};
+pub use rows::{Rows, TestFamily, UNIT, backend, end, far, other_far};
 pub use step::Step;
+pub use written::Written;
 
-/// The verdict that lets a packet go on: `TCX_NEXT`.
-pub const NEXT: i32 = -1;
-/// The verdict that drops a packet: `TC_ACT_SHOT`.
-pub const SHOT: i32 = 2;
+/// What becomes of a packet, as far as every engine can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on: `TCX_NEXT`, `XDP_PASS`.
+    On,
+    /// It is dropped: `TC_ACT_SHOT`, `XDP_DROP`.
+    Dropped,
+    /// It leaves by the device that it came in by: `XDP_TX`.
+    Back,
+    /// It leaves by a device, or comes in there: `TC_ACT_REDIRECT`, `XDP_REDIRECT`.
+    Redirected,
+}
+
+/// A verdict, and what the host engine alone can tell: the device of [`Verdict::Back`] and [`Verdict::Redirected`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The device.
+    pub device: Option<u32>,
+}
 
 /// Runs programs over tables of its own.
 pub trait Engine<F: Family> {
     /// What people call it.
     fn name(&self) -> &'static str;
 
-    /// Forgets all flows and sockets.
+    /// Forgets all that the programs have written, and all sockets.
     fn forget(&mut self);
 
     /// Puts exactly these rows into the tables that the agent writes.
     fn write(&mut self, rows: &Rows<F>);
 
-    /// Runs a program on a packet, which is changed as the program changes it; returns the verdict.
-    fn run(&mut self, program: Program, frame: &mut Frame) -> i32;
+    /// Runs a program on a packet, which is changed as the program changes it.
+    fn run(&mut self, program: Program, frame: &mut Frame) -> Outcome;
 
     /// What was counted so far.
     fn counts(&mut self) -> Counts;
 
-    /// The flow table.
-    fn flows(&mut self) -> Flows<F::Addr>;
+    /// What the programs have written.
+    fn written(&mut self) -> Written<F::Addr>;
 
-    /// Replaces the flow table.
-    fn set_flows(&mut self, flows: &Flows<F::Addr>);
+    /// Replaces it.
+    fn set_written(&mut self, written: &Written<F::Addr>);
 
     /// The clock, of which the low 31 bits count.
     fn now(&mut self) -> u32;
 
     /// Connects a UDP socket of the node.
     fn connect(&mut self, local: (F::Addr, u16), peer: (F::Addr, u16));
+
+    /// Opens a socket of the node that listens, or is bound.
+    fn listen(&mut self, protocol: u8, local: (F::Addr, u16));
 
     /// Whether this is the host engine: some things cannot be done to the kernel.
     fn host(&mut self) -> Option<&mut lb_ebpf::testkit::Host> {

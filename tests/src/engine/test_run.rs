@@ -1,4 +1,4 @@
-//! `BPF_PROG_TEST_RUN` of a TC program, with the flag that aya has no name for.
+//! `BPF_PROG_TEST_RUN` of TC and XDP programs, with the flag that aya has no name for.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -10,26 +10,56 @@ use lb_ebpf::testkit::Frame;
 /// device, and the run fails with `EBADMSG` when the program leaves packet and sum in disagreement.
 const CHECKSUM_COMPLETE: u32 = 1 << 2;
 
-/// Runs a program on a packet, which is changed as the program changes it; returns the program's result.
-pub(super) fn test_run(program: BorrowedFd<'_>, frame: &mut Frame, complete: bool) -> io::Result<i32> {
-    let mut context = context(frame);
-    let control_block = context;
+/// How much longer a packet may become: an answer's headers, or an outer header.
+const ROOM: usize = 256;
+
+/// Runs a TC program on a packet, which is changed as the program changes it; returns the program's result.
+pub(super) fn run_tc(program: BorrowedFd<'_>, frame: &mut Frame, complete: bool) -> io::Result<i32> {
+    let context = tc_context(frame);
+    let mut after = context;
+    let flags = if complete { CHECKSUM_COMPLETE } else { 0 };
+    let result = test_run(program, &mut frame.bytes, &context, &mut after, flags)?;
+    if after[CONTROL_BLOCK..CONTROL_BLOCK + 20] != context[CONTROL_BLOCK..CONTROL_BLOCK + 20] {
+        return Err(io::Error::other(
+            "the program has left something in the control block",
+        ));
+    }
+    Ok(result)
+}
+
+/// Runs an XDP program on a packet, which is changed as the program changes it; returns the program's result.
+pub(super) fn run_xdp(program: BorrowedFd<'_>, frame: &mut Frame) -> io::Result<i32> {
+    // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    let length = u32::try_from(frame.bytes.len()).map_err(io::Error::other)?;
+    let words = [0, length, 0, frame.ifindex, 0, 0].map(u32::to_ne_bytes);
+    let context: &[u8] = words.as_flattened();
+    let mut after = context.to_vec();
+    test_run(program, &mut frame.bytes, context, &mut after, 0)
+}
+
+fn test_run(
+    program: BorrowedFd<'_>,
+    bytes: &mut Vec<u8>,
+    context: &[u8],
+    context_after: &mut [u8],
+    flags: u32,
+) -> io::Result<i32> {
+    let mut out = vec![0; bytes.len() + ROOM];
     // SAFETY: all zero is a valid value of this union.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     // SAFETY: the member that belongs to BPF_PROG_TEST_RUN.
     let test = unsafe { &mut attr.test };
     test.prog_fd = u32::try_from(program.as_raw_fd()).map_err(io::Error::other)?;
     test.repeat = 1;
-    test.flags = if complete { CHECKSUM_COMPLETE } else { 0 };
-    test.data_size_in = u32::try_from(frame.bytes.len()).map_err(io::Error::other)?;
-    test.data_size_out = test.data_size_in;
-    test.data_in = frame.bytes.as_ptr() as u64;
-    let mut out = vec![0; frame.bytes.len()];
+    test.flags = flags;
+    test.data_size_in = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    test.data_size_out = u32::try_from(out.len()).map_err(io::Error::other)?;
+    test.data_in = bytes.as_ptr() as u64;
     test.data_out = out.as_mut_ptr() as u64;
-    test.ctx_size_in = CONTEXT_LENGTH as u32;
+    test.ctx_size_in = u32::try_from(context.len()).map_err(io::Error::other)?;
     test.ctx_size_out = test.ctx_size_in;
-    test.ctx_in = control_block.as_ptr() as u64;
-    test.ctx_out = context.as_mut_ptr() as u64;
+    test.ctx_in = context.as_ptr() as u64;
+    test.ctx_out = context_after.as_mut_ptr() as u64;
     // SAFETY: the buffers live on, and their lengths are those given.
     let done = unsafe {
         libc::syscall(
@@ -42,25 +72,25 @@ pub(super) fn test_run(program: BorrowedFd<'_>, frame: &mut Frame, complete: boo
     if done < 0 {
         return Err(io::Error::last_os_error());
     }
-    if context[CONTROL_BLOCK..CONTROL_BLOCK + 20] != control_block[CONTROL_BLOCK..CONTROL_BLOCK + 20] {
-        return Err(io::Error::other(
-            "the program has left something in the control block",
-        ));
-    }
-    frame.bytes = out;
     // SAFETY: as above.
-    Ok(unsafe { attr.test.retval }.cast_signed())
+    let test = unsafe { attr.test };
+    out.truncate(test.data_size_out as usize);
+    *bytes = out;
+    Ok(test.retval.cast_signed())
 }
 
 /// Where things stand in `struct __sk_buff`.
 const CONTEXT_LENGTH: usize = 192;
+const INGRESS_IFINDEX: usize = 36;
 const IFINDEX: usize = 40;
 const CONTROL_BLOCK: usize = 48;
 const SEGMENTS: usize = 164;
 
-fn context(frame: &Frame) -> [u8; CONTEXT_LENGTH] {
+fn tc_context(frame: &Frame) -> [u8; CONTEXT_LENGTH] {
     let mut context = [0; CONTEXT_LENGTH];
     let mut put = |at: usize, word: u32| context[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+    // What the node itself sends has come in nowhere.
+    put(INGRESS_IFINDEX, if frame.own { 0 } else { frame.ifindex });
     put(IFINDEX, frame.ifindex);
     put(SEGMENTS, frame.segments);
     // Five words that a program must leave as they are.

@@ -53,6 +53,39 @@ pub(super) fn icmp(message: &[u8], ends: Ends) -> u16 {
     .to_be()
 }
 
+/// An Ethernet packet with its TCP or UDP checksum filled in, which its sender has left to the device; any other packet as
+/// it is.
+pub fn with_checksum(frame: &[u8]) -> Vec<u8> {
+    let mut bytes = frame.to_vec();
+    let Some(network) = layers::link(frame).and_then(|link| layers::network(link.network)) else {
+        return bytes;
+    };
+    let payload = network.payload;
+    let place = match network.protocol {
+        6 => 16,
+        17 => 6,
+        _ => return bytes,
+    };
+    // Ethernet may have filled a short packet up: what is behind the IP packet is not the payload's.
+    let Some(begin) = payload
+        .as_ptr()
+        .addr()
+        .checked_sub(frame.as_ptr().addr())
+        .filter(|begin| payload.len() >= place + 2 && begin + place + 2 <= bytes.len())
+    else {
+        return bytes;
+    };
+    bytes[begin + place..begin + place + 2].fill(0);
+    let ends = Ends {
+        source: network.source,
+        destination: network.destination,
+    };
+    let sum = pseudo(ends, payload.len(), network.protocol).add_slice(&bytes[begin..begin + payload.len()]);
+    let checksum = sum.to_ones_complement_with_no_zero().to_ne_bytes();
+    bytes[begin + place..begin + place + 2].copy_from_slice(&checksum);
+    bytes
+}
+
 /// How far one checksum of a packet is off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Residue {

@@ -23,7 +23,9 @@ mod tests;
 mod view;
 
 pub use builder::PacketBuilder;
-pub use checksum::{Residue, checksums_are_right, network_checksums_are_right, network_residues, residues};
+pub use checksum::{
+    Residue, checksums_are_right, network_checksums_are_right, network_residues, residues, with_checksum,
+};
 pub use extension::Extension;
 pub use icmp::IcmpError;
 pub use view::{Content, Echo, View};

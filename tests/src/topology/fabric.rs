@@ -19,6 +19,7 @@ use anyhow::{Context as _, Result};
 
 use super::{CLIENT, Host, Network, PodNetwork, Prefixes, RpFilter, pod_address};
 use crate::family::Pair;
+use crate::wire::FLOOD_SOURCES;
 
 /// A node's number, from 1 to [`Fabric::NODES`].
 pub type Node = u8;
@@ -100,7 +101,7 @@ impl Fabric {
 
     /// A node.
     pub fn node(&self, node: Node) -> &Host {
-        &self.network[node_name(node).as_str()]
+        &self.network[Self::node_name(node).as_str()]
     }
 
     /// The serving pod of a node.
@@ -115,7 +116,7 @@ impl Fabric {
 
     /// The name of a node.
     pub fn node_name(node: Node) -> String {
-        node_name(node)
+        format!("node{node}")
     }
 
     /// The router sends packets for load-balancer addresses to just these nodes.
@@ -124,6 +125,13 @@ impl Fabric {
         self.network
             .spread("router", VIPS, &addresses)
             .with_context(|| format!("cannot announce {nodes:?}"))
+    }
+
+    /// A node is gone: its link is down, and the router has noticed. `announced` are the nodes that are left.
+    pub fn take_away(&self, node: Node, announced: &[Node]) -> Result<()> {
+        let router = if is_before_core(node) { "router" } else { "core" };
+        self.network.set_link([&Self::node_name(node), router], false)?;
+        self.announce(announced)
     }
 
     /// The prefix of a node's pods of each family.
@@ -143,15 +151,18 @@ impl Fabric {
         network.route("client", Prefixes::ALL, CLIENT_GATEWAY)?;
         network.route("edge", Prefixes::ALL, ROUTER)?;
         network.route("router", CLIENTS, EDGE)?;
+        // What answers a flood comes back to where it began, and ends there.
+        network.route("router", FLOOD_SOURCES, EDGE)?;
+        network.route("edge", FLOOD_SOURCES, CLIENT)?;
+        network.blackhole("client", FLOOD_SOURCES)?;
         network.route("core", Prefixes::ALL, ROUTER_TO_CORE)
     }
 
     fn connect_node(&mut self, node: Node, layout: FabricLayout) -> Result<()> {
-        let (name, address, gateway) = (node_name(node), node_address(node), gateway(node));
+        let (name, address, gateway) = (Self::node_name(node), node_address(node), gateway(node));
         let network = &mut self.network;
         network.add_filtering(&name, address, layout.rp_filter)?;
-        // Those that balance are before the core.
-        let router = if node <= 2 { "router" } else { "core" };
+        let router = if is_before_core(node) { "router" } else { "core" };
         network.link([(&name, "up-fabric", address), (router, &name, gateway)])?;
         network.route(&name, Prefixes::ALL, gateway)?;
         let [pods4, pods6] = Self::pod_prefixes(node);
@@ -184,8 +195,9 @@ impl Fabric {
     }
 }
 
-fn node_name(node: Node) -> String {
-    format!("node{node}")
+/// Those that balance are before the core.
+fn is_before_core(node: Node) -> bool {
+    node <= 2
 }
 
 /// A node's address, at which it has its NodePorts.

@@ -22,6 +22,7 @@ use anyhow::{Context as _, Result};
 use crate::family::Pair;
 use crate::netns::veth;
 use crate::scratch;
+use crate::wire::FLOOD_SOURCES;
 
 pub use fabric::{Fabric, FabricLayout, Node};
 pub use host::{Host, RpFilter};
@@ -154,6 +155,11 @@ impl Topology {
         veth((&self.node1.netns, "up-client"), (&self.client.netns, "eth0"))?;
         veth((&self.node1.netns, "up-fabric"), (&self.router.netns, "node1"))?;
         veth((&self.node2.netns, "up-fabric"), (&self.router.netns, "node2"))?;
+        // What answers a flood comes back to where it began, and ends there.
+        let Prefixes { v4, v6 } = FLOOD_SOURCES;
+        self.client
+            .netns
+            .ip(&format!("route add blackhole {v4}\nroute add blackhole {v6}"))?;
         self.client.netns.ip("addr add 198.51.100.10/24 dev eth0\n\
              addr add 2001:db8:c::10/64 dev eth0 nodad\n\
              route add default via 198.51.100.1\n\
@@ -164,6 +170,10 @@ impl Topology {
              addr add fd00:10:1::1/64 dev up-fabric nodad\n\
              route add default via 10.10.1.254\n\
              route add default via fd00:10:1::fe")?;
+        self.node1.netns.ip(&format!(
+            "route add {v4} via {}\nroute add {v6} via {}",
+            CLIENT.v4, CLIENT.v6
+        ))?;
         self.router.netns.ip("addr add 10.10.1.254/24 dev node1\n\
              addr add fd00:10:1::fe/64 dev node1 nodad\n\
              addr add 10.10.2.254/24 dev node2\n\

@@ -125,6 +125,14 @@ impl Network {
         ))
     }
 
+    /// A host throws away what is for these prefixes.
+    pub fn blackhole(&self, host: &str, to: Prefixes<'_>) -> Result<()> {
+        self[host].netns.ip(&format!(
+            "route add blackhole {}\nroute add blackhole {}",
+            to.v4, to.v6
+        ))
+    }
+
     /// Sets the MTU of both ends of the link between two hosts.
     pub fn set_mtu(&self, hosts: [&str; 2], mtu: u32) -> Result<()> {
         for port in self.link_between(hosts)? {

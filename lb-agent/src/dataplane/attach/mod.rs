@@ -180,7 +180,7 @@ impl Attacher {
         let (state, outcome) = match plan {
             Ok(mode) => self.attach_xdp(point, mode).await?,
             Err(reason) => {
-                let detached = self.pins.detach_xdp(point.ifindex)?;
+                let detached = self.pins.unlink_xdp(point.ifindex)?;
                 (
                     Err(reason),
                     if detached { Outcome::Removed } else { Outcome::Kept },
@@ -238,7 +238,7 @@ impl Attacher {
             .collect();
         for ifindex in self.pins.pinned_xdp() {
             if !with_xdp.contains(&ifindex) {
-                removed += usize::from(self.pins.detach_xdp(ifindex).is_ok_and(|there_was| there_was));
+                removed += usize::from(self.pins.unlink_xdp(ifindex).is_ok_and(|there_was| there_was));
             }
         }
         for (ifindex, _) in self.pins.marked_no_xdp() {

@@ -46,7 +46,7 @@ pub(super) fn sync(
         return Ok((Ok(mode), outcome));
     }
     // In another mode; or the link of an earlier device of that index, or detached by force.
-    let had_one = pins.detach_xdp(point.ifindex)?;
+    let had_one = pins.unlink_xdp(point.ifindex)?;
     if present.is_some() && !had_one {
         return Ok((Err(NoXdp::Foreign), Outcome::Kept));
     }

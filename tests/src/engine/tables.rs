@@ -1,0 +1,248 @@
+//! The object's maps, written as the agent writes them, and read.
+
+use std::collections::BTreeMap;
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::{Ebpf, Pod};
+use lb_common::addr::Address as _;
+use lb_common::layout::map;
+use lb_common::{
+    Affinity, Backend, ClientKey, Counter, DropReason, FamilySettings, Flow, FlowKey, Fragment, FragmentKey,
+    LocalKey, ServiceKey, ServicePolicy, ServiceStats, ServiceValue, Slot, V4, V6, filter,
+};
+use lb_ebpf::testkit::Counts;
+
+use super::{Rows, TestFamily, Written};
+
+/// Slots, backends, service ids: as few as cases use.
+pub(super) const ROWS: u32 = 1024;
+/// The highest service id of any case, and one more.
+const SERVICES: u32 = 64;
+/// The highest index of a backend of any case, and one more.
+const BACKENDS: u32 = 64;
+
+/// The maps of a loaded object.
+struct Tables<'a> {
+    ebpf: &'a mut Ebpf,
+}
+
+/// What was counted. Only what is not zero.
+pub(super) fn counts(ebpf: &mut Ebpf) -> Counts {
+    Tables { ebpf }.counts()
+}
+
+/// A family whose rows can be copied in and out of maps.
+pub trait KernelTables: TestFamily {
+    /// Puts exactly these rows into the maps.
+    fn write(ebpf: &mut Ebpf, rows: &Rows<Self>);
+    /// What the programs have written.
+    fn written(ebpf: &mut Ebpf) -> Written<Self::Addr>;
+    /// Replaces it.
+    fn set_written(ebpf: &mut Ebpf, written: &Written<Self::Addr>);
+}
+
+/// All of [`lb_common::RangeKey`] but the prefix's length, which the map's type has as its own.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct RangeData<A> {
+    list: u32,
+    addr: A,
+}
+
+// SAFETY: repr(C), made of integers and arrays of them, and without padding: all that it is made of has an alignment of
+// at most 4.
+unsafe impl<A: Pod> Pod for RangeData<A> {}
+
+macro_rules! kernel_tables {
+    ($($family:ident),+) => {
+        $(impl KernelTables for $family {
+            fn write(ebpf: &mut Ebpf, rows: &Rows<Self>) {
+                Tables { ebpf }.write(rows);
+            }
+            fn written(ebpf: &mut Ebpf) -> Written<Self::Addr> {
+                Tables { ebpf }.written::<Self>()
+            }
+            fn set_written(ebpf: &mut Ebpf, written: &Written<Self::Addr>) {
+                Tables { ebpf }.set_written::<Self>(written);
+            }
+        })+
+    };
+}
+kernel_tables!(V4, V6);
+
+impl Tables<'_> {
+    fn write<F: TestFamily>(&mut self, rows: &Rows<F>)
+    where
+        F::Addr: Pod,
+        ServiceKey<F::Addr>: Pod,
+        Backend<F::Addr>: Pod,
+        LocalKey<F::Addr>: Pod,
+        FamilySettings<F::Addr>: Pod,
+    {
+        let name = |table: &str| format!("lb_{table}{}", F::SUFFIX);
+        let mut filter = self.array::<u64>(&name("filter"));
+        for row in 0..filter::ROWS {
+            filter.set(row, 0, 0).unwrap();
+        }
+        for key in rows.services.keys() {
+            let bit = key.addr.filter_bit();
+            let row = filter.get(&bit.row, 0).unwrap();
+            filter.set(bit.row, row | bit.mask, 0).unwrap();
+        }
+        replace::<_, ServiceValue>(&mut self.hash(&name("services")), &rows.services);
+        replace(&mut self.hash(&name("node_addrs")), &rows.node_addresses);
+        replace(&mut self.hash(&name("locals")), &rows.locals);
+        replace(&mut self.hash(&name("snat")), &rows.snat);
+        replace(&mut self.hash(map::DEVICES), &rows.devices);
+        self.write_ranges(&name("ranges"), rows);
+        self.array(&name("family")).set(0, rows.family, 0).unwrap();
+        self.array(map::SETTINGS).set(0, rows.settings, 0).unwrap();
+        fill::<Slot>(&mut self.array(&name("slots")), ROWS, &rows.slots);
+        fill(&mut self.array(&name("backends")), BACKENDS, &rows.backends);
+        fill::<ServicePolicy>(&mut self.array(map::POLICIES), SERVICES, &rows.policies);
+    }
+
+    fn write_ranges<F: TestFamily>(&mut self, name: &str, rows: &Rows<F>)
+    where
+        F::Addr: Pod,
+    {
+        let map = self.ebpf.map_mut(name).unwrap();
+        let mut trie = LpmTrie::<_, RangeData<F::Addr>, u32>::try_from(map).unwrap();
+        let standing: Vec<_> = trie.keys().map(Result::unwrap).collect();
+        for key in standing {
+            trie.remove(&key).unwrap();
+        }
+        for range in &rows.ranges {
+            let data = RangeData {
+                list: range.list,
+                addr: range.addr,
+            };
+            trie.insert(&Key::new(range.prefix_length, data), 1, 0).unwrap();
+        }
+    }
+
+    fn written<F: TestFamily>(&mut self) -> Written<F::Addr>
+    where
+        FlowKey<F::Addr>: Pod,
+        Flow<F::Addr>: Pod,
+        ClientKey<F::Addr>: Pod,
+        FragmentKey<F::Addr>: Pod,
+    {
+        let name = |table: &str| format!("lb_{table}{}", F::SUFFIX);
+        Written {
+            flows: all(&self.hash(&name("flows"))),
+            affinity: all::<_, Affinity>(&self.hash(&name("affinity"))),
+            fragments: all::<_, Fragment>(&self.hash(&name("frags"))),
+            sources: all(&self.hash(&name("sources"))),
+            loads: used(&self.array(&name("loads")), BACKENDS),
+            limits: used(&self.array(map::LIMITS), SERVICES),
+        }
+    }
+
+    fn set_written<F: TestFamily>(&mut self, written: &Written<F::Addr>)
+    where
+        FlowKey<F::Addr>: Pod,
+        Flow<F::Addr>: Pod,
+        ClientKey<F::Addr>: Pod,
+        FragmentKey<F::Addr>: Pod,
+    {
+        let name = |table: &str| format!("lb_{table}{}", F::SUFFIX);
+        replace(&mut self.hash(&name("flows")), &written.flows);
+        replace(&mut self.hash(&name("affinity")), &written.affinity);
+        replace(&mut self.hash(&name("frags")), &written.fragments);
+        replace(&mut self.hash(&name("sources")), &written.sources);
+        fill(&mut self.array(&name("loads")), BACKENDS, &written.loads);
+        fill(&mut self.array(map::LIMITS), SERVICES, &written.limits);
+    }
+
+    fn counts(&mut self) -> Counts {
+        let drops = self.sums(map::DROPS, DropReason::ALL.len());
+        let counters = self.sums(map::COUNTERS, Counter::ALL.len());
+        Counts {
+            drops: DropReason::ALL
+                .into_iter()
+                .zip(drops)
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            counters: Counter::ALL
+                .into_iter()
+                .zip(counters)
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            services: (0..)
+                .zip(self.stats())
+                .filter(|(_, stats)| *stats != ServiceStats::default())
+                .collect(),
+        }
+    }
+
+    fn stats(&mut self) -> Vec<ServiceStats> {
+        let array = PerCpuArray::<_, ServiceStats>::try_from(self.ebpf.map_mut(map::STATS).unwrap()).unwrap();
+        (0..SERVICES)
+            .map(|service| {
+                let mut sum = ServiceStats::default();
+                for row in array.get(&service, 0).unwrap().iter() {
+                    sum.packets += row.packets;
+                    sum.bytes += row.bytes;
+                    sum.reply_packets += row.reply_packets;
+                    sum.reply_bytes += row.reply_bytes;
+                    sum.connections += row.connections;
+                    sum.dropped += row.dropped;
+                }
+                sum
+            })
+            .collect()
+    }
+
+    /// Sums of a per-CPU array of numbers.
+    fn sums(&mut self, name: &str, length: usize) -> Vec<u64> {
+        let array = PerCpuArray::<_, u64>::try_from(self.ebpf.map_mut(name).unwrap()).unwrap();
+        (0..length)
+            .map(|index| array.get(&(index as u32), 0).unwrap().iter().sum())
+            .collect()
+    }
+
+    fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
+        let map = self.ebpf.map_mut(name).unwrap_or_else(|| panic!("no map {name}"));
+        HashMap::try_from(map).unwrap()
+    }
+
+    fn array<V: Pod>(&mut self, name: &str) -> Array<&mut MapData, V> {
+        let map = self.ebpf.map_mut(name).unwrap_or_else(|| panic!("no map {name}"));
+        Array::try_from(map).unwrap()
+    }
+}
+
+/// Puts exactly these rows into a hash map.
+fn replace<K: Pod + Ord, V: Pod>(map: &mut HashMap<&mut MapData, K, V>, rows: &BTreeMap<K, V>) {
+    let standing: Vec<K> = map.keys().map(Result::unwrap).collect();
+    for key in standing.iter().filter(|key| !rows.contains_key(key)) {
+        map.remove(key).unwrap();
+    }
+    for (key, row) in rows {
+        map.insert(key, row, 0).unwrap();
+    }
+}
+
+/// Puts exactly these rows into the first `length` of an array.
+fn fill<V: Pod + Default>(array: &mut Array<&mut MapData, V>, length: u32, rows: &BTreeMap<u32, V>) {
+    assert!(rows.keys().all(|index| *index < length), "the array is too short");
+    for index in 0..length {
+        let row = rows.get(&index).copied().unwrap_or_default();
+        array.set(index, row, 0).unwrap();
+    }
+}
+
+/// All rows of a hash map.
+fn all<K: Pod + Ord, V: Pod>(map: &HashMap<&mut MapData, K, V>) -> BTreeMap<K, V> {
+    map.iter().map(Result::unwrap).collect()
+}
+
+/// The rows of an array that are not zero.
+fn used<V: Pod + Default + PartialEq>(array: &Array<&mut MapData, V>, length: u32) -> BTreeMap<u32, V> {
+    (0..length)
+        .map(|index| (index, array.get(&index, 0).unwrap()))
+        .filter(|(_, row)| *row != V::default())
+        .collect()
+}

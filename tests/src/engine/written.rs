@@ -1,0 +1,76 @@
+//! What the programs write: the tables that no agent fills.
+
+use std::collections::BTreeMap;
+
+use lb_common::{Affinity, ClientKey, Fragment, FragmentKey};
+use lb_ebpf::testkit::Flows;
+
+use super::UNIT;
+
+/// The contents of those tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written<A> {
+    /// Flows.
+    pub flows: Flows<A>,
+    /// The backends that clients stay with.
+    pub affinity: BTreeMap<ClientKey<A>, Affinity>,
+    /// Packets in fragments.
+    pub fragments: BTreeMap<FragmentKey<A>, Fragment>,
+    /// Limits on the connections of clients.
+    pub sources: BTreeMap<ClientKey<A>, u64>,
+    /// Open connections by index of the backend. Only what is not zero.
+    pub loads: BTreeMap<u32, u32>,
+    /// Limits on new connections by service, and in row 0 on answers. Only what is not zero.
+    pub limits: BTreeMap<u32, u64>,
+}
+
+impl<A> Default for Written<A> {
+    fn default() -> Self {
+        Self {
+            flows: BTreeMap::new(),
+            affinity: BTreeMap::new(),
+            fragments: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            loads: BTreeMap::new(),
+            limits: BTreeMap::new(),
+        }
+    }
+}
+
+impl<A: Ord> Written<A> {
+    /// Everything is older by so many seconds.
+    pub(super) fn age(&mut self, seconds: u32) {
+        let jiffies = seconds * UNIT;
+        for time in self.times() {
+            *time = time.wrapping_sub(jiffies);
+        }
+        // In 1/65536 of a jiffy.
+        let spent = u64::from(jiffies) << 16;
+        for until in self.sources.values_mut().chain(self.limits.values_mut()) {
+            *until = until.saturating_sub(spent);
+        }
+    }
+
+    /// With ages in seconds instead of times, so that engines with different clocks can be compared. Limits are left
+    /// out: they are finer than that.
+    #[must_use]
+    pub(super) fn normal(mut self, now: u32) -> Self {
+        for time in self.times() {
+            let age = now.wrapping_sub(*time) & 0x7fff_ffff;
+            *time = (age + UNIT / 2) / UNIT;
+        }
+        self.sources.values_mut().for_each(|until| *until = 1);
+        self.limits.values_mut().for_each(|until| *until = 1);
+        self
+    }
+
+    fn times(&mut self) -> impl Iterator<Item = &mut u32> {
+        let flows = self.flows.values_mut().map(|flow| &mut flow.last_seen);
+        let clients = self.affinity.values_mut().map(|client| &mut client.last_used);
+        let fragments = self
+            .fragments
+            .values_mut()
+            .map(|fragment| &mut fragment.first_seen);
+        flows.chain(clients).chain(fragments)
+    }
+}

@@ -1,0 +1,9 @@
+//! The tools that people try a network with, run on a host of the tests, and what they found.
+
+mod curl;
+mod ping;
+mod traceroute;
+
+pub use curl::{download, upload};
+pub use ping::{Ping, PingReport};
+pub use traceroute::{Hop, Probe, traceroute};
