@@ -128,4 +128,6 @@ impl FlowFlags {
     pub const NODE: u8 = 1 << 5;
     /// The client's packets came in by an uplink.
     pub const OUTSIDE: u8 = 1 << 6;
+    /// In the entry of the way there: the flow is counted among the open connections of its backend.
+    pub const COUNTED: u8 = 1 << 7;
 }
