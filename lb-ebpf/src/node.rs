@@ -28,7 +28,10 @@ pub const OTHER_PORT: Port = Port { octets: [0; 2] };
 #[inline(always)]
 pub fn open<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     work.flow.flags |= FlowFlags::BOTH | FlowFlags::NODE;
-    work.flow.peer_addr = work.packet.key.src;
+    // The kernel knows no way from localhost, which is replaced in any case.
+    if !F::is_loopback(work.packet.key.src) {
+        work.flow.peer_addr = work.packet.key.src;
+    }
     hop::look(cx, work)?;
     if !is_masqueraded(cx, work) {
         return Ok(());
@@ -41,8 +44,8 @@ pub fn open<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
 #[inline(always)]
 fn is_masqueraded<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
     let (source, way) = (work.packet.key.src, work.flow.hop.ifindex);
-    let leaves_node = way != hop::LOOPBACK;
-    if leaves_node && F::is_loopback(source) {
+    if F::is_loopback(source) {
+        // Nor must a server of the node itself: its reply would come from such an address, too.
         return true;
     }
     // The process has the address of the device that leads to the service. To the other end of a tunnel it would have

@@ -12,10 +12,14 @@ const ROOT: &str = "/proc/sys";
 
 /// What is needed: names below [`ROOT`], and values.
 ///
-/// `accept_local` on loopback: a reply to a process of the node that asked one of the node's own addresses (a NodePort) comes
-/// in there with that address as its source, which the kernel takes for a forged one otherwise. Nobody but the node itself
-/// sends to loopback.
-const NEEDED: [(&str, &str); 1] = [("net/ipv4/conf/lo/accept_local", "1")];
+/// Both on loopback, to which nobody but the node itself sends. `accept_local`: a reply to a process of the node that asked
+/// one of the node's own addresses (a NodePort) comes in there with that address as its source, which the kernel takes for a
+/// forged one otherwise. `route_localnet`: the same where the process asked localhost. Set there alone, it opens 127.0.0.0/8
+/// to no other host (CVE-2020-8558).
+const NEEDED: [(&str, &str); 2] = [
+    ("net/ipv4/conf/lo/accept_local", "1"),
+    ("net/ipv4/conf/lo/route_localnet", "1"),
+];
 
 /// A setting that we changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
