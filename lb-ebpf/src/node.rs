@@ -6,7 +6,7 @@
 //! What is for the node itself, and what comes from an address of the node, comes in by the loopback device, whose
 //! sysctls say that it may.
 
-use lb_common::{DeviceRole, Flow, FlowFlags, Port, Stage};
+use lb_common::{DeviceRole, DropReason, Flow, FlowFlags, Port, Stage};
 
 use crate::ctx::{Ctx, Hook, Insert};
 use crate::hop;
@@ -14,7 +14,6 @@ use crate::known;
 use crate::masquerade;
 use crate::reverse;
 use crate::rewrite;
-use crate::snat;
 use crate::stage;
 use crate::verdict::{Next, Stop};
 use crate::wire::Wire;
@@ -28,33 +27,48 @@ pub const OTHER_PORT: Port = Port { octets: [0; 2] };
 #[inline(always)]
 pub fn open<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     work.flow.flags |= FlowFlags::BOTH | FlowFlags::NODE;
+    let source = work.packet.key.src;
     // The kernel knows no way from localhost, which is replaced in any case.
-    if !F::is_loopback(work.packet.key.src) {
-        work.flow.peer_addr = work.packet.key.src;
+    if !F::is_loopback(source) {
+        work.flow.peer_addr = source;
     }
     hop::look(cx, work)?;
-    if !is_masqueraded(cx, work) {
-        return Ok(());
-    }
-    work.flow.peer_port = OTHER_PORT;
-    snat::address(cx, work)
+    masquerade(cx, work)
 }
 
-/// Whether the backend must not see the address that the process has.
+/// Gives a new flow another source, where the backend must not see the address that the process has.
 #[inline(always)]
-fn is_masqueraded<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
+fn masquerade<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> Result<(), Stop> {
     let (source, way) = (work.packet.key.src, work.flow.hop.ifindex);
-    if F::is_loopback(source) {
-        // Nor must a server of the node itself: its reply would come from such an address, too.
-        return true;
+    // A server of the node itself answers from the address that it is asked by.
+    let addr = if way == hop::LOOPBACK {
+        work.flow.addr
+    } else {
+        cx.snat_address(way)
+    };
+    let from_loopback = F::is_loopback(source);
+    if F::difference(addr, F::Addr::default()) == 0 {
+        return if from_loopback {
+            Err(Stop::Drop(DropReason::NoSnatAddress))
+        } else {
+            Ok(())
+        };
     }
-    // The process has the address of the device that leads to the service. To the other end of a tunnel it would have
-    // come by another way than the one back.
-    let is_tunnel = cx
-        .device(way)
-        .is_some_and(|device| device.role == DeviceRole::Tunnel as u8);
-    let is_astray = is_tunnel && F::difference(cx.snat_address(way), source) != 0;
-    is_astray || masquerade::is_wanted(cx, work, false)
+    let is_foreign = F::difference(addr, source) != 0 && is_strange(cx, way);
+    if from_loopback || is_foreign || masquerade::is_wanted(cx, work, false) {
+        (work.flow.peer_addr, work.flow.peer_port) = (addr, OTHER_PORT);
+    }
+    Ok(())
+}
+
+/// Whether nobody behind this device may know the address that the process has: it is one of the device that leads to
+/// the service. Pods know all of their node's.
+#[inline(always)]
+fn is_strange<F: Wire, C: Ctx<F>>(cx: &C, way: u32) -> bool {
+    way != cx.ifindex()
+        && cx
+            .device(way)
+            .is_none_or(|device| device.role != DeviceRole::Pod as u8)
 }
 
 /// A packet of the node straight to an endpoint that meets the way back of another flow: it is given another port.
