@@ -52,7 +52,7 @@ pub struct Options {
     /// Ports to keep from the node's own connections.
     pub reserved_ports: Option<PortRange>,
     /// Seed of the flow hash.
-    pub hash_seed: u32,
+    pub hash_seed: u64,
     /// Leave nothing behind.
     pub detach_on_exit: bool,
 }
@@ -513,9 +513,15 @@ fn settings(options: &Options, jiffies_per_second: u32) -> Settings {
         tcp_handshake: jiffies(timeouts.tcp_handshake),
         tcp_closing: jiffies(timeouts.tcp_closing),
         udp_idle: jiffies(timeouts.udp_idle),
-        hash_seed: options.hash_seed,
+        hash_seed: halves(options.hash_seed),
         ..Settings::default()
     }
+}
+
+/// A number as two words, low half first.
+fn halves(number: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
+    [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
 }
 
 fn millis(from: Instant, to: Instant) -> u64 {
@@ -585,12 +591,12 @@ mod tests {
                 udp_idle: Duration::from_millis(1500),
             },
             reserved_ports: None,
-            hash_seed: 7,
+            hash_seed: 7 | 9 << 32,
             detach_on_exit: false,
         };
         let row = settings(&options, 250);
         assert_eq!((row.tcp_established, row.tcp_handshake), (21_600_000, 15_000));
-        assert_eq!((row.udp_idle, row.hash_seed), (375, 7));
+        assert_eq!((row.udp_idle, row.hash_seed), (375, [7, 9]));
         assert_eq!(row.tcp_closing, i32::MAX.cast_unsigned());
     }
 }

@@ -31,6 +31,8 @@ pub struct BackendFlags;
 impl BackendFlags {
     /// The endpoint is on this node.
     pub const LOCAL: u8 = 1;
+    /// Of all policies only Local leads to it.
+    pub const LOCAL_ONLY: u8 = 1 << 1;
 }
 
 /// Key of `lb_locals4`, `lb_locals6` (hash; value: index into `lb_backends4`, `lb_backends6`): a local endpoint of a

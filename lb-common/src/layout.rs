@@ -185,7 +185,7 @@ layout! {
     Fragment: 8 / 4,
     Device: 16 / 4,
     NodeAddress: 4 / 4,
-    Settings: 44 / 4,
+    Settings: 48 / 4,
     FamilySettings<Ip4>: 36 / 4,
     FamilySettings<Ip6>: 144 / 4,
 }
@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(offset_of!(Flow<Ip6>, hop), 56);
         assert_eq!(offset_of!(Backend<Ip4>, epoch), 6);
         assert_eq!(offset_of!(Backend<Ip6>, service), 20);
-        assert_eq!(offset_of!(Settings, node_port_max), 38);
+        assert_eq!(offset_of!(Settings, node_port_max), 42);
     }
 
     #[test]

@@ -103,6 +103,8 @@ impl ServiceFlags {
     pub const ECHO: u32 = 1 << 13;
     /// In an address row: only for packets that arrive by an uplink.
     pub const FROM_UPLINK: u32 = 1 << 14;
+    /// The policy for pods and the node itself is Local; at a ClusterIP, for all clients.
+    pub const INSIDE_LOCAL: u32 = 1 << 15;
 }
 
 /// Value of `lb_slots4`, `lb_slots6` (arrays): a backend for one part of the hash's range. How many slots a backend

@@ -14,8 +14,8 @@ pub struct Settings {
     pub tcp_closing: u32,
     /// Jiffies after which a UDP flow without packets is finished.
     pub udp_idle: u32,
-    /// Seed of the flow hash; the same on all nodes.
-    pub hash_seed: u32,
+    /// Seed of the flow hash, low half first; the same on all nodes.
+    pub hash_seed: [u32; 2],
     /// Raised whenever a route, a neighbour, a link or an address changes: next hops that flows remember of an earlier
     /// epoch are looked up again.
     pub route_epoch: u32,

@@ -1,7 +1,19 @@
 //! Which backend?
+//!
+//! As a rule the flow's hash says it. What a service may ask for instead:
+//!
+//! - Session affinity: the backend that the client was last given, for a time that each new connection extends. It is
+//!   chosen by a hash of the client's address alone, so that first packets at the same time are not torn apart.
+//! - In turn: each CPU goes through the slots in their order, beginning at another place. Over all CPUs that is even in
+//!   the long run.
+//! - Least connections: the better one of two slots that the hash names. Connections are counted by each node for
+//!   itself, and the agent sets the counts right.
+//!
+//! With affinity the last two are not looked at, and in mid-connection only the hash can tell.
 
-use lb_common::{BackendState, Counter, DropReason, ServiceFlags, SlotRange};
+use lb_common::{BackendFlags, BackendState, Counter, DropReason, ServiceFlags, SlotRange};
 
+use crate::admit;
 use crate::ctx::Ctx;
 use crate::hash;
 use crate::service;
@@ -9,25 +21,75 @@ use crate::verdict::{Answer, Stop};
 use crate::wire::Wire;
 use crate::work::{Origin, Work};
 
-/// Chooses a backend for a new flow by the flow's hash, into `work.backend`.
+/// Chooses a backend for a new flow, into `work.backend`.
 ///
 /// Between the look-up of the service and that of its slot an update may have moved the slots: then the service is
 /// looked up once more.
 #[inline(never)]
 pub fn backend<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
-    let hash = work.packet.hash(cx.settings().hash_seed);
-    if pick(cx, work, hash)? {
+    work.stays = 0;
+    if work.given != 0 {
+        return given(cx, work);
+    }
+    if choose(cx, work)? {
         return Ok(());
     }
     cx.count(Counter::SlotRetried);
     if !service::find(cx, &work.packet.key, &mut work.front_end) {
         return Err(Stop::Drop(DropReason::NoBackend));
     }
-    if pick(cx, work, hash)? {
+    if choose(cx, work)? {
         Ok(())
     } else {
         Err(Stop::Drop(DropReason::ServiceChanging))
     }
+}
+
+/// The one that another node has chosen: it may have left by now, for the flow may be old.
+#[inline(always)]
+fn given<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> Result<(), Stop> {
+    let index = work.given.wrapping_sub(1);
+    if take(cx, work, index) && work.backend.state != BackendState::Free as u8 {
+        Ok(())
+    } else {
+        Err(Stop::Drop(DropReason::WrappedForNobody))
+    }
+}
+
+/// False when the slot is not this front end's any more, or its backend takes no new flows.
+#[inline(never)]
+fn choose<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<bool, Stop> {
+    let (range, drops) = range(work);
+    if range.count == 0 {
+        return Err(if work.front_end.flags & drops != 0 {
+            Stop::Drop(DropReason::NoLocalBackend)
+        } else {
+            Stop::Answer(Answer::Reject)
+        });
+    }
+    let (seed, flags) = (cx.settings().hash_seed, work.front_end.flags);
+    let index = if flags & ServiceFlags::AFFINITY != 0 {
+        match kept(cx, work) {
+            Ok(()) => return Ok(true),
+            Err(number) => {
+                let hash = work.packet.client_hash(seed, number);
+                slot(cx, range, hash::below(hash, range.count))
+            }
+        }
+    } else if flags & ServiceFlags::ROUND_ROBIN != 0 && work.packet.opens() {
+        let turn = cx.turn(work.front_end.service);
+        slot(cx, range, turn.checked_rem(range.count).unwrap_or(0))
+    } else {
+        let hash = work.packet.hash(seed);
+        let first = slot(cx, range, hash::below(hash, range.count));
+        if flags & ServiceFlags::LEAST_CONNECTIONS != 0 && work.packet.opens() {
+            let second = slot(cx, range, hash::below(hash::next(hash), range.count));
+            less_loaded(cx, first, second)
+        } else {
+            first
+        }
+    };
+    Ok(index.is_some_and(|index| take(cx, work, index)) && work.backend.state == BackendState::Active as u8)
 }
 
 /// The backends that the sender may be given, and what becomes of its packets while there are none.
@@ -40,30 +102,69 @@ fn range<F: Wire>(work: &Work<F>) -> (SlotRange, u32) {
     }
 }
 
-/// False when the slot is not this front end's any more.
+/// The backend in a slot of the range; `None` when it is not this front end's any more.
 #[inline(always)]
-fn pick<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>, hash: u32) -> Result<bool, Stop> {
-    let (range, drops) = range(work);
-    if range.count == 0 {
-        return Err(if work.front_end.flags & drops != 0 {
-            Stop::Drop(DropReason::NoLocalBackend)
-        } else {
-            Stop::Answer(Answer::Reject)
-        });
-    }
-    let at = range.base.wrapping_add(hash::below(hash, range.count));
-    let Some(slot) = cx.slot(at) else {
-        return Ok(false);
-    };
-    if slot.generation != range.generation {
-        return Ok(false);
-    }
-    let Some(backend) = cx.backend(slot.backend) else {
-        return Ok(false);
+fn slot<F: Wire, C: Ctx<F>>(cx: &C, range: SlotRange, place: u32) -> Option<u32> {
+    let slot = cx.slot(range.base.wrapping_add(place))?;
+    (slot.generation == range.generation).then_some(slot.backend)
+}
+
+/// Puts a backend into the work area; false when it is not the service's any more.
+#[inline(always)]
+fn take<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>, index: u32) -> bool {
+    let Some(backend) = cx.backend(index) else {
+        return false;
     };
     work.backend = backend;
-    work.chosen = slot.backend;
-    let unusable = u32::from(work.backend.state ^ BackendState::Active as u8)
-        | (work.backend.service ^ work.front_end.service);
-    Ok(unusable == 0)
+    work.chosen = index;
+    work.backend.service == work.front_end.service
+}
+
+/// Of two backends the one with fewer connections; of equals, the first.
+#[inline(always)]
+fn less_loaded<F: Wire, C: Ctx<F>>(cx: &C, first: Option<u32>, second: Option<u32>) -> Option<u32> {
+    match (first, second) {
+        (Some(one), Some(other)) if cx.load(other) < cx.load(one) => second,
+        _ => first,
+    }
+}
+
+/// Takes the backend that the client stays with. If there is none, the error is the number that the choice of a new one
+/// depends on besides the client: when the time is over, that of the last use, or the client would stay for ever.
+#[inline(always)]
+fn kept<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> Result<(), u32> {
+    let Some(kept) = cx.affinity(&admit::client(work)) else {
+        return Err(0);
+    };
+    let age = cx.now().wrapping_sub(kept.last_used);
+    // A packet in mid-connection asks where its connection went, however long ago.
+    if work.packet.opens() && age > cx.policy(work.front_end.service).affinity {
+        return Err(kept.last_used);
+    }
+    if !take(cx, work, kept.backend) {
+        return Err(0);
+    }
+    let difference = u32::from(work.backend.state ^ BackendState::Active as u8)
+        | u32::from(work.backend.epoch ^ kept.epoch)
+        | out_of_scope(work);
+    if difference != 0 {
+        return Err(0);
+    }
+    work.stays = 1;
+    Ok(())
+}
+
+/// 0 when the policy in force for the sender leads to the backend in the work area.
+#[inline(always)]
+fn out_of_scope<F: Wire>(work: &Work<F>) -> u32 {
+    let policy = if work.is_from(Origin::Outside) {
+        ServiceFlags::OUTSIDE_LOCAL | ServiceFlags::INSIDE_LOCAL
+    } else {
+        ServiceFlags::INSIDE_LOCAL
+    };
+    if work.front_end.flags & policy != 0 {
+        u32::from(!work.backend.flags & BackendFlags::LOCAL)
+    } else {
+        u32::from(work.backend.flags & BackendFlags::LOCAL_ONLY)
+    }
 }

@@ -16,7 +16,7 @@ use crate::work::Work;
 /// of two failed look-ups.
 #[inline(always)]
 pub fn may_collide<F: Wire>(packet: &Headers<F>) -> bool {
-    packet.is_syn() || !packet.is_tcp()
+    packet.opens()
 }
 
 /// Deletes a dead reverse entry out of the way; gives the connection another client port where a live one stands, and
@@ -74,10 +74,7 @@ fn delete_both<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) {
     let at = work.other_key;
     reverse::key::<F>(&at, &work.standing, &mut work.other_key);
     if cx.flow(&work.other_key, &mut work.standing) {
-        let turned = F::difference(work.standing.addr, at.src)
-            | reverse::difference(work.standing.port, at.src_port)
-            | reverse::difference(work.standing.peer_port, at.dst_port);
-        if turned == 0 {
+        if reverse::turned_elsewhere::<F>(&work.other_key, &work.standing, &at) == 0 {
             cx.delete_flow(&work.other_key);
         }
     }

@@ -2,10 +2,10 @@
 
 use core::hint::black_box;
 
-use lb_common::{FlowKey, Port, Stage, protocol};
+use lb_common::{FlowKey, Port, Stage, TcpState, protocol};
 
 use crate::ctx::{Ctx, Packet};
-use crate::hash;
+use crate::hash::{Hash, Key};
 use crate::verdict::Stop;
 use crate::wire::{Network, Transport, Wire};
 
@@ -17,6 +17,8 @@ pub mod tcp_flag {
     pub const SYN: u8 = 0x02;
     /// Resets a connection.
     pub const RST: u8 = 0x04;
+    /// There is data, to be delivered at once.
+    pub const PSH: u8 = 0x08;
     /// Acknowledges.
     pub const ACK: u8 = 0x10;
 }
@@ -139,19 +141,35 @@ impl<F: Wire> Headers<F> {
         }
     }
 
-    /// The flow's hash: of addresses, ports and protocol.
-    #[inline(always)]
-    pub fn hash(&self, seed: u32) -> u32 {
+    /// The flow's hash: of addresses, ports and protocol. A real call: it is long, and for new flows alone.
+    #[inline(never)]
+    pub fn hash(&self, seed: Key) -> u32 {
         let key = &self.key;
         let ports = u32::from(key.src_port.word()) << 16 | u32::from(key.dst_port.word());
-        let hash = F::mix(F::mix(seed, key.src), key.dst);
-        hash::finish(hash::mix(hash::mix(hash, ports), u32::from(key.protocol)))
+        let hash = F::hash(F::hash(Hash::new(seed), key.src), key.dst);
+        let length = 2 * size_of::<F::Addr>() as u32 + 5;
+        hash.word(ports).finish(length, key.protocol.into())
+    }
+
+    /// The hash of the client's address alone, and of a number.
+    #[inline(never)]
+    pub fn client_hash(&self, seed: Key, number: u32) -> u32 {
+        let length = size_of::<F::Addr>() as u32 + 4;
+        F::hash(Hash::new(seed), self.key.src)
+            .word(number)
+            .finish(length, 0)
     }
 
     /// TCP, not UDP.
     #[inline(always)]
     pub fn is_tcp(&self) -> bool {
         self.key.protocol == protocol::TCP
+    }
+
+    /// Without state, a packet that opens a connection: a SYN, or any datagram.
+    #[inline(always)]
+    pub fn opens(&self) -> bool {
+        self.is_syn() || !self.is_tcp()
     }
 
     /// The first packet of a TCP handshake.
@@ -166,10 +184,15 @@ impl<F: Wire> Headers<F> {
         self.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN | tcp_flag::ACK
     }
 
-    /// A TCP packet that changes what is known of the connection.
+    /// A TCP packet that changes what is known of the connection. Data does if the connection has shown its end.
     #[inline(always)]
-    pub fn changes_state(&self) -> bool {
-        self.tcp_flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) != 0
+    pub fn changes_state(&self, known: u8) -> bool {
+        let data = if known & TcpState::FIN != 0 {
+            tcp_flag::PSH
+        } else {
+            0
+        };
+        self.tcp_flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST | data) != 0
     }
 }
 
@@ -193,6 +216,7 @@ mod tests {
     use lb_common::{Ip4, V4};
 
     use super::*;
+    use crate::hash;
 
     #[test]
     fn clients_that_differ_in_the_port_alone_spread_evenly() {
@@ -216,7 +240,7 @@ mod tests {
                 tcp_flags: tcp_flag::SYN,
                 ..Headers::default()
             };
-            shares[hash::below(packet.hash(0), BACKENDS) as usize] += 1;
+            shares[hash::below(packet.hash([0; 2]), BACKENDS) as usize] += 1;
         }
         // Mean 4000, standard deviation 58.6: five of them.
         for share in shares {

@@ -1,9 +1,10 @@
 //! A packet of a known flow for which something has to be written down or thought over: the first and last packets of
-//! a connection, one packet a second, and the packets of a flow whose backend has changed.
+//! connection, one packet a second, and the packets of a flow whose backend has changed.
 
-use lb_common::{BackendState, Counter, DropReason, Flow, FlowFlags, TcpState};
+use lb_common::{BackendState, Counter, DropReason, Flow, FlowFlags, Stage, TcpState};
 
-use crate::ctx::{Ctx, Insert, ServiceEvent};
+use crate::admit;
+use crate::ctx::{Ctx, Insert};
 use crate::headers::{Headers, tcp_flag};
 use crate::reverse;
 use crate::split;
@@ -28,16 +29,21 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<bool, 
     if opens_anew(cx, work, state) {
         // If the packet opens none, what follows it must not find the old one.
         cx.delete_flow(&work.packet.key);
+        if work.flow.flags & FlowFlags::COUNTED != 0 && state != BackendState::Free as u8 {
+            cx.add_load(work.flow.backend, false);
+        }
         cx.count(Counter::FlowReopened);
         return Ok(false);
     }
     if state == BackendState::Free as u8 {
-        cx.count_service(work.flow.service, ServiceEvent::Dropped);
-        return Err(if work.packet.is_tcp() {
+        // In post the packet has lost the address that an answer would have to come from.
+        let stop = if work.packet.key.stage == Stage::Pre as u8 {
             Stop::Answer(Answer::Reject)
         } else {
             Stop::Drop(DropReason::BackendGone)
-        });
+        };
+        admit::refused(cx, work.flow.service, stop);
+        return Err(stop);
     }
     refresh(cx, work, missing);
     Ok(true)
@@ -62,8 +68,8 @@ fn find_other<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Option<Inse
     forgotten.then_some(Insert::Replace)
 }
 
-/// What a packet adds to what is known of its direction. A later packet takes a reset back, for resets are not
-/// verified.
+/// What a packet adds to what is known of its direction. A later packet takes a reset back, and data takes an end back:
+/// neither is verified.
 #[inline(always)]
 pub fn next_state<F: Wire>(known: u8, packet: &Headers<F>) -> u8 {
     if packet.is_syn() {
@@ -73,6 +79,9 @@ pub fn next_state<F: Wire>(known: u8, packet: &Headers<F>) -> u8 {
         return known;
     }
     let mut state = (known & !TcpState::RST) | TcpState::ESTABLISHED;
+    if packet.tcp_flags & tcp_flag::PSH != 0 {
+        state &= !TcpState::FIN;
+    }
     if packet.tcp_flags & tcp_flag::FIN != 0 {
         state |= TcpState::FIN;
     }
@@ -113,13 +122,39 @@ fn backend_state<F: Wire, C: Ctx<F>>(cx: &C, flow: &Flow<F::Addr>) -> u8 {
     }
 }
 
+/// A connection is no longer counted from the first FIN or reset on. Where the entry of the way there is the other one,
+/// it has to be put in anew.
+#[inline(always)]
+fn discount<F: Wire, C: Ctx<F>>(
+    cx: &mut C,
+    work: &mut Work<F>,
+    state: u8,
+    missing: Option<Insert>,
+) -> Option<Insert> {
+    let counted = (work.flow.flags | work.standing.flags) & FlowFlags::COUNTED;
+    if counted == 0 || (state | work.standing.tcp) & (TcpState::FIN | TcpState::RST) == 0 {
+        return missing;
+    }
+    if backend_state::<F, C>(cx, &work.flow) != BackendState::Free as u8 {
+        cx.add_load(work.flow.backend, false);
+    }
+    if work.flow.flags & FlowFlags::COUNTED != 0 {
+        work.flow.flags &= !FlowFlags::COUNTED;
+        missing
+    } else {
+        Some(Insert::Replace)
+    }
+}
+
 /// Writes down what the packet has shown, and makes the other entry again if it was evicted: a pair must not die in
 /// halves. A full table is no reason to stop a flow that is known.
 #[inline(always)]
 fn refresh<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, missing: Option<Insert>) {
     let (now, state) = (cx.now(), next_state(work.flow.tcp, &work.packet));
+    let flags = work.flow.flags;
+    let missing = discount(cx, work, state, missing);
     let second = now.wrapping_sub(work.flow.last_seen) >= cx.settings().jiffies_per_second;
-    if state != work.flow.tcp || second {
+    if state != work.flow.tcp || flags != work.flow.flags || second {
         work.flow.tcp = state;
         work.flow.last_seen = now;
         if second {
@@ -129,7 +164,7 @@ fn refresh<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, missing: Option<I
         let _kept_as_it_was = cx.insert_flow(&work.packet.key, &work.flow, Insert::Replace);
     }
     if second && work.flow.flags & FlowFlags::MASQUERADE != 0 {
-        let _tried_again_in_a_second = split::announce(cx, work);
+        let _tried_again_in_a_second = split::announce(cx, work, Insert::New);
     }
     if let Some(how) = missing {
         reverse::derive(work);

@@ -7,6 +7,7 @@
 #![cfg_attr(not(feature = "testkit"), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod admit;
 pub mod answer;
 pub mod checksum;
 pub mod choose;

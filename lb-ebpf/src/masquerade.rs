@@ -6,12 +6,13 @@
 
 use lb_common::{BackendFlags, DeviceRole, FlowFlags, ServiceFlags, SettingsFlags};
 
+use crate::admit;
 use crate::ctx::Ctx;
 use crate::hop;
 use crate::node;
-use crate::open;
 use crate::snat;
-use crate::verdict::Stop;
+use crate::split;
+use crate::verdict::{Answer, Stop};
 use crate::wire::Wire;
 use crate::work::{Origin, Work};
 use crate::wrap;
@@ -44,7 +45,11 @@ pub fn decide<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
         return snat::address(cx, work);
     }
     work.flow.flags |= FlowFlags::MASQUERADE;
-    Ok(())
+    if work.packet.opens() || split::stands(cx, work) {
+        Ok(())
+    } else {
+        Err(Stop::Answer(Answer::Reject))
+    }
 }
 
 /// Whether the packet came in by a pod's device.
@@ -59,14 +64,16 @@ fn is_from_pod_device<F: Wire, C: Ctx<F>>(cx: &C) -> bool {
 #[inline(always)]
 pub fn is_wanted<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, is_forwarded: bool) -> bool {
     let (settings, front_end) = (cx.settings().flags, work.front_end.flags);
+    let all = settings & SettingsFlags::MASQUERADE_ALL != 0;
+    let keeps = front_end & ServiceFlags::OUTSIDE_LOCAL != 0;
     if settings & SettingsFlags::SNAT_ALWAYS == 0 {
-        return is_forwarded || settings & SettingsFlags::MASQUERADE_ALL != 0;
+        return is_forwarded || (all && !keeps);
     }
     // As kube-proxy does it (its nftables mode).
     if front_end & ServiceFlags::CLUSTER_IP != 0 {
         let detects = settings & SettingsFlags::DETECTS_PODS != 0;
-        return settings & SettingsFlags::MASQUERADE_ALL != 0 || (detects && !open::is_pod(cx, work));
+        return all || (detects && !admit::is_pod(cx, work));
     }
     // The policy Local does not count for the node, whose address is one that the backends reach in any case.
-    work.is_from(Origin::Node) || front_end & ServiceFlags::OUTSIDE_LOCAL == 0
+    work.is_from(Origin::Node) || !keeps
 }

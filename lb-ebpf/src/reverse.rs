@@ -44,7 +44,7 @@ pub fn key<F: Wire>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, other: &mut Fl
 pub fn entry<F: Wire>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, other: &mut Flow<F::Addr>) {
     *other = *flow;
     other.tcp = flow.tcp & TcpState::ESTABLISHED;
-    other.flags = (flow.flags & !FlowFlags::MASQUERADE) ^ FlowFlags::REPLY;
+    other.flags = (flow.flags & !(FlowFlags::MASQUERADE | FlowFlags::COUNTED)) ^ FlowFlags::REPLY;
     other.hop.ifindex = 0;
     if flow.flags & FlowFlags::BOTH != 0 {
         (other.addr, other.port) = (key.src, key.src_port);
@@ -81,7 +81,7 @@ pub fn insert<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     }
     let mut hash = work.packet.hash(cx.settings().hash_seed);
     for _attempt in 0..OTHER_PORTS {
-        hash = hash::finish(hash::mix(hash, 1));
+        hash = hash::next(hash);
         work.other_key.dst_port = port_from(hash);
         let stands = cx.flow(&work.other_key, &mut work.standing);
         let is_own = stands && is_own::<F>(&work.standing, &work.other);
@@ -135,21 +135,30 @@ pub fn is_over<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> bool {
     key::<F>(at, standing, partner_key);
     let mut turned = 0;
     if cx.flow(partner_key, partner) {
-        let peer = if standing.flags & FlowFlags::BOTH != 0 {
-            F::difference(partner.peer_addr, at.dst)
-        } else {
-            0
-        };
-        turned = F::difference(partner.addr, at.src)
-            | peer
-            | difference(partner.port, at.src_port)
-            | difference(partner.peer_port, at.dst_port);
+        turned = turned_elsewhere::<F>(partner_key, partner, at);
     } else {
         *partner = *standing;
     }
     turned != 0
         || !has_backend::<F, C>(cx, standing)
         || is_finished::<F, C>(cx, at.protocol, standing, partner)
+}
+
+/// 0 when the other entry of `flow`, which stands at `key`, is at `at`.
+#[inline(always)]
+pub fn turned_elsewhere<F: Wire>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, at: &FlowKey<F::Addr>) -> u32 {
+    let to_source = F::difference(flow.addr, at.src)
+        | difference(flow.port, at.src_port)
+        | difference(flow.peer_port, at.dst_port);
+    if flow.flags & FlowFlags::BOTH != 0 {
+        to_source | F::difference(flow.peer_addr, at.dst)
+    } else if key.stage == Stage::Pre as u8 {
+        to_source
+    } else {
+        F::difference(flow.addr, at.dst)
+            | difference(flow.port, at.dst_port)
+            | difference(flow.peer_port, at.src_port)
+    }
 }
 
 /// Whether the flow's backend is still the endpoint that was chosen.

@@ -3,7 +3,7 @@
 //! Nothing collects ports. A port is taken while the flow that has it lives; the one that is tried first is a hash of
 //! the flow, so that a flow whose entry was evicted finds its port again.
 
-use lb_common::{Counter, DropReason, Flow, FlowFlags, Port};
+use lb_common::{Counter, DropReason, FlowFlags, Port};
 
 use crate::ctx::{Ctx, Insert, InsertError};
 use crate::hash;
@@ -31,12 +31,10 @@ pub fn address<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(),
 #[inline(never)]
 pub fn claim<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     reverse::derive(work);
-    // The port that is wanted belongs to a socket of the node.
-    if reverse::difference(work.flow.peer_port, node::OTHER_PORT) != 0
-        && work.flow.flags & FlowFlags::NODE != 0
-        && !is_connected(cx, work)
-    {
-        match reverse::claim(cx, work) {
+    let keeps_port = reverse::difference(work.flow.peer_port, node::OTHER_PORT) != 0;
+    if work.flow.flags & FlowFlags::NODE != 0 && keeps_port {
+        // The node's own socket has the port already.
+        match own_port(cx, work) {
             Ok(()) => return Ok(()),
             Err(InsertError::Full) => return Err(Stop::Drop(DropReason::FlowTableFull)),
             Err(InsertError::Exists) => {}
@@ -47,18 +45,25 @@ pub fn claim<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
     Ok(())
 }
 
-/// Whether replies with the key `work.other_key` would meet a connection straight to the backend: nothing was written
-/// down about that one.
+/// The entry of the way back under the port of the node's own socket, unless a connection straight to the backend uses
+/// the same one.
 #[inline(always)]
-fn is_connected<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
-    if work.packet.is_tcp() {
-        cx.any_socket(&work.other_key)
+fn own_port<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), InsertError> {
+    let is_taken = if work.packet.is_tcp() {
+        work.packet.is_syn() && cx.any_socket(&work.other_key)
     } else {
         cx.connected_socket(&work.other_key)
+    };
+    if is_taken {
+        return Err(InsertError::Exists);
     }
+    reverse::claim(cx, work)
 }
 
 /// Searches a port for the entry `work.other`, puts it into `work.other_key` and inserts the entry.
+///
+/// The flow's own port goes before one that is only free: a flow whose entry was evicted must find it again, even if
+/// others that it had to give way to are over by now. In mid-connection no other will do.
 #[inline(never)]
 pub fn search<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     let settings = cx.settings();
@@ -66,56 +71,91 @@ pub fn search<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
         u32::from(settings.snat_port_min),
         u32::from(settings.snat_port_max),
     );
+    if lowest == 0 || highest < lowest {
+        return Err(Stop::Drop(DropReason::NoSnatPort));
+    }
     let count = highest.wrapping_sub(lowest).wrapping_add(1);
-    // In mid-connection only the port that the flow had before will do.
-    let opens = !work.packet.is_tcp() || work.packet.is_syn();
+    let opens = work.packet.opens();
     let mut hash = work.packet.hash(settings.hash_seed);
-    for attempt in 0..TRIES {
-        hash = hash::finish(hash::mix(hash, 1));
-        work.other_key.dst_port = port(lowest + hash::below(hash, count));
-        match take(cx, work, opens) {
-            Ok(true) => {
-                if attempt > 0 {
-                    cx.count(Counter::SnatRetried);
-                }
-                cx.count(Counter::SnatOpened);
-                return Ok(());
-            }
-            Ok(false) => {}
-            Err(stop) => return Err(stop),
+    let (mut first, mut found, mut how) = (NONE, NONE, Insert::New);
+    for _attempt in 0..TRIES {
+        hash = hash::next(hash);
+        let number = lowest + hash::below(hash, count);
+        work.other_key.dst_port = port(number);
+        if first == NONE {
+            first = number;
+        }
+        let holder = holder(cx, work, opens);
+        if holder == OWN {
+            (found, how) = (number, Insert::Replace);
+            break;
+        }
+        if found == NONE && holder != TAKEN {
+            let stands = holder == OVER;
+            (found, how) = (number, if stands { Insert::Replace } else { Insert::New });
+        }
+        if holder == NOBODY {
+            // None was ever needed after this one.
+            break;
         }
     }
-    if opens {
-        Err(Stop::Drop(DropReason::NoSnatPort))
-    } else {
-        Err(Stop::Answer(Answer::Reject))
+    if found == NONE {
+        return Err(if opens {
+            Stop::Drop(DropReason::NoSnatPort)
+        } else {
+            Stop::Answer(Answer::Reject)
+        });
     }
+    work.other_key.dst_port = port(found);
+    insert(cx, work, how)?;
+    if found != first {
+        cx.count(Counter::SnatRetried);
+    }
+    cx.count(Counter::SnatOpened);
+    Ok(())
 }
 
-/// Takes the port in `work.other_key` if it is ours already, or held by a flow that is over, or free.
+/// No port.
+const NONE: u32 = 0;
+
+/// Nobody has the port.
+const NOBODY: u32 = 0;
+/// This very flow has it.
+const OWN: u32 = 1;
+/// A flow that is over has it.
+const OVER: u32 = 2;
+/// Another flow or a socket has it, or it is not asked for.
+const TAKEN: u32 = 3;
+
+/// Who has the port in `work.other_key`.
 #[inline(never)]
-fn take<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, opens: bool) -> Result<bool, Stop> {
-    if cx.flow(&work.other_key, &mut work.standing) {
-        let is_own = reverse::is_own::<F>(&work.standing, &work.other);
-        if !is_own && (!opens || !reverse::is_over(cx, work)) {
-            return Ok(false);
-        }
-        return insert(cx, work, Insert::Replace);
+fn holder<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>, opens: bool) -> u32 {
+    if !cx.flow(&work.other_key, &mut work.standing) {
+        return if !opens || cx.any_socket(&work.other_key) {
+            TAKEN
+        } else {
+            NOBODY
+        };
     }
-    if !opens || cx.any_socket(&work.other_key) {
-        return Ok(false);
+    if reverse::is_own::<F>(&work.standing, &work.other) {
+        OWN
+    } else if opens && reverse::is_over(cx, work) {
+        OVER
+    } else {
+        TAKEN
     }
-    insert(cx, work, Insert::New)
 }
 
 #[inline(always)]
-fn insert<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, how: Insert) -> Result<bool, Stop> {
-    let other: &Flow<F::Addr> = &work.other;
-    match cx.insert_flow(&work.other_key, other, how) {
-        Ok(()) => Ok(true),
-        Err(InsertError::Exists) => Ok(false),
-        Err(InsertError::Full) => Err(Stop::Drop(DropReason::FlowTableFull)),
-    }
+fn insert<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, how: Insert) -> Result<(), Stop> {
+    cx.insert_flow(&work.other_key, &work.other, how)
+        .map_err(|error| {
+            Stop::Drop(match error {
+                // Another CPU was faster.
+                InsertError::Exists => DropReason::NoSnatPort,
+                InsertError::Full => DropReason::FlowTableFull,
+            })
+        })
 }
 
 #[inline(always)]

@@ -11,7 +11,8 @@ use crate::verdict::{Next, Stop};
 use crate::wire::Wire;
 use crate::work::Work;
 use crate::{
-    answer, choose, direct, fragment, icmp, known, masquerade, open, rewrite, send, service, split, vip, wrap,
+    admit, answer, choose, direct, fragment, icmp, known, masquerade, open, rewrite, send, service, split,
+    vip, wrap,
 };
 
 /// Pre-routing: rewrites the destination.
@@ -49,10 +50,10 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resu
         cx.count(Counter::ForeignSynAck);
         return Err(Stop::Pass);
     }
-    if work.flow.flags & FlowFlags::MASQUERADE != 0 {
+    let is_known =
+        work.flow.flags & FlowFlags::MASQUERADE == 0 && (is_steady(cx, work) || known::look(cx, work)?);
+    if !is_known {
         split::settle(cx, work)?;
-    } else if !is_steady(cx, work) && !known::look(cx, work)? {
-        return Err(Stop::Pass);
     }
     rewrite::source(cx, work)?;
     count(cx, work);
@@ -86,24 +87,32 @@ fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next,
 #[inline(always)]
 fn open_flow<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     if service::find(cx, &work.packet.key, &mut work.front_end) {
-        open::admit(cx, work)?;
-        let done = choose::backend(cx, work);
-        if done.is_err() {
-            cx.count_service(work.front_end.service, ServiceEvent::Dropped);
+        let done = serve(cx, work);
+        if let Err(stop) = done {
+            admit::refused(cx, work.front_end.service, stop);
         }
-        done?;
-        open::entry(cx, work);
-        masquerade::decide(cx, work)?;
+        done
     } else {
         vip::check(cx, work)?;
         if !direct::may_collide(&work.packet) {
             return Err(Stop::Pass);
         }
         direct::check(cx, work)?;
-        if open::has_forged_source(cx, work) {
+        if admit::has_forged_source(cx, work) {
             return Err(Stop::Pass);
         }
+        open::remember(cx, work)
     }
+}
+
+/// A new flow to a service.
+#[inline(always)]
+fn serve<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
+    admit::check(cx, work)?;
+    choose::backend(cx, work)?;
+    open::entry(cx, work);
+    masquerade::decide(cx, work)?;
+    admit::commit(cx, work)?;
     open::remember(cx, work)
 }
 
@@ -111,7 +120,7 @@ fn open_flow<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
 #[inline(always)]
 fn is_steady<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
     let Work { packet, flow, .. } = work;
-    if packet.is_tcp() && (packet.changes_state() || flow.tcp & SETTLED != TcpState::ESTABLISHED) {
+    if packet.is_tcp() && (packet.changes_state(flow.tcp) || flow.tcp & SETTLED != TcpState::ESTABLISHED) {
         return false;
     }
     if cx.now().wrapping_sub(flow.last_seen) >= cx.settings().jiffies_per_second {

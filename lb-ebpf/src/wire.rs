@@ -4,7 +4,7 @@ use lb_common::{Family, Ip4, Ip6, V4, V6, protocol};
 
 use crate::checksum;
 use crate::ctx::Packet;
-use crate::hash;
+use crate::hash::Hash;
 use crate::headers::Fragment;
 use crate::verdict::Stop;
 
@@ -95,8 +95,8 @@ pub trait Wire: Family {
     /// Whether an address never leaves its node.
     fn is_loopback(addr: Self::Addr) -> bool;
 
-    /// Mixes an address into a hash.
-    fn mix(hash: u32, addr: Self::Addr) -> u32;
+    /// Takes an address into a hash.
+    fn hash(hash: Hash, addr: Self::Addr) -> Hash;
 }
 
 impl Wire for V4 {
@@ -190,8 +190,8 @@ impl Wire for V4 {
     }
 
     #[inline(always)]
-    fn mix(hash: u32, addr: Ip4) -> u32 {
-        hash::mix(hash, addr.word())
+    fn hash(hash: Hash, addr: Ip4) -> Hash {
+        hash.word(addr.word())
     }
 }
 
@@ -273,9 +273,9 @@ impl Wire for V6 {
     }
 
     #[inline(always)]
-    fn mix(hash: u32, addr: Ip6) -> u32 {
+    fn hash(hash: Hash, addr: Ip6) -> Hash {
         let [a, b, c, d] = addr.words();
-        hash::mix(hash::mix(hash::mix(hash::mix(hash, a), b), c), d)
+        hash.word(a).word(b).word(c).word(d)
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Work<F: Wire> {
     pub backend: Backend<F::Addr>,
     /// Its index.
     pub chosen: u32,
+    /// 1: it is the one that the client stays with.
+    pub stays: u32,
     /// [`Origin`].
     pub origin: u32,
     /// One more than the index of the backend that another node has chosen; 0: none has.
@@ -71,6 +73,7 @@ impl<F: Wire> Default for Work<F> {
             front_end: ServiceValue::default(),
             backend: Backend::default(),
             chosen: 0,
+            stays: 0,
             origin: 0,
             given: 0,
         }

@@ -74,7 +74,7 @@ pub(super) struct RunArgs {
     node_port_range: NodePortRange,
     /// Seed of the flow hash; the same on all nodes.
     #[arg(long, value_name = "N", default_value_t = 0x51ce)]
-    hash_seed: u32,
+    hash_seed: u64,
     /// Remove programs and maps when the agent ends.
     #[arg(long)]
     detach_on_exit: bool,

@@ -320,7 +320,7 @@ fn settings() -> Settings {
         tcp_handshake: 30 * UNIT + UNIT / 2,
         tcp_closing: 20 * UNIT + UNIT / 2,
         udp_idle: 10 * UNIT + UNIT / 2,
-        hash_seed: 4711,
+        hash_seed: [4711, 0],
         route_epoch: 1,
         answer_interval: 0,
         flags: 0,

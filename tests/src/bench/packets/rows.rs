@@ -30,7 +30,7 @@ pub(super) fn fill(sluice: &mut Ebpf, case: &Case, device: u32) -> Result<()> {
         tcp_handshake: JIFFIES_FOR_EVER,
         tcp_closing: JIFFIES_FOR_EVER,
         udp_idle: JIFFIES_FOR_EVER,
-        hash_seed: 7,
+        hash_seed: [7, 0],
         route_epoch: ROUTES,
         node_port_min: 30_000,
         node_port_max: 32_767,
