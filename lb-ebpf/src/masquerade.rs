@@ -7,7 +7,7 @@
 use lb_common::{BackendFlags, DeviceRole, FlowFlags, ServiceFlags, SettingsFlags};
 
 use crate::admit;
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, Hook};
 use crate::hop;
 use crate::node;
 use crate::snat;
@@ -20,7 +20,7 @@ use crate::wrap;
 /// Decides how a new flow's packets, whose backend is chosen, go on.
 #[inline(never)]
 pub fn decide<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
-    if work.is_from(Origin::Node) {
+    if cx.hook() == Hook::Egress {
         return node::open(cx, work);
     }
     if work.given != 0 {

@@ -36,9 +36,10 @@ pub fn open<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
     masquerade(cx, work)
 }
 
-/// Gives a new flow another source, where the backend must not see the address that the process has.
-#[inline(always)]
-fn masquerade<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> Result<(), Stop> {
+/// Gives a new flow another source, where the backend must not see the address that the process has. A real call, for
+/// the sake of the stack.
+#[inline(never)]
+fn masquerade<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     let (source, way) = (work.packet.key.src, work.flow.hop.ifindex);
     // A server of the node itself answers from the address that it is asked by.
     let addr = if way == hop::LOOPBACK {

@@ -16,6 +16,7 @@ mod direct;
 mod eviction;
 mod headers;
 mod node;
+mod node_itself;
 pub mod random;
 mod sent_on;
 mod tcp;
@@ -66,6 +67,7 @@ pub fn all<F: TestFamily>() -> Vec<Case<F>> {
         collisions::cases(),
         direct::cases(),
         node::cases(),
+        node_itself::cases(),
         eviction::cases(),
         sent_on::cases(),
     ]
