@@ -119,6 +119,20 @@ impl Packet for Cx<'_> {
         Ok(())
     }
 
+    fn readdress(&mut self, l3: u32, mac: [u8; 6]) -> Result<(), Stop> {
+        const ADDRESSES: usize = 12;
+        let kind = match l3.checked_sub(2) {
+            Some(at) => self.read_u16(at)?,
+            None => self.ether_type(),
+        };
+        let bytes = &mut self.frame.bytes;
+        let network = bytes.split_off(l3 as usize);
+        bytes.resize(ADDRESSES, 0);
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(network);
+        self.write(0, mac)
+    }
+
     fn hook(&self) -> Hook {
         self.hook
     }

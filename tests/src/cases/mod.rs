@@ -22,6 +22,7 @@ mod icmp;
 mod limits;
 mod masquerade;
 mod node;
+mod node_itself;
 pub mod random;
 mod ranges;
 mod sent_on;
@@ -80,6 +81,7 @@ pub fn all<F: TestFamily>() -> Vec<Case<F>> {
         node::cases(),
         answers::cases(),
         vips::cases(),
+        node_itself::cases(),
         eviction::cases(),
         sent_on::cases(),
         choice::cases(),

@@ -14,6 +14,7 @@ impl<F: TestFamily> Engine<F> for Host {
 
     fn forget(&mut self) {
         let tables = F::of_mut(self);
+        tables.unflip();
         tables.sockets.clear();
         tables.bound.clear();
         tables.flow_limit = usize::MAX;
