@@ -137,15 +137,14 @@ impl Packet for Cx<'_> {
         self.hook
     }
 
-    /// At TC as a test run has it, with link layer or without: by the device's own address, and a group's is for all.
+    /// At TC as a test run has it, with link layer or without: by the device's own address.
     fn is_for(&self, mac: [u8; 6]) -> bool {
         let to = &self.frame.bytes;
         if self.hook == Hook::Xdp {
             return to.starts_with(&mac);
         }
-        let is_group = to.first().is_some_and(|byte| byte & 1 != 0);
         let device = self.host.devices.get(&self.frame.ifindex);
-        is_group || device.is_none_or(|device| to.starts_with(&device.mac))
+        device.is_none_or(|device| to.starts_with(&device.mac))
     }
 }
 
