@@ -8,7 +8,7 @@ use lb_common::{
     SettingsFlags,
 };
 
-use crate::ctx::{Ctx, Hook};
+use crate::ctx::{Ctx, Hook, ServiceEvent};
 use crate::limit;
 use crate::verdict::Stop;
 use crate::wire::Wire;
@@ -63,6 +63,19 @@ pub fn commit<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     Ok(())
 }
 
+/// Counts a packet that a service does not take. What XDP leaves to TC is counted there.
+#[inline(always)]
+pub fn refused<F: Wire, C: Ctx<F>>(cx: &mut C, service: u32, stop: Stop) {
+    let is_final = match stop {
+        Stop::Pass => false,
+        Stop::Drop(_) => true,
+        Stop::Answer(_) => cx.hook() != Hook::Xdp,
+    };
+    if is_final {
+        cx.count_service(service, ServiceEvent::Dropped);
+    }
+}
+
 /// The client as tables know it.
 #[inline(always)]
 pub fn client<F: Wire>(work: &Work<F>) -> ClientKey<F::Addr> {
@@ -85,7 +98,7 @@ fn check_state<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Sto
     let opens = if work.packet.is_tcp() {
         work.packet.is_syn()
     } else {
-        cx.hook() == Hook::Egress || !cx.connected_socket(key)
+        !cx.connected_socket(key)
     };
     if opens {
         return Ok(());

@@ -35,8 +35,8 @@ pub trait Packet {
     /// Makes a TCP or UDP checksum right again. The last change to a packet: offsets must be checked anew after it.
     fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop>;
 
-    /// Tells of a change (one's complement sum of new - old) that no checksum in the packet balances: a device may have
-    /// given the sum of all bytes along with the packet.
+    /// Bytes were changed that no checksum in the packet balances; `change` is the one's complement sum of (new - old). A
+    /// sum of all its bytes may have come with the packet.
     fn unbalanced(&mut self, change: u32);
 
     /// Writes a TCP or ICMP checksum that was computed anew: `whole`; or, where the checksum that the packet came with
@@ -53,6 +53,10 @@ pub trait Packet {
 
     /// Takes `bytes` away from the start of the network header, which begins at `l3`. What was read is void.
     fn take_away(&mut self, l3: u32, bytes: u32, what: Room) -> Result<(), Stop>;
+
+    /// Makes the packet, whose network header begins at `l3`, one that a device with this hardware address takes in as
+    /// its own: without tags. What was read is void.
+    fn readdress(&mut self, l3: u32, mac: [u8; 6]) -> Result<(), Stop>;
 
     /// Where in the packet's way this is.
     fn hook(&self) -> Hook;
@@ -112,7 +116,7 @@ pub trait Node {
     /// The row of a device; `None` when the agent does not know it.
     fn device(&self, ifindex: u32) -> Option<Device>;
 
-    /// At egress: whether the packet was made by this node, not forwarded.
+    /// At egress: whether the packet was made by this node, not forwarded, nor sent on by a program of ours.
     fn is_own(&self) -> bool;
 
     /// Counts one event.

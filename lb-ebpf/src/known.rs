@@ -3,7 +3,7 @@
 
 use lb_common::{BackendState, Counter, DropReason, Flow, FlowFlags, Stage, TcpState};
 
-use crate::answer;
+use crate::admit;
 use crate::ctx::{Ctx, Insert};
 use crate::headers::{Headers, tcp_flag};
 use crate::reverse;
@@ -42,7 +42,8 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<bool, 
         } else {
             Stop::Drop(DropReason::BackendGone)
         };
-        return Err(answer::refuse(cx, work.flow.service, stop));
+        admit::refused(cx, work.flow.service, stop);
+        return Err(stop);
     }
     refresh(cx, work, missing);
     Ok(true)

@@ -6,6 +6,7 @@
 use lb_common::{Backend, Flow, FlowKey, ServiceValue};
 
 use crate::headers::Headers;
+use crate::icmp::Quoted;
 use crate::wire::Wire;
 
 /// The work area for one packet.
@@ -26,6 +27,8 @@ pub struct Work<F: Wire> {
     pub partner_key: FlowKey<F::Addr>,
     /// Its other entry.
     pub partner: Flow<F::Addr>,
+    /// The packet that an ICMP error is about.
+    pub quoted: Quoted<F>,
     /// What the packet is sent to.
     pub front_end: ServiceValue,
     /// The backend that is chosen.
@@ -72,6 +75,7 @@ impl<F: Wire> Default for Work<F> {
             standing: Flow::default(),
             partner_key: FlowKey::default(),
             partner: Flow::default(),
+            quoted: Quoted::default(),
             front_end: ServiceValue::default(),
             backend: Backend::default(),
             chosen: 0,

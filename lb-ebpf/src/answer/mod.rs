@@ -11,7 +11,7 @@ use lb_common::{Counter, DeviceRole, DropReason};
 
 pub use self::message::Message;
 use crate::checksum;
-use crate::ctx::{Ctx, Hook, Packet, ServiceEvent};
+use crate::ctx::{Ctx, Hook, Packet};
 use crate::headers::{Fragment, tcp_flag};
 use crate::hop;
 use crate::limit;
@@ -44,16 +44,6 @@ pub fn give<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, answer: Answer) 
         Answer::Echo => Counter::AnsweredEcho,
     });
     Ok(Next::Back)
-}
-
-/// Counts for a service a packet that goes no further, and says so. What XDP leaves to TC is counted there.
-#[inline(always)]
-pub fn refuse<F: Wire, C: Ctx<F>>(cx: &mut C, service: u32, stop: Stop) -> Stop {
-    let is_left = cx.hook() == Hook::Xdp && matches!(stop, Stop::Answer(_));
-    if !is_left && stop != Stop::Pass {
-        cx.count_service(service, ServiceEvent::Dropped);
-    }
-    stop
 }
 
 /// Whether the packet may be answered (RFC 1122, section 3.2.2; RFC 4443, section 2.4), and whether the limit is not

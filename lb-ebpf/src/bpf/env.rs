@@ -338,13 +338,13 @@ impl<H: Packet> Packet for Cx<H> {
     }
 
     #[inline(always)]
-    fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop> {
-        self.0.patch_checksum(patch)
+    fn unbalanced(&mut self, change: u32) {
+        self.0.unbalanced(change);
     }
 
     #[inline(always)]
-    fn unbalanced(&mut self, change: u32) {
-        self.0.unbalanced(change);
+    fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop> {
+        self.0.patch_checksum(patch)
     }
 
     #[inline(always)]
@@ -365,6 +365,11 @@ impl<H: Packet> Packet for Cx<H> {
     #[inline(always)]
     fn take_away(&mut self, l3: u32, bytes: u32, what: Room) -> Result<(), Stop> {
         self.0.take_away(l3, bytes, what)
+    }
+
+    #[inline(always)]
+    fn readdress(&mut self, l3: u32, mac: [u8; 6]) -> Result<(), Stop> {
+        self.0.readdress(l3, mac)
     }
 
     #[inline(always)]

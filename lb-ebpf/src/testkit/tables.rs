@@ -104,6 +104,12 @@ impl<F: Family> FamilyTables<F> {
         standing.or_else(|| self.services.get(key).copied())
     }
 
+    /// Front ends are again as they were written.
+    pub fn unflip(&self) {
+        self.flip.take();
+        self.flipped.take();
+    }
+
     pub(super) fn connected(&self, packet: &FlowKey<F::Addr>) -> bool {
         let local = (packet.dst, packet.dst_port);
         let peer = (packet.src, packet.src_port);

@@ -100,9 +100,9 @@ fn is_gone<F: TestFamily>(bed: &mut Bed<'_, F>) {
         dropped: 1,
         ..ServiceStats::default()
     };
-    let packet = bed.data(client::<F>(), vip::<F>(1));
-    let step = bed.pre(&packet);
-    assert!(step.answers(UPLINK).is_like(&packet.reset()));
+    let data = bed.data(client::<F>(), vip::<F>(1));
+    let step = bed.pre(&data);
+    assert!(step.answers(UPLINK).is_like(&data.reset()), "{step:02x?}");
     step.counts(&[Counter::AnsweredReset]).stats(&[(1, dropped)]);
 }
 

@@ -3,12 +3,12 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::missing_panics_doc,
     clippy::cast_possible_truncation,
     reason = "what cannot be set up fails the test"
 )]
 
 mod affinity;
+mod answers;
 mod backends;
 mod basic;
 mod checksums;
@@ -16,16 +16,20 @@ mod choice;
 mod collisions;
 mod direct;
 mod eviction;
+mod fragments;
 mod headers;
+mod icmp;
 mod limits;
 mod masquerade;
 mod node;
+mod node_itself;
 pub mod random;
 mod ranges;
 mod sent_on;
 mod state;
 mod tcp;
 mod through;
+mod vips;
 
 use std::net::SocketAddr;
 
@@ -67,12 +71,17 @@ pub fn all<F: TestFamily>() -> Vec<Case<F>> {
     [
         basic::cases(),
         headers::cases(),
+        icmp::cases(),
+        fragments::cases(),
         checksums::cases(),
         tcp::cases(),
         backends::cases(),
         collisions::cases(),
         direct::cases(),
         node::cases(),
+        answers::cases(),
+        vips::cases(),
+        node_itself::cases(),
         eviction::cases(),
         sent_on::cases(),
         choice::cases(),

@@ -6,11 +6,12 @@ use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
+use aya::maps::PerCpuArray;
 use aya::programs::{Program as Loaded, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::addr::Address as _;
 use lb_common::layout::{map, program};
-use lb_common::protocol;
+use lb_common::{Counter, V4, V6, protocol};
 use lb_ebpf::testkit::{Counts, Frame, Program};
 
 use super::tables::{KernelTables, ROWS, counts};
@@ -27,6 +28,10 @@ const CLIENTS: u32 = 2_048;
 pub struct Kernel {
     ebpf: Ebpf,
     complete: bool,
+    /// What stands in the maps of a family; `None` when that is not known.
+    pub(super) last4: Option<Rows<V4>>,
+    /// The same for IPv6.
+    pub(super) last6: Option<Rows<V6>>,
     /// Held open.
     datagrams: Vec<UdpSocket>,
     /// Held open.
@@ -68,6 +73,8 @@ impl Kernel {
         Ok(Self {
             ebpf,
             complete,
+            last4: None,
+            last6: None,
             datagrams: Vec::new(),
             listeners: Vec::new(),
         })
@@ -89,6 +96,24 @@ impl Kernel {
         run_tc(program.fd().unwrap().as_fd(), frame, complete)
     }
 
+    /// How many packets were answered; 0 for an engine that shows them.
+    fn answers(&mut self) -> u64 {
+        if !self.complete {
+            return 0;
+        }
+        let counters = PerCpuArray::<_, u64>::try_from(self.ebpf.map_mut(map::COUNTERS).unwrap()).unwrap();
+        [
+            Counter::AnsweredReset,
+            Counter::AnsweredUnreachable,
+            Counter::AnsweredTooBig,
+            Counter::AnsweredTimeExceeded,
+            Counter::AnsweredEcho,
+        ]
+        .into_iter()
+        .map(|counter| counters.get(&(counter as u32), 0).unwrap().iter().sum::<u64>())
+        .sum()
+    }
+
     fn run_xdp(&mut self, frame: &mut Frame) -> io::Result<i32> {
         let program: &mut Xdp = self.ebpf.program_mut(program::XDP).unwrap().try_into().unwrap();
         run_xdp(program.fd().unwrap().as_fd(), frame)
@@ -107,22 +132,27 @@ impl<F: TestFamily + KernelTables> Engine<F> for Kernel {
     fn forget(&mut self) {
         self.datagrams.clear();
         self.listeners.clear();
+        // Some maps are for both.
+        (self.last4, self.last6) = (None, None);
         <F as KernelTables>::set_written(&mut self.ebpf, &Written::default());
     }
 
     fn write(&mut self, rows: &Rows<F>) {
-        KernelTables::write(&mut self.ebpf, rows);
+        let last = F::last(self).take();
+        KernelTables::write(&mut self.ebpf, rows, last.as_ref());
+        *F::last(self) = Some(rows.clone());
     }
 
     fn run(&mut self, program: Program, frame: &mut Frame) -> Outcome {
         let on = Outcome {
-            verdict: Verdict::On,
+            verdict: Some(Verdict::On),
             device: None,
         };
         if frame.bytes.len() < shortest(program, &frame.bytes) {
             return on;
         }
         let bytes = frame.bytes.clone();
+        let answers = self.answers();
         let (name, result) = match program {
             Program::Xdp => (program::XDP, self.run_xdp(frame)),
             Program::Pre => (program::PRE, self.run_tc(program::PRE, frame)),
@@ -131,9 +161,18 @@ impl<F: TestFamily + KernelTables> Engine<F> for Kernel {
             Program::PostL3 => (program::POST_L3, self.run_tc(program::POST_L3, frame)),
             Program::PostLo => (program::POST_LO, self.run_tc(program::POST_LO, frame)),
         };
-        let result = result.unwrap_or_else(|error| panic!("{name} with {bytes:02x?}: {error}"));
+        let result = match result {
+            // The sum that came with the packet is compared even when it is no longer in force, as with an answer.
+            Err(error) if error.raw_os_error() == Some(libc::EBADMSG) && self.answers() > answers => {
+                return Outcome { verdict: None, ..on };
+            }
+            result => result.unwrap_or_else(|error| panic!("{name} with {bytes:02x?}: {error}")),
+        };
         let verdict = verdict(program, result).unwrap_or_else(|| panic!("{name} answers {result}"));
-        Outcome { verdict, ..on }
+        Outcome {
+            verdict: Some(verdict),
+            ..on
+        }
     }
 
     fn counts(&mut self) -> Counts {
