@@ -38,7 +38,10 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
     match cx.route(way, length, &mut flow.hop) {
         Route::Neighbour => {}
         Route::TooLong => return Err(leave(cx, Answer::TooBig)),
-        Route::NoNeighbour if cx.hook() != Hook::Xdp => flow.hop.epoch = epoch.wrapping_sub(1),
+        Route::NoNeighbour if cx.hook() != Hook::Xdp => {
+            flow.hop.epoch = epoch.wrapping_sub(1);
+            flow.hop.mtu = device_mtu(cx, flow.hop.ifindex);
+        }
         Route::None if cx.hook() != Hook::Xdp => {
             // The kernel does not tell whether there is no way, or none is needed.
             if cx.node_address(flow.addr).is_none() {
@@ -60,6 +63,14 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
         return Err(pass(cx));
     }
     Ok(())
+}
+
+/// The size that a device takes: the kernel does not tell a way's without a neighbour.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "at most 65535")]
+fn device_mtu<F: Wire, C: Ctx<F>>(cx: &C, ifindex: u32) -> u16 {
+    cx.device(ifindex)
+        .map_or(u16::MAX, |device| device.mtu.min(u16::MAX.into()) as u16)
 }
 
 /// As [`look`], for a flow that is known: what was found is written down.

@@ -1,7 +1,7 @@
 //! The node and its tables, by maps and helpers. Written once for all hooks.
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
-use aya_ebpf::helpers::bpf_jiffies64;
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64};
 use lb_common::addr::Address as _;
 use lb_common::{
     Affinity, Backend, ClientKey, Counter, Device, DropReason, Flow, FlowKey, Fragment, FragmentKey, Hop,
@@ -99,12 +99,17 @@ impl<H: Context> Node for Cx<H> {
         maps::POLICIES.get(service).copied().unwrap_or_default()
     }
 
-    /// The number of connections that this CPU has opened.
+    /// The number of connections that this CPU has opened, from another start than other CPUs.
     #[inline(always)]
     fn turn(&mut self, service: u32) -> u32 {
-        maps::STATS
+        /// The golden ratio of 2^32: multiples are far apart.
+        const STEP: u32 = 0x9e37_79b9;
+        // SAFETY: the helper takes nothing.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        let opened = maps::STATS
             .get(service)
-            .map_or(0, |stats| stats.connections as u32)
+            .map_or(0, |stats| stats.connections as u32);
+        opened.wrapping_add(cpu.wrapping_mul(STEP))
     }
 
     #[inline(always)]
