@@ -28,7 +28,7 @@ use crate::ctx::{Ctx, Hook};
 use crate::verdict::{Answer, Next, Stop};
 use crate::wire::Wire;
 use crate::work::{Origin, Work};
-use crate::{choose, hop, open, reverse, send, service, vip, wrap};
+use crate::{choose, hop, node, open, reverse, send, service, vip, wrap};
 
 /// In pre.
 #[inline(always)]
@@ -109,14 +109,13 @@ fn go_on<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Sto
             return Err(hop::pass(cx));
         }
         translate(cx, work, false)?;
-        return Ok(if work.flow.arrival == cx.ifindex() {
-            Next::Stack
-        } else {
-            Next::Arrive
-        });
+        return node::arrive(cx, work);
     }
     send::ready(cx, work)?;
-    translate(cx, work, true)?;
+    translate(cx, work, cx.hook() != Hook::Egress)?;
+    if work.flow.hop.ifindex == hop::LOOPBACK {
+        return node::stay(cx, work);
+    }
     send::sent::<F, C>(cx);
     Ok(Next::Out)
 }
