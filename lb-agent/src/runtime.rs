@@ -12,19 +12,22 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lb_common::Settings;
 use lb_common::layout::program;
+use lb_common::{ServiceFlags, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::dataplane::attach::{self, Attacher, Worker, adopted_xdp};
 use crate::dataplane::clock::FirstReading;
 use crate::dataplane::devices::{Changes, Devices, Host, Patterns};
-use crate::dataplane::reserved::{PortRange, reserve};
+use crate::dataplane::reserved::{PortRange, open_to_chance, reserve};
 use crate::dataplane::xdp::{XdpChoice, XdpState};
-use crate::dataplane::{self, Access, DataplaneError, KernelStore, Lock, Pins, Sizes, neighbours, routes};
+use crate::dataplane::{
+    self, Access, DataplaneError, KernelStore, Lock, Pins, Sizes, loads, neighbours, routes, sysctl,
+};
 use crate::reconcile::{Config, Pipe};
 use crate::source::{ManifestSource, SourceEvent};
 use crate::store::{MapStore as _, SettingsTable};
@@ -82,6 +85,8 @@ enum Event {
     Retry,
     /// Time to see whether the programs are still in their places.
     Recheck,
+    /// Time to count the connections of backends anew.
+    Recount,
     /// The agent is to end.
     Stop(&'static str),
 }
@@ -90,6 +95,8 @@ enum Event {
 const DEBOUNCE: Duration = Duration::from_millis(3);
 /// How often programs are looked after when nothing happens: nobody tells when a TCX program is attached.
 const RECHECK: Duration = Duration::from_secs(30);
+/// How often connections are counted anew while a service wants their numbers.
+const RECOUNT: Duration = Duration::from_secs(10);
 /// After a device refused a program: the first wait, doubled up to [`RECHECK`].
 const ATTACH_RETRY: Duration = Duration::from_secs(1);
 /// Batches of the source that may wait.
@@ -140,6 +147,10 @@ struct Runtime {
     _manifests: ManifestSource,
     /// Warnings given about devices, so that each is given once.
     warned: BTreeMap<(String, &'static str), String>,
+    clock: FirstReading,
+    settings: Settings,
+    recount: Option<JoinHandle<()>>,
+    recount_at: Instant,
     retry_at: Option<Instant>,
     recheck_at: Instant,
     attach_retry: Duration,
@@ -187,13 +198,15 @@ impl Runtime {
             0 => clock.rate(programs.get(program::JIFFIES)?).await?,
             rate => rate,
         };
+        let settings = Settings {
+            // Nobody has told of what changed while no agent was there.
+            route_epoch: before.route_epoch.wrapping_add(1),
+            ..settings(options, jiffies_per_second)
+        };
+        warn_of_ports(&settings);
         let config = Config {
             node_name: options.node_name.clone(),
-            settings: Settings {
-                // Nobody has told of what changed while no agent was there.
-                route_epoch: before.route_epoch.wrapping_add(1),
-                ..settings(options, jiffies_per_second)
-            },
+            settings,
             ipv4: options.sizes.ipv4,
             ipv6: options.sizes.ipv6,
         };
@@ -222,10 +235,18 @@ impl Runtime {
             source,
             _manifests: manifests,
             warned: BTreeMap::new(),
+            clock,
+            settings,
+            recount: None,
+            recount_at: start + RECOUNT,
             retry_at: None,
             recheck_at: start + RECHECK,
             attach_retry: ATTACH_RETRY,
         };
+        if let Err(error) = sysctl::set(&runtime.pins) {
+            let error = anyhow::Error::new(error);
+            warn!("{error:#}; connections of the node itself to its own NodePorts will fail");
+        }
         runtime.reserve_ports();
         runtime.sync();
         runtime.start = Some(StartTimes {
@@ -276,6 +297,7 @@ impl Runtime {
             Some(report) = self.attacher.report() => Event::Attached(report),
             () = retry => Event::Retry,
             () = sleep_until(self.recheck_at) => Event::Recheck,
+            () = sleep_until(self.recount_at) => Event::Recount,
         }
     }
 
@@ -294,6 +316,7 @@ impl Runtime {
                 self.recheck_at = Instant::now() + RECHECK;
                 due.attach = true;
             }
+            Event::Recount => self.recount(),
             Event::Stop(signal) => due.stop = Some(signal),
         }
     }
@@ -340,6 +363,23 @@ impl Runtime {
                 "the epoch of routes was not written"
             );
         }
+    }
+
+    /// Counts connections anew, on a thread of its own, if any service wants their numbers.
+    fn recount(&mut self) {
+        self.recount_at = Instant::now() + RECOUNT;
+        let busy = self.recount.as_ref().is_some_and(|thread| !thread.is_finished());
+        if busy || !self.pipe.has_front_end_with(ServiceFlags::LEAST_CONNECTIONS) {
+            return;
+        }
+        let (pins, settings) = (self.pins.clone(), self.settings);
+        let now = self.clock.now(settings.jiffies_per_second);
+        self.recount = Some(spawn_blocking(move || {
+            match loads::recount(&pins, &settings, now) {
+                Ok(wrong) => debug!(wrong, "connections counted"),
+                Err(error) => warn!("connections cannot be counted: {error:#}; trying again"),
+            }
+        }));
     }
 
     /// Keeps NodePorts from the node's own connections; somebody may have set the sysctl anew meanwhile.
@@ -439,6 +479,22 @@ async fn first_objects(pipe: &mut Pipe, source: &mut mpsc::Receiver<Vec<SourceEv
         if synced {
             return Ok(());
         }
+    }
+}
+
+/// Ports for masqueraded flows that a connection of the node's own may be given as well.
+fn warn_of_ports(settings: &Settings) {
+    let (first, last) = (settings.snat_port_min, settings.snat_port_max);
+    if first == 0 || first > last {
+        return;
+    }
+    match open_to_chance(first, last) {
+        Ok(None) => {}
+        Ok(Some(ports)) => warn!(
+            "ports {ports} are for masqueraded flows and in net.ipv4.ip_local_port_range as well; a flow and a connection of the \
+             node itself that meet there do without such a port. Keep the ranges apart"
+        ),
+        Err(error) => debug!(%error, "the range of local ports cannot be read"),
     }
 }
 

@@ -26,6 +26,17 @@ pub struct Transport {
     pub at: u32,
     /// [`Fragment`].
     pub fragment: u8,
+    /// Where a fragment's identification stands: see [`Wire::part`].
+    pub part: u32,
+}
+
+/// Which part of which packet a fragment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The packet's identification, as it stands in the fragment.
+    pub id: u32,
+    /// Where the part begins in the packet, in bytes.
+    pub offset: u32,
 }
 
 /// A network header.
@@ -64,6 +75,13 @@ pub trait Wire: Family + Message {
     const LENGTH: u32;
     /// The header has a checksum of its own.
     const HEADER_CHECKSUM: bool;
+    /// The type of an echo request in this family's ICMP.
+    const ECHO: u8;
+    /// The type of a redirect.
+    const REDIRECT: u8;
+    /// The types of errors, as bits: unreachable, packet too big, time exceeded, parameter problem. Source quench is
+    /// obsolete (RFC 6633).
+    const ERRORS: u32;
 
     /// Reads the network header that begins at `l3`: its source and destination, and what follows it.
     ///
@@ -74,6 +92,12 @@ pub trait Wire: Family + Message {
     /// Where the packet whose network header begins at `l3` ends, as that header says. What follows is padding of the
     /// link layer.
     fn end<P: Packet>(packet: &P, l3: u32) -> Result<u32, Stop>;
+
+    /// Where a fragment belongs; `at` is [`Transport::part`].
+    fn part<P: Packet>(packet: &P, at: u32) -> Result<Part, Stop>;
+
+    /// Where, in a redirect whose header begins at `l4`, the packet stands that it is about.
+    fn redirected<P: Packet>(packet: &P, l4: u32) -> Result<u32, Stop>;
 
     /// Writes an address.
     fn write<P: Packet>(packet: &mut P, at: u32, addr: Self::Addr) -> Result<(), Stop>;
@@ -97,6 +121,9 @@ pub trait Wire: Family + Message {
     /// for the verifier to follow.
     fn difference(one: Self::Addr, other: Self::Addr) -> u32;
 
+    /// Whether an address never leaves its node.
+    fn is_loopback(addr: Self::Addr) -> bool;
+
     /// Takes an address into a hash.
     fn hash(hash: Hash, addr: Self::Addr) -> Hash;
 }
@@ -108,6 +135,9 @@ impl Wire for V4 {
     const IN_ITSELF: u8 = protocol::IPIP;
     const LENGTH: u32 = 20;
     const HEADER_CHECKSUM: bool = true;
+    const ECHO: u8 = 8;
+    const REDIRECT: u8 = 5;
+    const ERRORS: u32 = 1 << 3 | 1 << 11 | 1 << 12;
 
     #[inline(always)]
     fn network<P: Packet>(packet: &mut P, l3: u32, found: &mut Network<Self>) -> Result<(), Stop> {
@@ -131,6 +161,7 @@ impl Wire for V4 {
             protocol,
             at: l3 + length,
             fragment,
+            part: l3 + 4,
         };
         Ok(())
     }
@@ -138,6 +169,22 @@ impl Wire for V4 {
     #[inline(always)]
     fn end<P: Packet>(packet: &P, l3: u32) -> Result<u32, Stop> {
         Ok(l3 + u32::from(u16::from_be(packet.read_u16(l3 + 2)?)))
+    }
+
+    #[inline(always)]
+    fn part<P: Packet>(packet: &P, at: u32) -> Result<Part, Stop> {
+        let [word] = packet.read::<1>(at)?;
+        let [a, b, high, low] = word.to_ne_bytes();
+        let units = u16::from_be_bytes([high, low]) & 0x1fff;
+        Ok(Part {
+            id: u16::from_ne_bytes([a, b]).into(),
+            offset: u32::from(units) * 8,
+        })
+    }
+
+    #[inline(always)]
+    fn redirected<P: Packet>(_packet: &P, l4: u32) -> Result<u32, Stop> {
+        Ok(l4 + 8)
     }
 
     #[inline(always)]
@@ -188,6 +235,14 @@ impl Wire for V4 {
         one.word() ^ other.word()
     }
 
+    /// 127.0.0.0/8 (RFC 1122, section 3.2.1.3).
+    #[inline(always)]
+    fn is_loopback(addr: Ip4) -> bool {
+        const PREFIX: u32 = u32::from_ne_bytes([127, 0, 0, 0]);
+        const MASK: u32 = u32::from_ne_bytes([255, 0, 0, 0]);
+        addr.word() & MASK == PREFIX
+    }
+
     #[inline(always)]
     fn hash(hash: Hash, addr: Ip4) -> Hash {
         hash.word(addr.word())
@@ -201,6 +256,9 @@ impl Wire for V6 {
     const IN_ITSELF: u8 = protocol::IPV6;
     const LENGTH: u32 = 40;
     const HEADER_CHECKSUM: bool = false;
+    const ECHO: u8 = 128;
+    const REDIRECT: u8 = 137;
+    const ERRORS: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4;
 
     #[inline(always)]
     fn network<P: Packet>(packet: &mut P, l3: u32, found: &mut Network<Self>) -> Result<(), Stop> {
@@ -221,6 +279,7 @@ impl Wire for V6 {
             protocol: next,
             at: l3 + Self::LENGTH,
             fragment: Fragment::NONE,
+            part: 0,
         };
         if extension::is(next) {
             return extension::skip(packet, &mut found.transport);
@@ -231,6 +290,35 @@ impl Wire for V6 {
     #[inline(always)]
     fn end<P: Packet>(packet: &P, l3: u32) -> Result<u32, Stop> {
         Ok(l3 + Self::LENGTH + u32::from(u16::from_be(packet.read_u16(l3 + 4)?)))
+    }
+
+    #[inline(always)]
+    fn part<P: Packet>(packet: &P, at: u32) -> Result<Part, Stop> {
+        let [first, id] = packet.read::<2>(at)?;
+        let [_next, _reserved, high, low] = first.to_ne_bytes();
+        Ok(Part {
+            id,
+            offset: u32::from(u16::from_be_bytes([high, low]) & 0xfff8),
+        })
+    }
+
+    /// In an option (RFC 4861, section 4.5), behind that with the link-layer address of the better router.
+    #[inline(always)]
+    fn redirected<P: Packet>(packet: &P, l4: u32) -> Result<u32, Stop> {
+        const LINK_LAYER_ADDRESS: u8 = 2;
+        const REDIRECTED_HEADER: u8 = 4;
+        const OPTIONS: u32 = 40;
+        let mut at = l4 + OPTIONS;
+        let [mut kind, units] = packet.read_u16(at)?.to_ne_bytes();
+        if kind == LINK_LAYER_ADDRESS && units == 1 {
+            at += 8;
+            [kind, _] = packet.read_u16(at)?.to_ne_bytes();
+        }
+        if kind == REDIRECTED_HEADER {
+            Ok(at + 8)
+        } else {
+            Err(Stop::Pass)
+        }
     }
 
     #[inline(always)]
@@ -282,6 +370,12 @@ impl Wire for V6 {
     }
 
     #[inline(always)]
+    fn is_loopback(addr: Ip6) -> bool {
+        const LOOPBACK: Ip6 = Ip6::from_words([0, 0, 0, 1u32.to_be()]);
+        Self::difference(addr, LOOPBACK) == 0
+    }
+
+    #[inline(always)]
     fn hash(hash: Hash, addr: Ip6) -> Hash {
         let [a, b, c, d] = addr.words();
         hash.word(a).word(b).word(c).word(d)
@@ -329,6 +423,7 @@ mod extension {
             protocol: mut next,
             mut at,
             mut fragment,
+            mut part,
         } = *transport;
         for _header in 0..MAX_EXTENSIONS {
             if !is(next) {
@@ -344,6 +439,7 @@ mod extension {
                 FRAGMENT => {
                     // Neither offset nor more to come: an atomic fragment (RFC 6946), which is the whole packet.
                     fragment = kind_of_fragment(u16::from_be(packet.read_u16(at + 2)?), 0xfff8, 1);
+                    part = at;
                     8
                 }
                 // In units of 4 bytes, minus 2 (RFC 4302).
@@ -364,6 +460,7 @@ mod extension {
             protocol: next,
             at,
             fragment,
+            part,
         };
         Ok(())
     }

@@ -6,6 +6,7 @@
 use lb_common::{Backend, Flow, FlowKey, ServiceValue};
 
 use crate::headers::Headers;
+use crate::icmp::Quoted;
 use crate::wire::Wire;
 
 /// The work area for one packet.
@@ -26,6 +27,8 @@ pub struct Work<F: Wire> {
     pub partner_key: FlowKey<F::Addr>,
     /// Its other entry.
     pub partner: Flow<F::Addr>,
+    /// The packet that an ICMP error is about.
+    pub quoted: Quoted<F>,
     /// What the packet is sent to.
     pub front_end: ServiceValue,
     /// The backend that is chosen.
@@ -33,7 +36,9 @@ pub struct Work<F: Wire> {
     /// Its index.
     pub chosen: u32,
     /// 1: it is the one that the client stays with.
-    pub stays: u32,
+    pub stays: u16,
+    /// [`lb_common::Affinity::term`]: how often the time to stay was over.
+    pub term: u16,
     /// [`Origin`].
     pub origin: u32,
     /// One more than the index of the backend that another node has chosen; 0: none has.
@@ -70,10 +75,12 @@ impl<F: Wire> Default for Work<F> {
             standing: Flow::default(),
             partner_key: FlowKey::default(),
             partner: Flow::default(),
+            quoted: Quoted::default(),
             front_end: ServiceValue::default(),
             backend: Backend::default(),
             chosen: 0,
             stays: 0,
+            term: 0,
             origin: 0,
             given: 0,
         }

@@ -3,7 +3,7 @@
 use lb_common::{DropReason, Flow};
 
 use crate::ctx::Ctx;
-use crate::verdict::Stop;
+use crate::verdict::{Next, Stop};
 use crate::wire::Wire;
 use crate::work::Work;
 
@@ -22,6 +22,12 @@ pub fn wrap<F: Wire, C: Ctx<F>>(_cx: &mut C, _work: &mut Work<F>) -> Result<(), 
 /// Unwraps a packet of another node, and leaves the inner packet's headers in `work.packet`.
 #[inline(never)]
 pub fn unwrap<F: Wire, C: Ctx<F>>(_cx: &mut C, _work: &mut Work<F>) -> Result<(), Stop> {
+    Err(Stop::Pass)
+}
+
+/// An ICMP error about a packet that this node has wrapped, [`crate::icmp::Quoted`] in the work area.
+#[inline(never)]
+pub fn too_big<F: Wire, C: Ctx<F>>(_cx: &mut C, _work: &mut Work<F>) -> Result<Next, Stop> {
     Err(Stop::Pass)
 }
 

@@ -15,6 +15,9 @@ use super::{DataplaneError, Pins};
 /// Of the network namespace of whoever opens it.
 const SYSCTL: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
+/// The ports that connections get that ask for none.
+const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
 /// Ports from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortRange {
@@ -52,6 +55,25 @@ pub fn reserve(pins: &Pins, wanted: Option<PortRange>) -> Result<bool, Dataplane
         pins.unmark_ports(*range);
     }
     Ok(changed)
+}
+
+/// Which of these ports the node's own connections may get by chance.
+pub fn open_to_chance(first: u16, last: u16) -> io::Result<Option<PortRange>> {
+    let text = fs::read_to_string(LOCAL_PORTS)?;
+    let local = text.split_whitespace().collect::<Vec<_>>().join("-");
+    let local: PortRange = local.parse().map_err(io::Error::other)?;
+    let reserved = parse(&fs::read_to_string(SYSCTL)?)?;
+    Ok(overlap(PortRange { first, last }, local, &reserved))
+}
+
+/// The first part of `wanted` that is in `local` and not reserved.
+fn overlap(wanted: PortRange, local: PortRange, reserved: &[PortRange]) -> Option<PortRange> {
+    let both = PortRange {
+        first: wanted.first.max(local.first),
+        last: wanted.last.min(local.last),
+    };
+    let both = (both.first <= both.last).then_some(both)?;
+    without(&[both], reserved).into_iter().next()
 }
 
 /// What is to be reserved in all, and which part of it is ours, when `present` is and `marked` was ours so far.
@@ -164,6 +186,24 @@ mod tests {
         check("31000", "", RANGE, RANGE, "30000-30999,31001-32767");
         check("29000-30010", "", RANGE, "29000-32767", "30011-32767");
         check("1-65535", "", RANGE, "1-65535", "");
+    }
+
+    #[test]
+    fn ports_that_connections_may_get_are_told() {
+        let range = |text: &str| text.parse::<PortRange>().unwrap();
+        let told = |wanted, local, reserved| {
+            overlap(range(wanted), range(local), &parse(reserved).unwrap()).map(|range| range.to_string())
+        };
+        assert_eq!(told("61000-65535", "32768-60999", ""), None);
+        assert_eq!(
+            told("60000-65535", "32768-60999", "").as_deref(),
+            Some("60000-60999")
+        );
+        assert_eq!(told("60000-65535", "32768-60999", "60000-60999"), None);
+        assert_eq!(
+            told("60000-65535", "32768-60999", "60000-60500").as_deref(),
+            Some("60501-60999")
+        );
     }
 
     #[test]

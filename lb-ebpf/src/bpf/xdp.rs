@@ -119,6 +119,9 @@ impl Packet for Xdp {
     }
 
     #[inline(always)]
+    fn unbalanced(&mut self, _change: u32) {}
+
+    #[inline(always)]
     fn trim(&mut self, length: u32) -> Result<(), Stop> {
         let change = length as i32 - self.length() as i32;
         // SAFETY: the context is valid.
@@ -147,6 +150,12 @@ impl Packet for Xdp {
         // SAFETY: the context is valid.
         done(unsafe { bpf_xdp_adjust_head(self.context, bytes as i32) })?;
         link.write(self)
+    }
+
+    /// Nothing comes in by another device from here.
+    #[inline(always)]
+    fn readdress(&mut self, _l3: u32, _mac: [u8; 6]) -> Result<(), Stop> {
+        Err(Stop::Pass)
     }
 
     #[inline(always)]
