@@ -119,9 +119,6 @@ impl Packet for Xdp {
     }
 
     #[inline(always)]
-    fn unbalanced(&mut self, _change: u32) {}
-
-    #[inline(always)]
     fn trim(&mut self, length: u32) -> Result<(), Stop> {
         let change = length as i32 - self.length() as i32;
         // SAFETY: the context is valid.
