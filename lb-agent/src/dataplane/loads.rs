@@ -10,7 +10,10 @@ use std::marker::PhantomData;
 use lb_common::layout::map;
 use lb_common::{Flow, FlowFlags, FlowKey, ServiceFlags, Settings, TcpState, V4, V6, protocol};
 
-use super::clock::MASK;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tracing::{debug, warn};
+
+use super::clock::{FirstReading, MASK};
 use super::{Access, KernelStore, Pins};
 use crate::store::{ArrayRows, FamilyTables, Kind, MapStore, StoreError, Table};
 
@@ -32,6 +35,40 @@ impl Table for Loads<V6> {
     const NAME: &'static str = map::LOADS6;
     const KIND: Kind = Kind::Array;
     type Rows = ArrayRows<u32>;
+}
+
+/// Counts when it is told to, on a thread of its own.
+#[derive(Debug)]
+pub struct Recounter {
+    pins: Pins,
+    settings: Settings,
+    clock: FirstReading,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Recounter {
+    /// For the maps that are pinned there.
+    pub fn new(pins: Pins, settings: Settings, clock: FirstReading) -> Self {
+        Self {
+            pins,
+            settings,
+            clock,
+            thread: None,
+        }
+    }
+
+    /// Begins to count, unless it is at it.
+    pub fn start(&mut self) {
+        if self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            return;
+        }
+        let (pins, settings) = (self.pins.clone(), self.settings);
+        let now = self.clock.now(settings.jiffies_per_second);
+        self.thread = Some(spawn_blocking(move || match recount(&pins, &settings, now) {
+            Ok(wrong) => debug!(wrong, "connections counted"),
+            Err(error) => warn!("connections cannot be counted: {error:#}; trying again"),
+        }));
+    }
 }
 
 /// Counts both families' connections anew, and says how many counts were wrong. `now` are the low 31 bits of the jiffies.
@@ -109,21 +146,16 @@ mod tests {
     use super::*;
     use crate::store::FakeStore;
 
-    const SETTINGS: Settings = Settings {
-        jiffies_per_second: 100,
-        tcp_established: 1000,
-        tcp_handshake: 100,
-        tcp_closing: 100,
-        udp_idle: 100,
-        hash_seed: 0,
-        route_epoch: 0,
-        answer_interval: 0,
-        flags: 0,
-        node_port_min: 1,
-        node_port_max: 0,
-        snat_port_min: 1,
-        snat_port_max: 0,
-    };
+    fn settings() -> Settings {
+        Settings {
+            jiffies_per_second: 100,
+            tcp_established: 1000,
+            tcp_handshake: 100,
+            udp_idle: 100,
+            ..Settings::default()
+        }
+    }
+
     const NOW: u32 = 5;
 
     fn ip(octets: [u8; 4]) -> Ip4 {
@@ -188,7 +220,7 @@ mod tests {
         }
 
         fn recount(&mut self) -> (usize, [u32; 3]) {
-            let wrong = recount_family::<V4>(&mut self.store, &SETTINGS, NOW).unwrap();
+            let wrong = recount_family::<V4>(&mut self.store, &settings(), NOW).unwrap();
             let counts = self.store.contents();
             let count = |index| counts.get::<Loads<V4>>(&index).copied().unwrap_or_default();
             (wrong, [10, 11, 20].map(count))
