@@ -8,6 +8,7 @@ mod changes;
 mod datagrams;
 mod lifecycle;
 mod node_ports;
+mod rejects;
 mod shared_ports;
 mod surroundings;
 
