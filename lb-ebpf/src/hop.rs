@@ -13,6 +13,9 @@ use crate::work::Work;
 /// The index of the loopback device, in every network namespace. As a next hop: the node itself.
 pub const LOOPBACK: u32 = 1;
 
+/// In [`lb_common::Hop::mtu`]: packets of any size. IPv6 knows some that are longer than the number says, and loopback takes them.
+pub const ANY_SIZE: u16 = u16::MAX;
+
 /// Asks the kernel how the packets of `work.flow` leave: to its endpoint, from its other endpoint. Uses
 /// `work.other_key`.
 #[inline(never)]
@@ -47,7 +50,7 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
             if cx.node_address(flow.addr).is_none() {
                 return Err(Stop::Drop(DropReason::NoRoute));
             }
-            (flow.hop.ifindex, flow.hop.mtu) = (LOOPBACK, u16::MAX);
+            (flow.hop.ifindex, flow.hop.mtu) = (LOOPBACK, ANY_SIZE);
         }
         Route::NoNeighbour | Route::None => return Err(pass(cx)),
     }

@@ -29,21 +29,21 @@ pub fn out<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, S
         // What the node itself has made has come no hop further.
         rewrite::both(cx, work, cx.hook() != Hook::Egress)?;
     }
+    sent(cx, work)
+}
+
+/// Where a packet goes that is rewritten: out by the flow's next hop, or to the node itself.
+#[inline(always)]
+pub fn sent<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
     if work.flow.hop.ifindex == hop::LOOPBACK {
         return node::stay(cx, work);
     }
-    sent::<F, C>(cx);
-    Ok(Next::Out)
-}
-
-/// Counts a packet that is sent on.
-#[inline(always)]
-pub fn sent<F: Wire, C: Ctx<F>>(cx: &mut C) {
     cx.count(if cx.hook() == Hook::Xdp {
         Counter::XdpSent
     } else {
         Counter::TcSent
     });
+    Ok(Next::Out)
 }
 
 /// Finds the next hop of `work.flow`, if it is not known, and sees whether the packet may leave that way.
@@ -71,7 +71,7 @@ pub fn may_leave<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), S
         }
     }
     let length = cx.length().wrapping_sub(packet.l3) + wrap::overhead(&work.flow);
-    if length > u32::from(hop.mtu) && cx.segments() == 1 {
+    if length > u32::from(hop.mtu) && hop.mtu != hop::ANY_SIZE && cx.segments() == 1 {
         return Err(hop::leave(cx, Answer::TooBig));
     }
     if cx.hook() != Hook::Egress && F::hops_left(cx, packet.l3)? <= 1 {

@@ -7,6 +7,7 @@ mod bulk;
 mod changes;
 mod datagrams;
 mod lifecycle;
+mod node_itself;
 mod node_ports;
 mod rejects;
 mod shared_ports;
