@@ -19,11 +19,15 @@ use crate::{
 #[inline(always)]
 pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Result<Next, Stop> {
     work.given = 0;
-    match work.packet.parse(cx, l3, Stage::Pre)? {
+    let mut kind = work.packet.parse(cx, l3, Stage::Pre)?;
+    if kind == Kind::Wrapped {
+        kind = wrap::unwrap(cx, work)?;
+    }
+    match kind {
         Kind::Transport => {}
         Kind::Fragment => fragment::meet(cx, work)?,
         Kind::Icmp => return answered(icmp::pre(cx, work), cx, work),
-        Kind::Wrapped => wrap::unwrap(cx, work)?,
+        Kind::Wrapped => return Err(Stop::Pass),
     }
     answered(translate(cx, work), cx, work)
 }
@@ -71,7 +75,7 @@ pub fn own<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, S
 #[inline(always)]
 fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
     let stands = cx.flow(&work.packet.key, &mut work.flow);
-    let is_known = stands && (is_steady(cx, work) || known::look(cx, work)?);
+    let is_known = stands && wrap::agrees(work) && (is_steady(cx, work) || known::look(cx, work)?);
     if !is_known {
         open_flow(cx, work)?;
     }
@@ -86,7 +90,7 @@ fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next,
 /// A packet that no flow is known for: it may be for a service, or straight to a pod.
 #[inline(always)]
 fn open_flow<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
-    if service::find(cx, &work.packet.key, &mut work.front_end) {
+    if work.given != 0 || service::find(cx, &work.packet.key, &mut work.front_end) {
         let done = serve(cx, work);
         if let Err(stop) = done {
             admit::refused(cx, work.front_end.service, stop);

@@ -6,6 +6,7 @@ use crate::checksum;
 use crate::ctx::Packet;
 use crate::hash::Hash;
 use crate::headers::Fragment;
+use crate::outer::Outer;
 use crate::verdict::Stop;
 
 /// The most bytes of headers that are ever looked at, link layer included.
@@ -50,7 +51,7 @@ impl<F: Family> Default for Network<F> {
 }
 
 /// A family's header on the wire.
-pub trait Wire: Family {
+pub trait Wire: Family + Outer {
     /// Offset of the source address in the header.
     const SOURCE: u32;
     /// Offset of the destination address in the header.
@@ -233,8 +234,12 @@ impl Wire for V6 {
 
     #[inline(always)]
     fn forward<P: Packet>(packet: &mut P, l3: u32, _change: u32) -> Result<(), Stop> {
-        let [next, hops] = packet.read_u16(l3 + 6)?.to_ne_bytes();
-        packet.write_u16(l3 + 6, u16::from_ne_bytes([next, hops.wrapping_sub(1)]))
+        let old = packet.read_u16(l3 + 6)?;
+        let [next, hops] = old.to_ne_bytes();
+        let new = u16::from_ne_bytes([next, hops.wrapping_sub(1)]);
+        packet.write_u16(l3 + 6, new)?;
+        packet.unbalanced(checksum::fold32(checksum::step(0, old.into(), new.into())));
+        Ok(())
     }
 
     #[inline(always)]

@@ -68,6 +68,11 @@ impl Packet for Xdp {
         1
     }
 
+    #[inline(always)]
+    fn segment_size(&self) -> u32 {
+        0
+    }
+
     /// What is not in the linear part is left to TC.
     #[inline(always)]
     fn linearize(&mut self, _bytes: u32) -> Result<(), Stop> {
@@ -108,6 +113,10 @@ impl Packet for Xdp {
         };
         self.write_u16(patch.at, new)
     }
+
+    /// No sum has come with the packet.
+    #[inline(always)]
+    fn unbalanced(&mut self, _change: u32) {}
 
     #[inline(always)]
     fn trim(&mut self, length: u32) -> Result<(), Stop> {

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use lb_common::addr::Address as _;
 use lb_common::{
     Affinity, Backend, ClientKey, Counter, Device, DropReason, Flow, FlowKey, Fragment, FragmentKey, Hop,
-    LocalKey, NodeAddress, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings, Slot,
+    LocalKey, NodeAddress, PathMtu, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings, Slot,
 };
 
 use super::{Frame, Host, Kept};
@@ -51,6 +51,11 @@ impl Packet for Cx<'_> {
         self.frame.segments
     }
 
+    /// Test runs in the kernel do not know either.
+    fn segment_size(&self) -> u32 {
+        0
+    }
+
     fn linearize(&mut self, _bytes: u32) -> Result<(), Stop> {
         Ok(())
     }
@@ -87,6 +92,8 @@ impl Packet for Cx<'_> {
         };
         self.write_u16(patch.at, new)
     }
+
+    fn unbalanced(&mut self, _change: u32) {}
 
     fn trim(&mut self, length: u32) -> Result<(), Stop> {
         self.frame.bytes.resize(length as usize, 0);
@@ -256,6 +263,14 @@ impl<F: Kept> Tables<F> for Cx<'_> {
 
     fn set_fragment(&mut self, key: &FragmentKey<F::Addr>, fragment: &Fragment) {
         F::of_mut(self.host).fragments.insert(*key, *fragment);
+    }
+
+    fn path_mtu(&self, addr: F::Addr) -> Option<PathMtu> {
+        F::of(self.host).paths.get(&addr).copied()
+    }
+
+    fn set_path_mtu(&mut self, addr: F::Addr, path: &PathMtu) {
+        F::of_mut(self.host).paths.insert(addr, *path);
     }
 
     fn load(&self, backend: u32) -> u32 {
