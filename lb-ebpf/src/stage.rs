@@ -19,15 +19,16 @@ use crate::{
 #[inline(always)]
 pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Result<Next, Stop> {
     work.given = 0;
-    let mut kind = work.packet.parse(cx, l3, Stage::Pre)?;
-    if kind == Kind::Wrapped {
-        kind = wrap::unwrap(cx, work)?;
-    }
-    match kind {
+    match work.packet.parse(cx, l3, Stage::Pre)? {
         Kind::Transport => {}
         Kind::Fragment => fragment::meet(cx, work)?,
         Kind::Icmp => return answered(icmp::pre(cx, work), cx, work),
-        Kind::Wrapped => return Err(Stop::Pass),
+        Kind::Wrapped => {
+            wrap::unwrap(cx, work)?;
+            if work.packet.key.protocol == F::ICMP {
+                return answered(icmp::pre(cx, work), cx, work);
+            }
+        }
     }
     answered(translate(cx, work), cx, work)
 }

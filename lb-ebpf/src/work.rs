@@ -26,8 +26,8 @@ pub struct Work<F: Wire> {
     pub partner_key: FlowKey<F::Addr>,
     /// Its other entry.
     pub partner: Flow<F::Addr>,
-    /// The ends of the packet around it, if it came in one.
-    pub outer: FlowKey<F::Addr>,
+    /// Those of the packet around it, if it came in one.
+    pub outer: Headers<F>,
     /// What the packet is sent to.
     pub front_end: ServiceValue,
     /// The backend that is chosen.
@@ -72,7 +72,7 @@ impl<F: Wire> Default for Work<F> {
             standing: Flow::default(),
             partner_key: FlowKey::default(),
             partner: Flow::default(),
-            outer: FlowKey::default(),
+            outer: Headers::default(),
             front_end: ServiceValue::default(),
             backend: Backend::default(),
             chosen: 0,

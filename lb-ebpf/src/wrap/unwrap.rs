@@ -15,37 +15,77 @@ use crate::verdict::Stop;
 use crate::wire::{MAX_HEADERS, Network, Wire};
 use crate::work::Work;
 
-/// Unwraps a packet of another node, and leaves the inner packet's headers in `work.packet`. Says what that packet is:
-/// one of TCP or UDP, ports included, or an ICMP error.
+/// Unwraps a packet of another node, and leaves the inner packet's headers in `work.packet`: one of TCP or UDP, ports
+/// included, or an ICMP error.
 ///
 /// Whoever can send wrapped packets can send from any address, so only nodes may. What is of no service with direct
 /// server return is somebody else's tunnel, and none of this program's business.
-#[inline(never)]
-pub fn unwrap<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Kind, Stop> {
-    if !may_bring(cx) {
-        return Err(Stop::Pass);
+#[inline(always)]
+pub fn unwrap<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
+    match look_inside(cx, work) {
+        Inside::Other => return Err(Stop::Pass),
+        Inside::Fragment => {
+            fragment::meet(cx, work)?;
+            work.other_key = work.packet.key;
+        }
+        Inside::Whole => {}
     }
-    cx.linearize(MAX_HEADERS)?;
-    let (l3, inner) = (work.packet.l3, work.packet.l4);
-    work.outer = work.packet.key;
-    let kind = look_inside(cx, work, inner)?;
-    find_backend(cx, work)?;
-    if kind == Kind::Icmp {
-        work.given = 0;
+    match finish(cx, work) {
+        Outcome::Unwrapped => {
+            cx.count(Counter::Unwrapped);
+            return Ok(());
+        }
+        Outcome::NotOurs => return Err(Stop::Pass),
+        Outcome::LeftToTc => return Err(hop::pass(cx)),
+        Outcome::Failed => return Err(Stop::Drop(DropReason::WrapFailed)),
+        Outcome::Foreign | Outcome::ForNobody => {}
     }
-    if cx.hook() == Hook::Xdp && (kind == Kind::Icmp || l3 != ETHERNET) {
-        work.given = 0;
-        return Err(hop::pass(cx));
-    }
-    if take_away(cx, work, l3).is_err() {
-        return Err(Stop::Drop(DropReason::WrapFailed));
-    }
-    cx.count(Counter::Unwrapped);
-    Ok(kind)
+    cx.count_service(work.front_end.service, ServiceEvent::Dropped);
+    Err(Stop::Drop(if is_node::<F, C>(cx, work.outer.key.src) {
+        DropReason::WrappedForNobody
+    } else {
+        DropReason::ForeignWrapper
+    }))
 }
 
-/// Length of an Ethernet header without tags.
-const ETHERNET: u32 = 14;
+/// What is in a wrapped packet.
+///
+/// The steps below are real calls, and each returns one byte: a result of more would be written to the caller's stack
+/// by whoever comes first, and the verifier does not like what is in the bytes that do not matter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Inside {
+    /// Nothing that a node of ours sends.
+    Other,
+    /// A packet with ports, or an error about one.
+    Whole,
+    /// A fragment of a packet with ports.
+    Fragment,
+}
+
+/// Reads the headers of the inner packet, while those of the outer one go to `work.outer`; leaves in `work.other_key`
+/// what a whole one is sent to. An ICMP error goes where the packet that it is about came from.
+#[inline(never)]
+fn look_inside<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Inside {
+    if !may_bring(cx) || cx.linearize(MAX_HEADERS).is_err() {
+        return Inside::Other;
+    }
+    work.outer = work.packet;
+    let inner = work.packet.l4;
+    match work.packet.parse(cx, inner, Stage::Pre) {
+        Ok(Kind::Transport) => {
+            work.other_key = work.packet.key;
+            Inside::Whole
+        }
+        Ok(Kind::Icmp) => match look_into_error(cx, work) {
+            Ok(()) => Inside::Whole,
+            Err(_) => Inside::Other,
+        },
+        // What it leaves behind must be a node's.
+        Ok(Kind::Fragment) if is_node::<F, C>(cx, work.outer.key.src) => Inside::Fragment,
+        Ok(Kind::Fragment | Kind::Wrapped) | Err(_) => Inside::Other,
+    }
+}
 
 /// Whether the packet came in by a device behind which other nodes are.
 #[inline(always)]
@@ -54,27 +94,8 @@ fn may_bring<F: Wire, C: Ctx<F>>(cx: &C) -> bool {
     role == DeviceRole::Uplink as u8 || role == DeviceRole::Tunnel as u8
 }
 
-/// Reads the headers of the inner packet; leaves in `work.other_key` what it is sent to. An ICMP error goes where the
-/// packet that it is about came from.
-#[inline(never)]
-fn look_inside<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, inner: u32) -> Result<Kind, Stop> {
-    let mut kind = work.packet.parse(cx, inner, Stage::Pre)?;
-    match kind {
-        Kind::Transport => {}
-        // What it leaves behind must be a node's.
-        Kind::Fragment if is_node::<F, C>(cx, work.outer.src) => {
-            fragment::meet(cx, work)?;
-            kind = Kind::Transport;
-        }
-        Kind::Icmp => return look_into_error(cx, work),
-        Kind::Fragment | Kind::Wrapped => return Err(Stop::Pass),
-    }
-    work.other_key = work.packet.key;
-    Ok(kind)
-}
-
 #[inline(always)]
-fn look_into_error<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Kind, Stop> {
+fn look_into_error<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     const ICMP_HEADER: u32 = 8;
     let mut quoted = Network::<F>::default();
     F::network(cx, work.packet.l4 + ICMP_HEADER, &mut quoted)?;
@@ -89,34 +110,61 @@ fn look_into_error<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result
     key.protocol = quoted.transport.protocol;
     key.stage = Stage::Pre as u8;
     key.pad = [0; 2];
-    Ok(Kind::Icmp)
+    Ok(())
 }
 
-/// Finds the backend that the outer destination names, into `work.given`; 0 when the packet's flow is older than the
-/// service's present way, or the service.
+/// What has become of a wrapped packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Outcome {
+    /// It is not wrapped any more.
+    Unwrapped,
+    /// It is somebody else's.
+    NotOurs,
+    /// XDP cannot do it.
+    LeftToTc,
+    /// It is half unwrapped.
+    Failed,
+    /// It is from somebody who is no node.
+    Foreign,
+    /// It is for no local backend of the service inside.
+    ForNobody,
+}
+
+/// Finds the backend that the outer destination names, into `work.given`, and takes the outer header away.
 #[inline(never)]
-fn find_backend<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
-    let is_from_node = is_node::<F, C>(cx, work.outer.src);
-    if !is_returned(cx, work) {
-        let lives_on = is_from_node
-            && cx.flow(&work.other_key, &mut work.flow)
-            && F::difference(work.flow.addr, work.outer.dst) == 0
-            && work.flow.flags & (FlowFlags::WRAPPED | FlowFlags::BOTH) == 0;
-        return if lives_on { Ok(()) } else { Err(Stop::Pass) };
-    }
-    let reason = if is_from_node {
-        match local(cx, work) {
-            Some(index) => {
-                work.given = index.wrapping_add(1);
-                return Ok(());
-            }
-            None => DropReason::WrappedForNobody,
+fn finish<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Outcome {
+    let is_from_node = is_node::<F, C>(cx, work.outer.key.src);
+    if is_returned(cx, work) {
+        if !is_from_node {
+            return Outcome::Foreign;
         }
-    } else {
-        DropReason::ForeignWrapper
-    };
-    cx.count_service(work.front_end.service, ServiceEvent::Dropped);
-    Err(Stop::Drop(reason))
+        let Some(index) = local(cx, work) else {
+            return Outcome::ForNobody;
+        };
+        work.given = index.wrapping_add(1);
+    } else if !is_from_node || !lives_on(cx, work) {
+        return Outcome::NotOurs;
+    }
+    let is_error = work.packet.key.protocol == F::ICMP;
+    if cx.hook() == Hook::Xdp && (is_error || work.outer.l3 != ETHERNET) {
+        return Outcome::LeftToTc;
+    }
+    match take_away(cx, work) {
+        Ok(()) => Outcome::Unwrapped,
+        Err(_) => Outcome::Failed,
+    }
+}
+
+/// Length of an Ethernet header without tags.
+const ETHERNET: u32 = 14;
+
+/// Whether the packet is of a flow that is older than the service's present way: it keeps its backend.
+#[inline(always)]
+fn lives_on<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> bool {
+    cx.flow(&work.other_key, &mut work.flow)
+        && F::difference(work.flow.addr, work.outer.key.dst) == 0
+        && work.flow.flags & (FlowFlags::WRAPPED | FlowFlags::BOTH) == 0
 }
 
 /// Whether the inner packet is for a service with direct server return; a NodePort is reached at the address of the
@@ -152,11 +200,11 @@ fn is_node<F: Wire, C: Ctx<F>>(cx: &C, addr: F::Addr) -> bool {
 fn local<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> Option<u32> {
     let service = work.front_end.service;
     let index = cx.local(&LocalKey {
-        addr: work.outer.dst,
+        addr: work.outer.key.dst,
         service,
     })?;
     let backend = cx.backend(index)?;
-    let difference = F::difference(backend.addr, work.outer.dst)
+    let difference = F::difference(backend.addr, work.outer.key.dst)
         | (backend.service ^ service)
         | u32::from(backend.state == BackendState::Free as u8);
     (difference == 0).then_some(index)
@@ -164,7 +212,8 @@ fn local<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> Option<u32> {
 
 /// Takes the outer header away; what a router has marked in it is marked inside (RFC 6040).
 #[inline(always)]
-fn take_away<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Result<(), Stop> {
+fn take_away<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
+    let l3 = work.outer.l3;
     let is_marked = F::is_marked(cx, l3)?;
     let length = work.packet.l3.wrapping_sub(l3);
     work.packet.l3 = l3;
