@@ -13,6 +13,7 @@ mod basic;
 mod checksums;
 mod collisions;
 mod direct;
+mod dsr;
 mod eviction;
 mod headers;
 mod node;
@@ -68,6 +69,8 @@ pub fn all<F: TestFamily>() -> Vec<Case<F>> {
         node::cases(),
         eviction::cases(),
         sent_on::cases(),
+        dsr::first_node::cases(),
+        dsr::pod_node::cases(),
     ]
     .into_iter()
     .flatten()

@@ -9,7 +9,7 @@ use lb_common::addr::Address as _;
 use lb_common::layout::map;
 use lb_common::{
     Affinity, Backend, ClientKey, Counter, DropReason, FamilySettings, Flow, FlowKey, Fragment, FragmentKey,
-    LocalKey, ServiceKey, ServicePolicy, ServiceStats, ServiceValue, Slot, V4, V6, filter,
+    LocalKey, PathMtu, ServiceKey, ServicePolicy, ServiceStats, ServiceValue, Slot, V4, V6, filter,
 };
 use lb_ebpf::testkit::Counts;
 
@@ -124,6 +124,7 @@ impl Tables<'_> {
 
     fn written<F: TestFamily>(&mut self) -> Written<F::Addr>
     where
+        F::Addr: Pod,
         FlowKey<F::Addr>: Pod,
         Flow<F::Addr>: Pod,
         ClientKey<F::Addr>: Pod,
@@ -135,6 +136,7 @@ impl Tables<'_> {
             affinity: all::<_, Affinity>(&self.hash(&name("affinity"))),
             fragments: all::<_, Fragment>(&self.hash(&name("frags"))),
             sources: all(&self.hash(&name("sources"))),
+            paths: all::<_, PathMtu>(&self.hash(&name("path_mtu"))),
             loads: used(&self.array(&name("loads")), BACKENDS),
             limits: used(&self.array(map::LIMITS), SERVICES),
         }
@@ -142,6 +144,7 @@ impl Tables<'_> {
 
     fn set_written<F: TestFamily>(&mut self, written: &Written<F::Addr>)
     where
+        F::Addr: Pod,
         FlowKey<F::Addr>: Pod,
         Flow<F::Addr>: Pod,
         ClientKey<F::Addr>: Pod,
@@ -152,6 +155,7 @@ impl Tables<'_> {
         replace(&mut self.hash(&name("affinity")), &written.affinity);
         replace(&mut self.hash(&name("frags")), &written.fragments);
         replace(&mut self.hash(&name("sources")), &written.sources);
+        replace(&mut self.hash(&name("path_mtu")), &written.paths);
         fill(&mut self.array(&name("loads")), BACKENDS, &written.loads);
         fill(&mut self.array(map::LIMITS), SERVICES, &written.limits);
     }
