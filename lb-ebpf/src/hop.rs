@@ -28,7 +28,7 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
     let length = if cx.segment_size() != 0 {
         0
     } else {
-        cx.length().wrapping_sub(packet.l3)
+        cx.length().wrapping_sub(packet.l3) + wrap::overhead(flow)
     };
     let epoch = cx.settings().route_epoch;
     flow.hop.flags = 0;

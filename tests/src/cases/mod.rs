@@ -69,8 +69,7 @@ pub fn all<F: TestFamily>() -> Vec<Case<F>> {
         node::cases(),
         eviction::cases(),
         sent_on::cases(),
-        dsr::first_node::cases(),
-        dsr::pod_node::cases(),
+        dsr::all(),
     ]
     .into_iter()
     .flatten()

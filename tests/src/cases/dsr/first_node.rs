@@ -157,8 +157,9 @@ fn a_pods_packet_is_not_wrapped<F: TestFamily>(bed: &mut Bed<'_, F>) {
 }
 
 fn the_nodes_own_packet_is_not_wrapped<F: TestFamily>(bed: &mut Bed<'_, F>) {
-    let packet = bed.opening(end::<F>([2, 1], 40_000), far_vip::<F>());
-    bed.own(&packet).leaves(UPLINK, &packet.clone().to(far::<F>(2)));
+    let source = end::<F>([2, 1], 40_000);
+    let step = bed.own(&bed.opening(source, far_vip::<F>()));
+    assert_eq!(step.view().ends(), [source, far::<F>(2)]);
 }
 
 fn a_tagged_frame_is_left_to_tc<F: TestFamily>(bed: &mut Bed<'_, F>) {

@@ -1,14 +1,22 @@
 //! Direct server return, at the node that the client reaches and at that of the pod.
 
-pub(super) mod first_node;
-pub(super) mod pod_node;
+mod first_node;
+mod pod_node;
 
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::RangeList;
 
-use super::{cases, client, vip};
+use super::{BOTH, Case, TCP, answer, cases, client, stranger, vip};
 use crate::engine::{Bed, TestFamily, end};
+
+/// All of them.
+pub(super) fn all<F: TestFamily>() -> Vec<Case<F>> {
+    first_node::cases()
+        .into_iter()
+        .chain(pod_node::cases())
+        .collect()
+}
 
 /// The address that other nodes know this one by.
 fn here<F: TestFamily>() -> IpAddr {

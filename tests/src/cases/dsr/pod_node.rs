@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use lb_common::{BackendState, Counter, DeviceRole, DropReason, Port, ServiceFlags, ServiceKey, ServiceStats};
 use lb_ebpf::testkit::Program;
 
-use super::{cases, client, far_vip, know, near_vip, other_node};
+use super::{answer, cases, client, far_vip, know, near_vip, other_node, stranger, vip};
 use crate::engine::{Bed, POD, TestFamily, UPLINK, backend, end, far};
 use crate::packet::{Extension, PacketBuilder, flag};
 
@@ -81,7 +81,7 @@ fn here<F: TestFamily>(bed: &mut Bed<'_, F>, program: Program) {
         .counts(&[Counter::Unwrapped, Counter::FlowOpened])
         .stats(&[(9, stats)]);
     assert_eq!(bed.flow_count(), 2);
-    super::super::answer(bed, pod::<F>(), client::<F>(), near_vip::<F>());
+    answer(bed, pod::<F>(), client::<F>(), near_vip::<F>());
     let data = bed.data(client::<F>(), near_vip::<F>());
     bed.run(program, &wrapped::<F>(&data, pod::<F>()).build())
         .becomes(&data.clone().to(pod::<F>()))
@@ -172,7 +172,7 @@ fn what_is_for_no_local_backend_is_dropped<F: TestFamily>(bed: &mut Bed<'_, F>) 
 
 fn other_tunnels_are_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
     know(bed, other_node::<F>());
-    for inside in [super::super::stranger::<F>(), super::super::vip::<F>(2), pod::<F>()] {
+    for inside in [stranger::<F>(), vip::<F>(2), pod::<F>()] {
         let opening = bed.opening(client::<F>(), inside);
         passed(bed, &wrapped::<F>(&opening, pod::<F>()));
     }
@@ -327,7 +327,7 @@ fn a_node_port_of_another_node<F: TestFamily>(bed: &mut Bed<'_, F>) {
     know(bed, other_node::<F>());
     bed.xdp(&wrapped::<F>(&opening, pod::<F>()))
         .becomes(&opening.clone().to(pod::<F>()));
-    super::super::answer(bed, pod::<F>(), client::<F>(), service);
+    answer(bed, pod::<F>(), client::<F>(), service);
 }
 
 fn an_address_that_all_nodes_have<F: TestFamily>(bed: &mut Bed<'_, F>) {
@@ -349,7 +349,7 @@ fn in_mid_connection_a_flow_stays_with_its_backend<F: TestFamily>(bed: &mut Bed<
     let opening = bed.opening(client::<F>(), near_vip::<F>());
     bed.pre(&wrapped::<F>(&opening, pod::<F>()))
         .becomes(&opening.clone().to(pod::<F>()));
-    super::super::answer(bed, pod::<F>(), client::<F>(), near_vip::<F>());
+    answer(bed, pod::<F>(), client::<F>(), near_vip::<F>());
     // The other node has lost the flow, and its hash says something else now.
     let data = bed.data(client::<F>(), near_vip::<F>());
     bed.pre(&wrapped::<F>(&data, other_pod::<F>()))
