@@ -38,7 +38,11 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
     match route {
         Route::Neighbour => {}
         Route::TooLong => return Err(leave(cx, Answer::TooBig)),
-        Route::NoNeighbour if cx.hook() != Hook::Xdp => flow.hop.epoch = epoch.wrapping_sub(1),
+        Route::NoNeighbour if cx.hook() != Hook::Xdp => {
+            // This packet fits; the way's size comes with the hardware address.
+            flow.hop.epoch = epoch.wrapping_sub(1);
+            flow.hop.mtu = u16::MAX;
+        }
         Route::None if cx.hook() != Hook::Xdp => return Err(Stop::Drop(DropReason::NoRoute)),
         Route::NoNeighbour | Route::None => return Err(pass(cx)),
     }
