@@ -33,6 +33,9 @@ pub trait Outer: Family {
     /// Marks it, if its sender understands that (RFC 6040).
     fn mark<P: Packet>(packet: &mut P, l3: u32) -> Result<(), Stop>;
 
+    /// The size in the ICMP message at `l4`, if that is "fragmentation needed" or "packet too big"; otherwise 0.
+    fn told_mtu<P: Packet>(packet: &P, l4: u32) -> Result<u32, Stop>;
+
     /// Whether an address can be nobody's outside: this host, loopback, multicast.
     fn is_martian(addr: Self::Addr) -> bool;
 }
@@ -106,6 +109,18 @@ impl Outer for V4 {
     }
 
     #[inline(always)]
+    fn told_mtu<P: Packet>(packet: &P, l4: u32) -> Result<u32, Stop> {
+        const FRAGMENTATION_NEEDED: [u8; 2] = [3, 4];
+        let [first, second] = packet.read::<2>(l4)?;
+        let ([kind, code, ..], [_, _, high, low]) = (first.to_ne_bytes(), second.to_ne_bytes());
+        Ok(if [kind, code] == FRAGMENTATION_NEEDED {
+            u16::from_be_bytes([high, low]).into()
+        } else {
+            0
+        })
+    }
+
+    #[inline(always)]
     fn is_martian(addr: Ip4) -> bool {
         let [first, ..] = addr.octets;
         matches!(first, 0 | 127 | 224..)
@@ -167,6 +182,14 @@ impl Outer for V6 {
         packet.write_u16(l3, new)?;
         packet.unbalanced(change(old, new));
         Ok(())
+    }
+
+    #[inline(always)]
+    fn told_mtu<P: Packet>(packet: &P, l4: u32) -> Result<u32, Stop> {
+        const PACKET_TOO_BIG: u8 = 2;
+        let [first, second] = packet.read::<2>(l4)?;
+        let [kind, ..] = first.to_ne_bytes();
+        Ok(if kind == PACKET_TOO_BIG { u32::from_be(second) } else { 0 })
     }
 
     #[inline(always)]

@@ -4,9 +4,10 @@
 //! The outer destination carries the choice, so the backend's node needs no word of this one. In the packet inside
 //! nothing changes but its time to live, for it comes one hop further.
 
+mod path;
 mod unwrap;
 
-use lb_common::{Counter, DropReason, Flow, FlowFlags, PathMtu};
+use lb_common::{Counter, DropReason, Flow, FlowFlags};
 
 use crate::ctx::{Ctx, Segments};
 use crate::hop;
@@ -15,6 +16,7 @@ use crate::verdict::Stop;
 use crate::wire::Wire;
 use crate::work::Work;
 
+pub use path::{narrow, too_big};
 pub use unwrap::{agrees, has_bad_source, unwrap};
 
 /// A new flow whose backend, on another node, is to answer the client directly.
@@ -84,37 +86,5 @@ pub const fn overhead<A>(flow: &Flow<A>) -> u32 {
     match size_of::<A>() as u32 {
         4 => 20,
         addr => 2 * addr + 8,
-    }
-}
-
-/// Seconds for which a size that a router has said is believed, as the kernel does it.
-const BELIEVED: u32 = 600;
-
-/// A router on the way to `backend` has said that it takes no packets longer than `mtu` bytes, the outer header
-/// included: the packet in its message is one that this node has wrapped.
-///
-/// Flows learn it when they look up their next hop again, within a second.
-#[inline(never)]
-pub fn too_big<F: Wire, C: Ctx<F>>(cx: &mut C, backend: F::Addr, mtu: u32) {
-    let path = PathMtu {
-        mtu: if mtu < F::LEAST_MTU { F::LEAST_MTU } else { mtu },
-        learned: cx.now(),
-    };
-    cx.set_path_mtu(backend, &path);
-}
-
-/// Makes the way of a flow as narrow as routers have said.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "below the size that stands there")]
-pub fn narrow<F: Wire, C: Ctx<F>>(cx: &C, flow: &mut Flow<F::Addr>) {
-    if flow.flags & FlowFlags::WRAPPED == 0 {
-        return;
-    }
-    let Some(path) = cx.path_mtu(flow.addr) else {
-        return;
-    };
-    let believed = cx.settings().jiffies_per_second.wrapping_mul(BELIEVED);
-    if cx.now().wrapping_sub(path.learned) <= believed && path.mtu < u32::from(flow.hop.mtu) {
-        flow.hop.mtu = path.mtu as u16;
     }
 }
