@@ -38,11 +38,16 @@ pub trait Packet {
     /// Makes a TCP or UDP checksum right again. The last change to a packet: offsets must be checked anew after it.
     fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop>;
 
-    /// Tells of a change (one's complement sum of new - old) that no checksum in the packet balances: a device may have
-    /// given the sum of all bytes along with the packet.
+    /// Bytes were changed that no checksum in the packet balances; `change` is the one's complement sum of (new - old). A
+    /// sum of all its bytes may have come with the packet.
     fn unbalanced(&mut self, change: u32);
 
-    /// Cuts the packet off after `length` bytes, link-layer header included. What was read is void.
+    /// Writes a TCP or ICMP checksum that was computed anew: `whole`; or, where the checksum that the packet came with
+    /// is yet to be computed on its way, `offloaded`, which is right together with that one.
+    fn put_checksum(&mut self, at: u32, whole: u16, offloaded: u16) -> Result<(), Stop>;
+
+    /// Cuts the packet off after `length` bytes, link-layer header included, and makes it one of its own: not one that
+    /// stands for many, nor one whose sum somebody knows. What was read is void.
     fn trim(&mut self, length: u32) -> Result<(), Stop>;
 
     /// Makes room of `bytes` between the link-layer header and the network header, which begins at `l3`; what stands in

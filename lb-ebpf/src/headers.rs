@@ -7,7 +7,7 @@ use lb_common::{FlowKey, Port, Stage, TcpState, protocol};
 use crate::ctx::{Ctx, Packet};
 use crate::hash::{Hash, Key};
 use crate::verdict::Stop;
-use crate::wire::{Network, Transport, Wire};
+use crate::wire::{NOTHING, Network, Transport, Wire};
 
 /// TCP flags (RFC 9293, section 3.1), as they stand in byte 13 of the header.
 pub mod tcp_flag {
@@ -67,11 +67,13 @@ pub enum Kind {
     Icmp,
     /// A packet of the same family in this one; `l4` is the inner header's offset, and there are no ports.
     Wrapped,
+    /// Of another protocol, whole; there are no ports.
+    Other,
 }
 
 impl<F: Wire> Headers<F> {
-    /// Reads the headers of the packet whose network header begins at `l3`. [`Stop::Pass`] for what is of no other kind
-    /// or cut short.
+    /// Reads the headers of the packet whose network header begins at `l3`. [`Stop::Pass`] for what is cut short, and
+    /// for fragments of other protocols.
     #[inline(always)]
     pub fn parse<C: Ctx<F>>(&mut self, cx: &mut C, l3: u32, stage: Stage) -> Result<Kind, Stop> {
         let mut network = Network::default();
@@ -137,7 +139,8 @@ impl<F: Wire> Headers<F> {
             _ if self.fragment != Fragment::NONE => Err(Stop::Pass),
             kind if kind == F::ICMP => Ok(Kind::Icmp),
             kind if kind == F::IN_ITSELF => Ok(Kind::Wrapped),
-            _ => Err(Stop::Pass),
+            NOTHING => Err(Stop::Pass),
+            _ => Ok(Kind::Other),
         }
     }
 

@@ -29,6 +29,7 @@ pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resul
                 return answered(icmp::pre(cx, work), cx, work);
             }
         }
+        Kind::Other => return answered(pass(cx, work), cx, work),
     }
     answered(translate(cx, work), cx, work)
 }
@@ -41,7 +42,8 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resu
         Kind::Transport => {}
         Kind::Fragment => fragment::meet(cx, work)?,
         Kind::Icmp => return answered(icmp::post(cx, work), cx, work),
-        Kind::Wrapped => return Err(Stop::Pass),
+        Kind::Other if cx.is_own() => return answered(pass(cx, work), cx, work),
+        Kind::Wrapped | Kind::Other => return Err(Stop::Pass),
     }
     if !cx.flow(&work.packet.key, &mut work.flow) {
         return if cx.is_own() {
@@ -86,6 +88,13 @@ fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next,
     rewrite::destination(cx, work)?;
     count(cx, work);
     Ok(Next::Stack)
+}
+
+/// A packet of a protocol that has no ports: it goes by, if it may.
+#[inline(always)]
+fn pass<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
+    vip::check(cx, work)?;
+    Err(Stop::Pass)
 }
 
 /// A packet that no flow is known for: it may be for a service, or straight to a pod.

@@ -2,6 +2,7 @@
 
 use lb_common::{Family, Ip4, Ip6, V4, V6, protocol};
 
+use crate::answer::Message;
 use crate::checksum;
 use crate::ctx::Packet;
 use crate::hash::Hash;
@@ -51,7 +52,7 @@ impl<F: Family> Default for Network<F> {
 }
 
 /// A family's header on the wire.
-pub trait Wire: Family + Outer {
+pub trait Wire: Family + Message + Outer {
     /// Offset of the source address in the header.
     const SOURCE: u32;
     /// Offset of the destination address in the header.
@@ -70,6 +71,10 @@ pub trait Wire: Family + Outer {
     /// By an out parameter: of a result the compiler makes use before it knows that there is one, and the verifier
     /// says "R7 `!read_ok`".
     fn network<P: Packet>(packet: &mut P, l3: u32, found: &mut Network<Self>) -> Result<(), Stop>;
+
+    /// Where the packet whose network header begins at `l3` ends, as that header says. What follows is padding of the
+    /// link layer.
+    fn end<P: Packet>(packet: &P, l3: u32) -> Result<u32, Stop>;
 
     /// Writes an address.
     fn write<P: Packet>(packet: &mut P, at: u32, addr: Self::Addr) -> Result<(), Stop>;
@@ -129,6 +134,11 @@ impl Wire for V4 {
             fragment,
         };
         Ok(())
+    }
+
+    #[inline(always)]
+    fn end<P: Packet>(packet: &P, l3: u32) -> Result<u32, Stop> {
+        Ok(l3 + u32::from(u16::from_be(packet.read_u16(l3 + 2)?)))
     }
 
     #[inline(always)]
@@ -195,8 +205,15 @@ impl Wire for V6 {
 
     #[inline(always)]
     fn network<P: Packet>(packet: &mut P, l3: u32, found: &mut Network<Self>) -> Result<(), Stop> {
-        let [_, second, addresses @ ..] = packet.read::<10>(l3)?;
+        let [first, second, addresses @ ..] = packet.read::<10>(l3)?;
+        let [version_and_class, ..] = first.to_ne_bytes();
         let [_, _, next, _] = second.to_ne_bytes();
+        // Another version's header leads nowhere.
+        let next = if version_and_class >> 4 == 6 {
+            next
+        } else {
+            NOTHING
+        };
         if let ([src, dst], _) = addresses.as_chunks::<4>() {
             found.src = Ip6::from_words(*src);
             found.dst = Ip6::from_words(*dst);
@@ -210,6 +227,11 @@ impl Wire for V6 {
             return extension::skip(packet, &mut found.transport);
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn end<P: Packet>(packet: &P, l3: u32) -> Result<u32, Stop> {
+        Ok(l3 + Self::LENGTH + u32::from(u16::from_be(packet.read_u16(l3 + 4)?)))
     }
 
     #[inline(always)]
@@ -266,6 +288,9 @@ impl Wire for V6 {
         hash.word(a).word(b).word(c).word(d)
     }
 }
+
+/// A protocol number that nobody has (IANA: reserved).
+pub const NOTHING: u8 = u8::MAX;
 
 /// What the word with a fragment's offset and the bit for more to come says.
 #[inline(always)]

@@ -349,6 +349,11 @@ impl<H: Packet> Packet for Cx<H> {
     }
 
     #[inline(always)]
+    fn unbalanced(&mut self, change: u32) {
+        self.0.unbalanced(change);
+    }
+
+    #[inline(always)]
     fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop> {
         self.0.patch_checksum(patch)
     }
@@ -356,6 +361,11 @@ impl<H: Packet> Packet for Cx<H> {
     #[inline(always)]
     fn unbalanced(&mut self, change: u32) {
         self.0.unbalanced(change);
+    }
+
+    #[inline(always)]
+    fn put_checksum(&mut self, at: u32, whole: u16, offloaded: u16) -> Result<(), Stop> {
+        self.0.put_checksum(at, whole, offloaded)
     }
 
     #[inline(always)]

@@ -31,8 +31,10 @@ pub(super) const OWN: i32 = i32::MIN;
 
 /// `BPF_ADJ_ROOM_MAC`: between the link-layer header and the network header.
 const AFTER_LINK_LAYER: u32 = 1;
-/// `PACKET_OTHERHOST`.
-const FOR_SOMEBODY_ELSE: u32 = 3;
+/// `PACKET_HOST`: the frame is for this node, and for nobody else.
+const FOR_NODE: u32 = 0;
+/// The loopback device has this index in every network namespace.
+const LOOPBACK: u32 = 1;
 
 /// The context of the ingress hook, or of the egress one.
 pub(super) struct Tc<const EGRESS: bool> {
@@ -167,8 +169,22 @@ impl<const EGRESS: bool> Packet for Tc<EGRESS> {
         self.update_sum(change);
     }
 
+    /// Whether a checksum is yet to be computed nobody tells, but the helper then leaves what is written there.
+    #[inline(always)]
+    fn put_checksum(&mut self, at: u32, whole: u16, offloaded: u16) -> Result<(), Stop> {
+        self.write_u16(at, offloaded)?;
+        let change = u32::from(!whole) + u32::from(offloaded);
+        // SAFETY: the context is valid; the helper checks the offset.
+        done(unsafe { bpf_l4_csum_replace(self.skb, at, 0, change.into(), 0) })
+    }
+
+    /// The helper forgets the sum that came with the packet when it changes its length.
     #[inline(always)]
     fn trim(&mut self, length: u32) -> Result<(), Stop> {
+        if length == self.length() {
+            // SAFETY: the context is valid.
+            done(unsafe { bpf_skb_change_tail(self.skb, length + 1, 0) })?;
+        }
         // SAFETY: the context is valid.
         done(unsafe { bpf_skb_change_tail(self.skb, length, 0) })
     }
@@ -208,7 +224,7 @@ impl<const EGRESS: bool> Packet for Tc<EGRESS> {
     /// The driver has looked.
     #[inline(always)]
     fn is_for(&self, _mac: [u8; 6]) -> bool {
-        field!(self.pkt_type) != FOR_SOMEBODY_ELSE
+        field!(self.pkt_type) == FOR_NODE
     }
 
     /// By the kernel's helpers: only they know whether the checksum is complete, is yet to be computed by the device
@@ -273,6 +289,9 @@ pub(super) fn action<F: Wire, const EGRESS: bool>(
         Ok(Next::Out) => unsafe {
             bpf_redirect_neigh(work.flow.hop.ifindex, core::ptr::null_mut(), 0, 0) as i32
         },
+        // What leaves by the loopback device comes in there by itself; sent round, it would have to be routed, and its
+        // source is an address of the node.
+        Ok(Next::Back) if tc.ifindex() == LOOPBACK => NEXT,
         Ok(Next::Back) => redirect(tc.ifindex(), EGRESS),
         Ok(Next::Own) => OWN,
         Ok(Next::Arrive) => redirect(work.flow.arrival, true),

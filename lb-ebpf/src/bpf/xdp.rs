@@ -125,6 +125,11 @@ impl Packet for Xdp {
     fn unbalanced(&mut self, _change: u32) {}
 
     #[inline(always)]
+    fn put_checksum(&mut self, at: u32, whole: u16, _offloaded: u16) -> Result<(), Stop> {
+        self.write_u16(at, whole)
+    }
+
+    #[inline(always)]
     fn trim(&mut self, length: u32) -> Result<(), Stop> {
         let change = length as i32 - self.length() as i32;
         // SAFETY: the context is valid.

@@ -95,6 +95,10 @@ impl Packet for Cx<'_> {
 
     fn unbalanced(&mut self, _change: u32) {}
 
+    fn put_checksum(&mut self, at: u32, whole: u16, _offloaded: u16) -> Result<(), Stop> {
+        self.write_u16(at, whole)
+    }
+
     fn trim(&mut self, length: u32) -> Result<(), Stop> {
         self.frame.bytes.resize(length as usize, 0);
         Ok(())
@@ -124,8 +128,14 @@ impl Packet for Cx<'_> {
         self.hook
     }
 
+    /// At TC as a test run has it, with link layer or without: by the device's own address.
     fn is_for(&self, mac: [u8; 6]) -> bool {
-        self.hook != Hook::Xdp || self.frame.bytes.starts_with(&mac)
+        let to = &self.frame.bytes;
+        if self.hook == Hook::Xdp {
+            return to.starts_with(&mac);
+        }
+        let device = self.host.devices.get(&self.frame.ifindex);
+        device.is_none_or(|device| to.starts_with(&device.mac))
     }
 }
 

@@ -17,6 +17,9 @@ use crate::verdict::{Next, Stop};
 use crate::work::Work;
 use cx::Cx;
 
+/// The index of the loopback device.
+const LOOPBACK: u32 = 1;
+
 /// A program of the BPF object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
@@ -126,6 +129,8 @@ impl Host {
             Ok(Next::Own | Next::Stack) | Err(Stop::Pass | Stop::Answer(_)) => Verdict::On,
             Ok(Next::Arrive) if hook == Hook::Xdp => Verdict::On,
             Ok(Next::Arrive) => Verdict::Arrive(work.flow.arrival),
+            // What leaves by the loopback device comes in there.
+            Ok(Next::Back) if frame.ifindex == LOOPBACK => Verdict::On,
             Ok(Next::Back) => Verdict::Back,
             Ok(Next::Out) => {
                 let hop = work.flow.hop;

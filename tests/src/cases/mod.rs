@@ -8,6 +8,7 @@
     reason = "what cannot be set up fails the test"
 )]
 
+mod answers;
 mod backends;
 mod basic;
 mod checksums;
@@ -20,6 +21,7 @@ mod node;
 pub mod random;
 mod sent_on;
 mod tcp;
+mod vips;
 
 use std::net::SocketAddr;
 
@@ -67,6 +69,8 @@ pub fn all<F: TestFamily>() -> Vec<Case<F>> {
         collisions::cases(),
         direct::cases(),
         node::cases(),
+        answers::cases(),
+        vips::cases(),
         eviction::cases(),
         sent_on::cases(),
         dsr::all(),

@@ -132,7 +132,7 @@ fn connect<F: TestFamily>(namespace: &Netns) -> Result<()> {
     lines.push(format!("route add {default} via {} dev uplink", ip([2, 254])));
     for (prefix, via, more) in [
         ([6, 0], [5, 254], "dev other"),
-        ([7, 0], [2, 254], "dev uplink mtu 1280"),
+        ([7, 0], [2, 254], "dev uplink mtu lock 1280"),
         ([8, 0], [2, 99], "dev uplink"),
     ] {
         lines.push(format!(

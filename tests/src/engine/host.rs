@@ -49,7 +49,10 @@ impl<F: TestFamily> Engine<F> for Host {
                 (Verdict::Redirected, Some(device))
             }
         };
-        Outcome { verdict, device }
+        Outcome {
+            verdict: Some(verdict),
+            device,
+        }
     }
 
     fn counts(&mut self) -> Counts {

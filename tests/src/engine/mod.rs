@@ -47,8 +47,8 @@ pub enum Verdict {
 /// A verdict, and what the host engine alone can tell: the device of [`Verdict::Back`] and [`Verdict::Redirected`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The verdict.
-    pub verdict: Verdict,
+    /// The verdict; `None` when the packet has become an answer, which this engine cannot show.
+    pub verdict: Option<Verdict>,
     /// The device.
     pub device: Option<u32>,
 }

@@ -51,6 +51,16 @@ pub(super) fn link(frame: &[u8]) -> Option<Link<'_>> {
     }
 }
 
+/// How long the Ethernet header of a packet is, tags included; `None` when there is no IP packet behind it.
+pub fn link_length(frame: &[u8]) -> Option<usize> {
+    link(frame).map(|link| 14 + 4 * link.tags.len())
+}
+
+/// Source, destination and protocol of a packet without Ethernet header; `None` when there is no whole IP header.
+pub fn ends(bytes: &[u8]) -> Option<([IpAddr; 2], u8)> {
+    network(bytes).map(|network| ([network.source, network.destination], network.protocol))
+}
+
 /// Takes an IP header off; `None` when it is not all there.
 pub(super) fn network(bytes: &[u8]) -> Option<Network<'_>> {
     match bytes.first()? >> 4 {

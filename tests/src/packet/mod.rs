@@ -20,6 +20,7 @@ mod icmp;
 mod layers;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod view;
 
 pub use builder::PacketBuilder;
@@ -28,6 +29,8 @@ pub use checksum::{
 };
 pub use extension::Extension;
 pub use icmp::IcmpError;
+pub use layers::{ends, link_length};
+pub use turn::turned;
 pub use view::{Content, Echo, View};
 
 /// TCP flags, as in byte 13 of the header.

@@ -281,3 +281,18 @@ fn a_changed_packet_without_its_checksum_has_another_residue() {
         }
     }
 }
+
+#[test]
+fn a_turned_packet_is_the_one_built_the_other_way_round() {
+    for (from, to) in ends() {
+        for packet in [
+            PacketBuilder::tcp(from, to).vlan(9),
+            PacketBuilder::udp(from, to),
+            PacketBuilder::udp(from, to).wrapped(router(from), to.ip()),
+        ] {
+            let other = packet.clone().reversed().swapped_macs();
+            assert_eq!(turned(&packet.build()), Some(other.build()));
+        }
+    }
+    assert_eq!(turned(&[0; 40]), None);
+}

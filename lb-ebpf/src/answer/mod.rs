@@ -1,0 +1,127 @@
+//! Answers that the programs give by themselves: the packet becomes the answer to itself and goes back to where it came
+//! from.
+//!
+//! XDP gives none: it leaves the packet, in which nothing is changed, to TC.
+
+mod error;
+mod message;
+mod reset;
+
+use lb_common::{Counter, DeviceRole, DropReason};
+
+pub use self::message::Message;
+use crate::checksum;
+use crate::ctx::{Ctx, Hook, Packet};
+use crate::headers::{Fragment, tcp_flag};
+use crate::hop;
+use crate::limit;
+use crate::verdict::{Answer, Next, Stop};
+use crate::wire::Wire;
+use crate::work::Work;
+
+/// Makes the packet an answer to itself.
+#[inline(never)]
+pub fn give<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, answer: Answer) -> Result<Next, Stop> {
+    if cx.hook() == Hook::Xdp {
+        return Err(hop::pass(cx));
+    }
+    may_give(cx, work, answer)?;
+    let done = match answer {
+        Answer::Reject if work.packet.is_tcp() => reset::make(cx, work),
+        Answer::Reject => error::make(cx, work, F::PORT_UNREACHABLE),
+        Answer::TooBig => error::make(cx, work, F::TOO_BIG),
+        Answer::TimeExceeded => error::make(cx, work, F::TIME_EXCEEDED),
+        Answer::Echo => echo(cx, work),
+    };
+    // Half an answer must not get out.
+    done.and_then(|()| turn(cx, work.packet.l3))
+        .map_err(|_| Stop::Drop(DropReason::RewriteFailed))?;
+    cx.count(match answer {
+        Answer::Reject if work.packet.is_tcp() => Counter::AnsweredReset,
+        Answer::Reject => Counter::AnsweredUnreachable,
+        Answer::TooBig => Counter::AnsweredTooBig,
+        Answer::TimeExceeded => Counter::AnsweredTimeExceeded,
+        Answer::Echo => Counter::AnsweredEcho,
+    });
+    Ok(Next::Back)
+}
+
+/// Whether the packet may be answered (RFC 1122, section 3.2.2; RFC 4443, section 2.4), and whether the limit is not
+/// used up.
+#[inline(never)]
+fn may_give<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, answer: Answer) -> Result<(), Stop> {
+    let packet = &work.packet;
+    if !is_for_node(cx) {
+        return Err(Stop::Pass);
+    }
+    let is_reset = answer == Answer::Reject && packet.tcp_flags & tcp_flag::RST != 0;
+    // The node's own packets may be from its loopback address.
+    let is_from_one = cx.hook() == Hook::Egress || F::is_one_host(packet.key.src);
+    if is_reset || !is_from_one || packet.fragment == Fragment::LATER {
+        return Err(Stop::Drop(DropReason::NotAnswerable));
+    }
+    let settings = cx.settings();
+    if settings.answer_interval == 0 {
+        return Ok(());
+    }
+    let (interval, burst) = (settings.answer_interval, settings.jiffies_per_second);
+    match limit::take(cx.now(), interval, burst, cx.limit(LIMIT)) {
+        Some(until) => {
+            cx.set_limit(LIMIT, until);
+            Ok(())
+        }
+        None => Err(Stop::Drop(DropReason::AnswerLimited)),
+    }
+}
+
+/// The row of the limit on answers.
+const LIMIT: u32 = 0;
+
+/// Whether the frame is addressed to this node: it may only pass by, on its way through a bridge. At a bridge's port a
+/// pod's frames have the bridge's address.
+#[inline(always)]
+fn is_for_node<F: Wire, C: Ctx<F>>(cx: &C) -> bool {
+    if cx.hook() == Hook::Egress {
+        return true;
+    }
+    let device = cx.device(cx.ifindex()).unwrap_or_default();
+    device.role == DeviceRole::Pod as u8 || cx.is_for(device.mac)
+}
+
+/// An echo request becomes the reply. The checksum covers the addresses, if at all, whichever way round they stand.
+#[inline(always)]
+fn echo<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Stop> {
+    let packet = &work.packet;
+    F::write(cx, packet.l3 + F::SOURCE, packet.key.dst)?;
+    F::write(cx, packet.l3 + F::DESTINATION, packet.key.src)?;
+    F::renew(cx, packet.l3)?;
+    let (old, new) = (cx.read_u16(packet.l4)?, u16::from_ne_bytes([F::ECHO_REPLY, 0]));
+    let change = checksum::fold32(checksum::step(0, old.into(), new.into()));
+    let checksum = cx.read_u16(packet.l4 + error::CHECKSUM)?;
+    cx.write_u16(packet.l4, new)?;
+    cx.write_u16(packet.l4 + error::CHECKSUM, checksum::patched(checksum, change))
+}
+
+/// Addresses the frame to its sender; there may be no link layer.
+#[inline(always)]
+fn turn<P: Packet>(packet: &mut P, l3: u32) -> Result<(), Stop> {
+    if l3 == 0 {
+        return Ok(());
+    }
+    let [first, second, third] = packet.read::<3>(0)?;
+    let ([a, b, c, d], [e, f, g, h], [i, j, k, l]) =
+        (first.to_ne_bytes(), second.to_ne_bytes(), third.to_ne_bytes());
+    packet.write_u32(0, u32::from_ne_bytes([g, h, i, j]))?;
+    packet.write_u32(4, u32::from_ne_bytes([k, l, a, b]))?;
+    packet.write_u32(8, u32::from_ne_bytes([c, d, e, f]))
+}
+
+/// The sum of what a TCP or ICMP checksum covers beside the message (RFC 9293, section 3.1; RFC 8200, section 8.1).
+#[inline(always)]
+fn pseudo_header<F: Wire>(header: &message::Header<'_, F::Addr>) -> u32 {
+    let none = F::Addr::default();
+    let [_, _, high, low] = header.length.to_be_bytes();
+    let rest = u32::from_ne_bytes([high, low, 0, header.protocol]);
+    let addresses = u64::from(F::change(none, *header.src)) + u64::from(F::change(none, *header.dst));
+    checksum::fold32(addresses + u64::from(rest))
+}

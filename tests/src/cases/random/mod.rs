@@ -1,0 +1,157 @@
+//! Packets that nobody would send, while the agent changes its mind: all engines must agree on them, none may be made
+//! worse, and what is no service's must stay as it was.
+
+mod judge;
+mod numbers;
+mod shapes;
+mod storms;
+
+use std::collections::BTreeMap;
+use std::env;
+
+use lb_common::Counter;
+use lb_ebpf::testkit::Program;
+
+use super::{client, vip};
+use crate::engine::{BRIDGE, Bed, Engine, OTHER_UPLINK, POD, TestFamily, UPLINK, Verdict, WEB};
+use judge::{Change, judge};
+use numbers::Random;
+use shapes::{Pool, packet};
+
+/// Packets of each family and protocol, unless `$SLUICE_RANDOM_PACKETS` says how many of all.
+const PACKETS: u32 = 20_000;
+/// Between two comparisons of all that was written and counted.
+const CHUNK: u32 = 500;
+/// More flows are forgotten: the kernel's table must never have to choose.
+const MOST_FLOWS: usize = 4_000;
+
+/// How often each program is run.
+const PROGRAMS: [(u32, Program); 6] = [
+    (30, Program::Pre),
+    (20, Program::Post),
+    (30, Program::Xdp),
+    (8, Program::PreL3),
+    (8, Program::PostL3),
+    (4, Program::PostLo),
+];
+
+/// How often packets come by each device.
+const DEVICES: [(u32, u32); 5] = [(6, UPLINK), (2, POD), (1, BRIDGE), (2, OTHER_UPLINK), (1, WEB)];
+
+/// What happened, so that a run that tests nothing is seen.
+#[derive(Debug, Default)]
+struct Seen {
+    translated: u32,
+    wrapped: u32,
+    answered: u32,
+    sent_on: u32,
+    dropped: u32,
+    counters: BTreeMap<Counter, u64>,
+}
+
+/// Sends random packets through all programs.
+pub fn run<F: TestFamily>(engines: &mut [&mut dyn Engine<F>], protocol: u8) {
+    let packets = env::var("SLUICE_RANDOM_PACKETS")
+        .ok()
+        .and_then(|number| number.parse::<u32>().ok())
+        // Two families and two protocols.
+        .map_or(PACKETS, |number| number.div_ceil(4));
+    let mut bed = Bed::new(engines, protocol);
+    let mut random = Random::new(u64::from(protocol));
+    let mut pool = Pool::new(bed.opening(client::<F>(), vip::<F>(1)).build());
+    let mut before = bed.counts();
+    let mut seen = Seen::default();
+    for number in 1..=packets {
+        one::<F>(&mut bed, &mut random, &mut pool, &mut seen, number);
+        if number % CHUNK == 0 {
+            bed.agree(&before);
+            before = bed.counts();
+            if bed.flow_count() > MOST_FLOWS {
+                bed.forget();
+            }
+            bed.wait(random.below(4) * random.below(5));
+            bed.update(|rows| storms::change(&mut random, rows, protocol));
+        }
+    }
+    seen.counters.clone_from(&bed.counts()[0].counters);
+    seen.check(packets);
+}
+
+fn one<F: TestFamily>(
+    bed: &mut Bed<'_, F>,
+    random: &mut Random,
+    pool: &mut Pool,
+    seen: &mut Seen,
+    number: u32,
+) {
+    let program = *random.weighted(&PROGRAMS);
+    bed.device = *random.weighted(&DEVICES);
+    bed.own = matches!(program, Program::Post | Program::PostL3 | Program::PostLo) && random.once_in(4);
+    let bytes = packet::<F>(random, pool, bed.protocol, program);
+    let (verdict, after) = bed.run_bare(program, &bytes);
+    let is_l3 = matches!(program, Program::PreL3 | Program::PostL3);
+    let link = if is_l3 {
+        Some(0)
+    } else {
+        crate::packet::link_length(&bytes)
+    };
+    let what = match link {
+        Some(link) => judge::<F>(verdict, &bytes[link..], after.get(link..).unwrap_or_default()),
+        None if bytes == after && verdict == Verdict::On => Ok(Change::None),
+        None => Err("no IP packet, and changed or dropped"),
+    };
+    let what = what.unwrap_or_else(|wrong| {
+        panic!("packet {number}: {wrong}: {program:?} of\n{bytes:02x?}\n{verdict:?}\n{after:02x?}")
+    });
+    seen.note(verdict, what);
+    if what != Change::None && !is_l3 {
+        pool.remember(after);
+    }
+}
+
+impl Seen {
+    fn note(&mut self, verdict: Verdict, change: Change) {
+        match verdict {
+            Verdict::Dropped => self.dropped += 1,
+            Verdict::Back | Verdict::Redirected => self.sent_on += 1,
+            Verdict::On => {}
+        }
+        match change {
+            Change::None => {}
+            Change::Translated => self.translated += 1,
+            Change::Wrapped => self.wrapped += 1,
+            Change::Answered => self.answered += 1,
+        }
+    }
+
+    /// Enough of everything, or it tests nothing.
+    fn check(&self, packets: u32) {
+        let much = [self.translated, self.sent_on];
+        let some = [self.dropped];
+        let counted = COVERED
+            .iter()
+            .all(|counter| self.counters.get(counter).is_some_and(|count| *count > 0));
+        assert!(
+            much.iter().all(|count| *count > packets / 20)
+                && some.iter().all(|count| *count > packets / 1000)
+                && counted,
+            "{self:#?}"
+        );
+    }
+}
+
+/// What a run must have come across.
+const COVERED: [Counter; 12] = [
+    Counter::FlowOpened,
+    Counter::FlowReopened,
+    Counter::FlowRestored,
+    Counter::PortReplaced,
+    Counter::ForeignSynAck,
+    Counter::NotOpening,
+    Counter::XdpSent,
+    Counter::XdpPassed,
+    Counter::TcSent,
+    Counter::HopLooked,
+    Counter::SnatOpened,
+    Counter::SnatRetried,
+];
