@@ -54,6 +54,8 @@ impl Fragment {
     pub const FIRST: u8 = 1;
     /// A later part, without ports.
     pub const LATER: u8 = 2;
+    /// The first part, which ends before its transport header does.
+    pub const TINY: u8 = 3;
 }
 
 /// What a packet is, as far as its headers tell.
@@ -91,10 +93,18 @@ impl<F: Wire> Headers<F> {
         if (!tcp && transport.protocol != protocol::UDP) || transport.fragment == Fragment::LATER {
             return self.without_ports();
         }
-        let (ports, tcp_flags) = if tcp {
-            tcp_start(cx, self.l4)?
+        let start = if tcp {
+            tcp_start(cx, self.l4)
         } else {
-            (udp_start(cx, self.l4)?, 0)
+            udp_start(cx, self.l4)
+        };
+        let (ports, tcp_flags) = match start {
+            Ok(start) => start,
+            Err(_) if transport.fragment == Fragment::FIRST => {
+                self.fragment = Fragment::TINY;
+                return self.without_ports();
+            }
+            Err(stop) => return Err(stop),
         };
         let [a, b, c, d] = ports.to_ne_bytes();
         self.key.src_port = Port { octets: [a, b] };
@@ -115,6 +125,7 @@ impl<F: Wire> Headers<F> {
             protocol,
             at,
             fragment,
+            part,
         } = transport;
         self.offsets = l3 << 24 | at << 16 | u32::from(fragment) << 8 | u32::from(protocol);
         let [protocol, fragment, at, l3] = black_box(&mut self.offsets).to_le_bytes();
@@ -124,6 +135,7 @@ impl<F: Wire> Headers<F> {
                 protocol,
                 at,
                 fragment,
+                part,
             },
             l3.into(),
         )
@@ -207,11 +219,11 @@ fn tcp_start<P: Packet>(packet: &P, l4: u32) -> Result<(u32, u8), Stop> {
     Ok((ports, flags))
 }
 
-/// Ports, of a header that is whole.
+/// Ports and no flags, of a header that is whole.
 #[inline(always)]
-fn udp_start<P: Packet>(packet: &P, l4: u32) -> Result<u32, Stop> {
+fn udp_start<P: Packet>(packet: &P, l4: u32) -> Result<(u32, u8), Stop> {
     let [ports, _length_and_checksum] = packet.read::<2>(l4)?;
-    Ok(ports)
+    Ok((ports, 0))
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ pub fn turned_elsewhere<F: Wire>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, a
 
 /// Whether the flow's backend is still the endpoint that was chosen.
 #[inline(always)]
-fn has_backend<F: Wire, C: Ctx<F>>(cx: &C, flow: &Flow<F::Addr>) -> bool {
+pub fn has_backend<F: Wire, C: Ctx<F>>(cx: &C, flow: &Flow<F::Addr>) -> bool {
     if flow.flags & FlowFlags::DIRECT != 0 {
         return true;
     }

@@ -65,6 +65,10 @@ fn transport<F: Wire, C: Ctx<F>>(
     ports: (Port, Port),
 ) -> Result<(), Stop> {
     if packet.fragment == Fragment::LATER {
+        // The checksum that balances the addresses is in the first part.
+        if !F::HEADER_CHECKSUM {
+            cx.unbalanced(addresses);
+        }
         return Ok(());
     }
     let key = &packet.key;
@@ -90,7 +94,7 @@ const UDP_CHECKSUM: u32 = 6;
 
 /// Both ports, as they stand in the packet.
 #[inline(always)]
-const fn word((source, destination): (Port, Port)) -> u32 {
+pub const fn word((source, destination): (Port, Port)) -> u32 {
     let ([a, b], [c, d]) = (source.octets, destination.octets);
     u32::from_ne_bytes([a, b, c, d])
 }

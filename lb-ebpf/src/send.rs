@@ -19,28 +19,40 @@ pub fn out<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, S
     if work.flow.flags & (FlowFlags::NODE | FlowFlags::REPLY) == FlowFlags::NODE | FlowFlags::REPLY {
         return node::deliver(cx, work);
     }
-    let stale = (work.flow.hop.epoch ^ cx.settings().route_epoch) | u32::from(work.flow.hop.ifindex == 0);
-    if stale != 0 {
-        hop::refresh(cx, work)?;
-    }
-    may_leave(cx, work)?;
+    ready(cx, work)?;
     stage::count(cx, work);
     if work.flow.flags & FlowFlags::WRAPPED != 0 {
         wrap::wrap(cx, work)?;
     } else {
         rewrite::both(cx, work, true)?;
     }
+    sent::<F, C>(cx);
+    Ok(Next::Out)
+}
+
+/// Counts a packet that is sent on.
+#[inline(always)]
+pub fn sent<F: Wire, C: Ctx<F>>(cx: &mut C) {
     cx.count(if cx.hook() == Hook::Xdp {
         Counter::XdpSent
     } else {
         Counter::TcSent
     });
-    Ok(Next::Out)
+}
+
+/// Finds the next hop of `work.flow`, if it is not known, and sees whether the packet may leave that way.
+#[inline(always)]
+pub fn ready<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
+    let stale = (work.flow.hop.epoch ^ cx.settings().route_epoch) | u32::from(work.flow.hop.ifindex == 0);
+    if stale != 0 {
+        hop::refresh(cx, work)?;
+    }
+    may_leave(cx, work)
 }
 
 /// What a router looks at: time to live, and size.
 #[inline(always)]
-fn may_leave<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Stop> {
+pub fn may_leave<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Stop> {
     let (packet, hop) = (&work.packet, &work.flow.hop);
     if work.flow.flags & FlowFlags::OUTSIDE != 0 && !cx.is_for(own_mac(cx, hop)) {
         return Err(Stop::Pass);

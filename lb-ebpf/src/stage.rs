@@ -70,6 +70,9 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resu
 /// Pre-routing of what the node itself sends: such packets meet no ingress hook. [`post`] has read the headers.
 #[inline(always)]
 pub fn own<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
+    if work.packet.key.protocol == F::ICMP {
+        return answered(icmp::pre(cx, work), cx, work);
+    }
     work.packet.key.stage = Stage::Pre as u8;
     answered(translate(cx, work), cx, work)
 }

@@ -27,6 +27,17 @@ pub struct Transport {
     pub at: u32,
     /// [`Fragment`].
     pub fragment: u8,
+    /// Where a fragment's identification stands: see [`Wire::part`].
+    pub part: u32,
+}
+
+/// Which part of which packet a fragment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The packet's identification, as it stands in the fragment.
+    pub id: u32,
+    /// Where the part begins in the packet, in bytes.
+    pub offset: u32,
 }
 
 /// A network header.
@@ -65,6 +76,13 @@ pub trait Wire: Family + Message + Outer {
     const LENGTH: u32;
     /// The header has a checksum of its own.
     const HEADER_CHECKSUM: bool;
+    /// The type of an echo request in this family's ICMP.
+    const ECHO: u8;
+    /// The type of a redirect.
+    const REDIRECT: u8;
+    /// The types of errors, as bits: unreachable, packet too big, time exceeded, parameter problem. Source quench is
+    /// obsolete (RFC 6633).
+    const ERRORS: u32;
 
     /// Reads the network header that begins at `l3`: its source and destination, and what follows it.
     ///
@@ -75,6 +93,12 @@ pub trait Wire: Family + Message + Outer {
     /// Where the packet whose network header begins at `l3` ends, as that header says. What follows is padding of the
     /// link layer.
     fn end<P: Packet>(packet: &P, l3: u32) -> Result<u32, Stop>;
+
+    /// Where a fragment belongs; `at` is [`Transport::part`].
+    fn part<P: Packet>(packet: &P, at: u32) -> Result<Part, Stop>;
+
+    /// Where, in a redirect whose header begins at `l4`, the packet stands that it is about.
+    fn redirected<P: Packet>(packet: &P, l4: u32) -> Result<u32, Stop>;
 
     /// Writes an address.
     fn write<P: Packet>(packet: &mut P, at: u32, addr: Self::Addr) -> Result<(), Stop>;
@@ -109,6 +133,9 @@ impl Wire for V4 {
     const IN_ITSELF: u8 = protocol::IPIP;
     const LENGTH: u32 = 20;
     const HEADER_CHECKSUM: bool = true;
+    const ECHO: u8 = 8;
+    const REDIRECT: u8 = 5;
+    const ERRORS: u32 = 1 << 3 | 1 << 11 | 1 << 12;
 
     #[inline(always)]
     fn network<P: Packet>(packet: &mut P, l3: u32, found: &mut Network<Self>) -> Result<(), Stop> {
@@ -132,6 +159,7 @@ impl Wire for V4 {
             protocol,
             at: l3 + length,
             fragment,
+            part: l3 + 4,
         };
         Ok(())
     }
@@ -139,6 +167,22 @@ impl Wire for V4 {
     #[inline(always)]
     fn end<P: Packet>(packet: &P, l3: u32) -> Result<u32, Stop> {
         Ok(l3 + u32::from(u16::from_be(packet.read_u16(l3 + 2)?)))
+    }
+
+    #[inline(always)]
+    fn part<P: Packet>(packet: &P, at: u32) -> Result<Part, Stop> {
+        let [word] = packet.read::<1>(at)?;
+        let [a, b, high, low] = word.to_ne_bytes();
+        let units = u16::from_be_bytes([high, low]) & 0x1fff;
+        Ok(Part {
+            id: u16::from_ne_bytes([a, b]).into(),
+            offset: u32::from(units) * 8,
+        })
+    }
+
+    #[inline(always)]
+    fn redirected<P: Packet>(_packet: &P, l4: u32) -> Result<u32, Stop> {
+        Ok(l4 + 8)
     }
 
     #[inline(always)]
@@ -202,6 +246,9 @@ impl Wire for V6 {
     const IN_ITSELF: u8 = protocol::IPV6;
     const LENGTH: u32 = 40;
     const HEADER_CHECKSUM: bool = false;
+    const ECHO: u8 = 128;
+    const REDIRECT: u8 = 137;
+    const ERRORS: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4;
 
     #[inline(always)]
     fn network<P: Packet>(packet: &mut P, l3: u32, found: &mut Network<Self>) -> Result<(), Stop> {
@@ -222,6 +269,7 @@ impl Wire for V6 {
             protocol: next,
             at: l3 + Self::LENGTH,
             fragment: Fragment::NONE,
+            part: 0,
         };
         if extension::is(next) {
             return extension::skip(packet, &mut found.transport);
@@ -232,6 +280,35 @@ impl Wire for V6 {
     #[inline(always)]
     fn end<P: Packet>(packet: &P, l3: u32) -> Result<u32, Stop> {
         Ok(l3 + Self::LENGTH + u32::from(u16::from_be(packet.read_u16(l3 + 4)?)))
+    }
+
+    #[inline(always)]
+    fn part<P: Packet>(packet: &P, at: u32) -> Result<Part, Stop> {
+        let [first, id] = packet.read::<2>(at)?;
+        let [_next, _reserved, high, low] = first.to_ne_bytes();
+        Ok(Part {
+            id,
+            offset: u32::from(u16::from_be_bytes([high, low]) & 0xfff8),
+        })
+    }
+
+    /// In an option (RFC 4861, section 4.5), behind that with the link-layer address of the better router.
+    #[inline(always)]
+    fn redirected<P: Packet>(packet: &P, l4: u32) -> Result<u32, Stop> {
+        const LINK_LAYER_ADDRESS: u8 = 2;
+        const REDIRECTED_HEADER: u8 = 4;
+        const OPTIONS: u32 = 40;
+        let mut at = l4 + OPTIONS;
+        let [mut kind, units] = packet.read_u16(at)?.to_ne_bytes();
+        if kind == LINK_LAYER_ADDRESS && units == 1 {
+            at += 8;
+            [kind, _] = packet.read_u16(at)?.to_ne_bytes();
+        }
+        if kind == REDIRECTED_HEADER {
+            Ok(at + 8)
+        } else {
+            Err(Stop::Pass)
+        }
     }
 
     #[inline(always)]
@@ -330,6 +407,7 @@ mod extension {
             protocol: mut next,
             mut at,
             mut fragment,
+            mut part,
         } = *transport;
         for _header in 0..MAX_EXTENSIONS {
             if !is(next) {
@@ -345,6 +423,7 @@ mod extension {
                 FRAGMENT => {
                     // Neither offset nor more to come: an atomic fragment (RFC 6946), which is the whole packet.
                     fragment = kind_of_fragment(u16::from_be(packet.read_u16(at + 2)?), 0xfff8, 1);
+                    part = at;
                     8
                 }
                 // In units of 4 bytes, minus 2 (RFC 4302).
@@ -365,6 +444,7 @@ mod extension {
             protocol: next,
             at,
             fragment,
+            part,
         };
         Ok(())
     }

@@ -6,6 +6,7 @@
 use lb_common::{Backend, Flow, FlowKey, ServiceValue};
 
 use crate::headers::Headers;
+use crate::icmp::Quoted;
 use crate::wire::Wire;
 
 /// The work area for one packet.
@@ -28,6 +29,8 @@ pub struct Work<F: Wire> {
     pub partner: Flow<F::Addr>,
     /// Those of the packet around it, if it came in one.
     pub outer: Headers<F>,
+    /// The packet that an ICMP error is about.
+    pub quoted: Quoted<F>,
     /// What the packet is sent to.
     pub front_end: ServiceValue,
     /// The backend that is chosen.
@@ -73,6 +76,7 @@ impl<F: Wire> Default for Work<F> {
             partner_key: FlowKey::default(),
             partner: Flow::default(),
             outer: Headers::default(),
+            quoted: Quoted::default(),
             front_end: ServiceValue::default(),
             backend: Backend::default(),
             chosen: 0,

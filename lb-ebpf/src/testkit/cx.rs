@@ -322,6 +322,8 @@ impl<F: Kept> Tables<F> for Cx<'_> {
         if length > u32::from(way.mtu) {
             Route::TooLong
         } else if way.dst == [0; 6] {
+            // As the kernel does: it gives back what it was asked with.
+            hop.mtu = u16::try_from(length.max(1)).unwrap_or(u16::MAX);
             Route::NoNeighbour
         } else {
             Route::Neighbour

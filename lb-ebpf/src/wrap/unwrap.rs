@@ -83,7 +83,7 @@ fn look_inside<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Inside {
         },
         // What it leaves behind must be a node's.
         Ok(Kind::Fragment) if is_node::<F, C>(cx, work.outer.key.src) => Inside::Fragment,
-        Ok(Kind::Fragment | Kind::Wrapped) | Err(_) => Inside::Other,
+        Ok(Kind::Fragment | Kind::Wrapped | Kind::Other) | Err(_) => Inside::Other,
     }
 }
 

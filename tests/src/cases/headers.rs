@@ -14,7 +14,6 @@ cases! {
         ipv6_extension_headers_are_looked_through,
         too_many_headers_are_not_looked_through,
         a_packet_that_is_still_on_its_route_is_untouched,
-        fragments_are_untouched,
         an_atomic_fragment_is_a_whole_packet,
         a_packet_cut_short_is_untouched,
         devices_without_link_layer;
@@ -117,13 +116,6 @@ fn a_packet_that_is_still_on_its_route_is_untouched<F: TestFamily>(bed: &mut Bed
     if F::SUFFIX == '6' {
         is_untouched(bed, &[], |packet| packet.extension(Extension::Routing(1)));
     }
-}
-
-fn fragments_are_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
-    is_untouched(bed, &[Counter::Fragment], |packet| packet.fragment(0, true));
-    is_untouched(bed, &[Counter::Fragment], |packet| packet.fragment(100, true));
-    is_untouched(bed, &[Counter::Fragment], |packet| packet.fragment(200, false));
-    both_ways(bed, client::<F>(), vip::<F>(2), backend::<F>(0));
 }
 
 fn an_atomic_fragment_is_a_whole_packet<F: TestFamily>(bed: &mut Bed<'_, F>) {

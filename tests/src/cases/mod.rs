@@ -16,7 +16,9 @@ mod collisions;
 mod direct;
 mod dsr;
 mod eviction;
+mod fragments;
 mod headers;
+mod icmp;
 mod node;
 pub mod random;
 mod sent_on;
@@ -63,6 +65,8 @@ pub fn all<F: TestFamily>() -> Vec<Case<F>> {
     [
         basic::cases(),
         headers::cases(),
+        icmp::cases(),
+        fragments::cases(),
         checksums::cases(),
         tcp::cases(),
         backends::cases(),

@@ -11,7 +11,7 @@ use aya::programs::{Program as Loaded, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::addr::Address as _;
 use lb_common::layout::{map, program};
-use lb_common::{Counter, protocol};
+use lb_common::{Counter, V4, V6, protocol};
 use lb_ebpf::testkit::{Counts, Frame, Program};
 
 use super::tables::{KernelTables, ROWS, counts};
@@ -28,6 +28,10 @@ const CLIENTS: u32 = 2_048;
 pub struct Kernel {
     ebpf: Ebpf,
     complete: bool,
+    /// What stands in the maps of a family; `None` when that is not known.
+    pub(super) last4: Option<Rows<V4>>,
+    /// The same for IPv6.
+    pub(super) last6: Option<Rows<V6>>,
     /// Held open.
     datagrams: Vec<UdpSocket>,
     /// Held open.
@@ -69,6 +73,8 @@ impl Kernel {
         Ok(Self {
             ebpf,
             complete,
+            last4: None,
+            last6: None,
             datagrams: Vec::new(),
             listeners: Vec::new(),
         })
@@ -126,11 +132,15 @@ impl<F: TestFamily + KernelTables> Engine<F> for Kernel {
     fn forget(&mut self) {
         self.datagrams.clear();
         self.listeners.clear();
+        // Some maps are for both.
+        (self.last4, self.last6) = (None, None);
         <F as KernelTables>::set_written(&mut self.ebpf, &Written::default());
     }
 
     fn write(&mut self, rows: &Rows<F>) {
-        KernelTables::write(&mut self.ebpf, rows);
+        let last = F::last(self).take();
+        KernelTables::write(&mut self.ebpf, rows, last.as_ref());
+        *F::last(self) = Some(rows.clone());
     }
 
     fn run(&mut self, program: Program, frame: &mut Frame) -> Outcome {

@@ -8,12 +8,12 @@ use aya::{Ebpf, Pod};
 use lb_common::addr::Address as _;
 use lb_common::layout::map;
 use lb_common::{
-    Affinity, Backend, ClientKey, Counter, DropReason, FamilySettings, Flow, FlowKey, Fragment, FragmentKey,
-    LocalKey, PathMtu, ServiceKey, ServicePolicy, ServiceStats, ServiceValue, Slot, V4, V6, filter,
+    Backend, ClientKey, Counter, DropReason, FamilySettings, Flow, FlowKey, FragmentKey, LocalKey,
+    ServiceKey, ServiceStats, V4, V6, filter,
 };
 use lb_ebpf::testkit::Counts;
 
-use super::{Rows, TestFamily, Written};
+use super::{Kernel, Rows, TestFamily, Written};
 
 /// Slots, backends, service ids: as few as cases use.
 pub(super) const ROWS: u32 = 1024;
@@ -34,8 +34,10 @@ pub(super) fn counts(ebpf: &mut Ebpf) -> Counts {
 
 /// A family whose rows can be copied in and out of maps.
 pub trait KernelTables: TestFamily {
-    /// Puts exactly these rows into the maps.
-    fn write(ebpf: &mut Ebpf, rows: &Rows<Self>);
+    /// Puts exactly these rows into the maps; `last` are those that stand there, if that is known.
+    fn write(ebpf: &mut Ebpf, rows: &Rows<Self>, last: Option<&Rows<Self>>);
+    /// The rows of this family that were written last.
+    fn last(kernel: &mut Kernel) -> &mut Option<Rows<Self>>;
     /// What the programs have written.
     fn written(ebpf: &mut Ebpf) -> Written<Self::Addr>;
     /// Replaces it.
@@ -55,10 +57,13 @@ struct RangeData<A> {
 unsafe impl<A: Pod> Pod for RangeData<A> {}
 
 macro_rules! kernel_tables {
-    ($($family:ident),+) => {
+    ($($family:ident $last:ident),+) => {
         $(impl KernelTables for $family {
-            fn write(ebpf: &mut Ebpf, rows: &Rows<Self>) {
-                Tables { ebpf }.write(rows);
+            fn write(ebpf: &mut Ebpf, rows: &Rows<Self>, last: Option<&Rows<Self>>) {
+                Tables { ebpf }.write(rows, last);
+            }
+            fn last(kernel: &mut Kernel) -> &mut Option<Rows<Self>> {
+                &mut kernel.$last
             }
             fn written(ebpf: &mut Ebpf) -> Written<Self::Addr> {
                 Tables { ebpf }.written::<Self>()
@@ -69,10 +74,10 @@ macro_rules! kernel_tables {
         })+
     };
 }
-kernel_tables!(V4, V6);
+kernel_tables!(V4 last4, V6 last6);
 
 impl Tables<'_> {
-    fn write<F: TestFamily>(&mut self, rows: &Rows<F>)
+    fn write<F: TestFamily>(&mut self, rows: &Rows<F>, last: Option<&Rows<F>>)
     where
         F::Addr: Pod,
         ServiceKey<F::Addr>: Pod,
@@ -80,27 +85,52 @@ impl Tables<'_> {
         LocalKey<F::Addr>: Pod,
         FamilySettings<F::Addr>: Pod,
     {
+        macro_rules! hash {
+            ($name:expr, $field:ident) => {{
+                let mut map = self.hash($name);
+                let standing = last.map_or_else(|| all(&map), |last| last.$field.clone());
+                replace(&mut map, &standing, &rows.$field);
+            }};
+        }
+        macro_rules! array {
+            ($name:expr, $field:ident, $length:expr) => {{
+                fill(
+                    &mut self.array($name),
+                    $length,
+                    last.map(|last| &last.$field),
+                    &rows.$field,
+                )
+            }};
+        }
         let name = |table: &str| format!("lb_{table}{}", F::SUFFIX);
-        let mut filter = self.array::<u64>(&name("filter"));
-        for row in 0..filter::ROWS {
-            filter.set(row, 0, 0).unwrap();
+        self.write_filter(&name("filter"), rows, last.is_none());
+        hash!(&name("services"), services);
+        hash!(&name("node_addrs"), node_addresses);
+        hash!(&name("locals"), locals);
+        hash!(&name("snat"), snat);
+        hash!(map::DEVICES, devices);
+        if last.is_none_or(|last| last.ranges != rows.ranges) {
+            self.write_ranges(&name("ranges"), rows);
+        }
+        self.array(&name("family")).set(0, rows.family, 0).unwrap();
+        self.array(map::SETTINGS).set(0, rows.settings, 0).unwrap();
+        array!(&name("slots"), slots, ROWS);
+        array!(&name("backends"), backends, BACKENDS);
+        array!(map::POLICIES, policies, SERVICES);
+    }
+
+    fn write_filter<F: TestFamily>(&mut self, name: &str, rows: &Rows<F>, is_new: bool) {
+        let mut filter = self.array::<u64>(name);
+        if is_new {
+            for row in 0..filter::ROWS {
+                filter.set(row, 0, 0).unwrap();
+            }
         }
         for key in rows.services.keys() {
             let bit = key.addr.filter_bit();
             let row = filter.get(&bit.row, 0).unwrap();
             filter.set(bit.row, row | bit.mask, 0).unwrap();
         }
-        replace::<_, ServiceValue>(&mut self.hash(&name("services")), &rows.services);
-        replace(&mut self.hash(&name("node_addrs")), &rows.node_addresses);
-        replace(&mut self.hash(&name("locals")), &rows.locals);
-        replace(&mut self.hash(&name("snat")), &rows.snat);
-        replace(&mut self.hash(map::DEVICES), &rows.devices);
-        self.write_ranges(&name("ranges"), rows);
-        self.array(&name("family")).set(0, rows.family, 0).unwrap();
-        self.array(map::SETTINGS).set(0, rows.settings, 0).unwrap();
-        fill::<Slot>(&mut self.array(&name("slots")), ROWS, &rows.slots);
-        fill(&mut self.array(&name("backends")), BACKENDS, &rows.backends);
-        fill::<ServicePolicy>(&mut self.array(map::POLICIES), SERVICES, &rows.policies);
     }
 
     fn write_ranges<F: TestFamily>(&mut self, name: &str, rows: &Rows<F>)
@@ -133,10 +163,10 @@ impl Tables<'_> {
         let name = |table: &str| format!("lb_{table}{}", F::SUFFIX);
         Written {
             flows: all(&self.hash(&name("flows"))),
-            affinity: all::<_, Affinity>(&self.hash(&name("affinity"))),
-            fragments: all::<_, Fragment>(&self.hash(&name("frags"))),
+            affinity: all(&self.hash(&name("affinity"))),
+            fragments: all(&self.hash(&name("frags"))),
             sources: all(&self.hash(&name("sources"))),
-            paths: all::<_, PathMtu>(&self.hash(&name("path_mtu"))),
+            paths: all(&self.hash(&name("path_mtu"))),
             loads: used(&self.array(&name("loads")), BACKENDS),
             limits: used(&self.array(map::LIMITS), SERVICES),
         }
@@ -151,13 +181,20 @@ impl Tables<'_> {
         FragmentKey<F::Addr>: Pod,
     {
         let name = |table: &str| format!("lb_{table}{}", F::SUFFIX);
-        replace(&mut self.hash(&name("flows")), &written.flows);
-        replace(&mut self.hash(&name("affinity")), &written.affinity);
-        replace(&mut self.hash(&name("frags")), &written.fragments);
-        replace(&mut self.hash(&name("sources")), &written.sources);
-        replace(&mut self.hash(&name("path_mtu")), &written.paths);
-        fill(&mut self.array(&name("loads")), BACKENDS, &written.loads);
-        fill(&mut self.array(map::LIMITS), SERVICES, &written.limits);
+        macro_rules! hash {
+            ($name:expr, $field:ident) => {{
+                let mut map = self.hash(&name($name));
+                let standing = all(&map);
+                replace(&mut map, &standing, &written.$field);
+            }};
+        }
+        hash!("flows", flows);
+        hash!("affinity", affinity);
+        hash!("frags", fragments);
+        hash!("sources", sources);
+        hash!("path_mtu", paths);
+        fill(&mut self.array(&name("loads")), BACKENDS, None, &written.loads);
+        fill(&mut self.array(map::LIMITS), SERVICES, None, &written.limits);
     }
 
     fn counts(&mut self) -> Counts {
@@ -218,23 +255,33 @@ impl Tables<'_> {
     }
 }
 
-/// Puts exactly these rows into a hash map.
-fn replace<K: Pod + Ord, V: Pod>(map: &mut HashMap<&mut MapData, K, V>, rows: &BTreeMap<K, V>) {
-    let standing: Vec<K> = map.keys().map(Result::unwrap).collect();
-    for key in standing.iter().filter(|key| !rows.contains_key(key)) {
+/// Puts exactly these rows into a hash map, which has others so far.
+fn replace<K: Pod + Ord, V: Pod + PartialEq>(
+    map: &mut HashMap<&mut MapData, K, V>,
+    standing: &BTreeMap<K, V>,
+    rows: &BTreeMap<K, V>,
+) {
+    for key in standing.keys().filter(|key| !rows.contains_key(key)) {
         map.remove(key).unwrap();
     }
-    for (key, row) in rows {
+    for (key, row) in rows.iter().filter(|(key, row)| standing.get(key) != Some(row)) {
         map.insert(key, row, 0).unwrap();
     }
 }
 
-/// Puts exactly these rows into the first `length` of an array.
-fn fill<V: Pod + Default>(array: &mut Array<&mut MapData, V>, length: u32, rows: &BTreeMap<u32, V>) {
+/// Puts exactly these rows into the first `length` of an array, which has others so far, if that is known.
+fn fill<V: Pod + Default + PartialEq>(
+    array: &mut Array<&mut MapData, V>,
+    length: u32,
+    standing: Option<&BTreeMap<u32, V>>,
+    rows: &BTreeMap<u32, V>,
+) {
     assert!(rows.keys().all(|index| *index < length), "the array is too short");
     for index in 0..length {
         let row = rows.get(&index).copied().unwrap_or_default();
-        array.set(index, row, 0).unwrap();
+        if standing.is_none_or(|standing| standing.get(&index).copied().unwrap_or_default() != row) {
+            array.set(index, row, 0).unwrap();
+        }
     }
 }
 

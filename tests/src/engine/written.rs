@@ -1,6 +1,7 @@
 //! What the programs write: the tables that no agent fills.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 
 use lb_common::{Affinity, ClientKey, Fragment, FragmentKey, PathMtu};
 use lb_ebpf::testkit::Flows;
@@ -38,6 +39,38 @@ impl<A> Default for Written<A> {
             limits: BTreeMap::new(),
         }
     }
+}
+
+impl<A: Ord + Debug> Written<A> {
+    /// What is not the same, a line each.
+    pub(super) fn differences(&self, other: &Self) -> Vec<String> {
+        [
+            different(&self.flows, &other.flows),
+            different(&self.affinity, &other.affinity),
+            different(&self.fragments, &other.fragments),
+            different(&self.sources, &other.sources),
+            different(&self.loads, &other.loads),
+            different(&self.limits, &other.limits),
+        ]
+        .concat()
+    }
+}
+
+fn different<K: Ord + Debug, V: PartialEq + Debug>(
+    one: &BTreeMap<K, V>,
+    other: &BTreeMap<K, V>,
+) -> Vec<String> {
+    let keys: BTreeSet<&K> = one.keys().chain(other.keys()).collect();
+    keys.into_iter()
+        .filter(|key| one.get(key) != other.get(key))
+        .map(|key| {
+            format!(
+                "{key:?}:\n  host  {:?}\n  other {:?}\n",
+                one.get(key),
+                other.get(key)
+            )
+        })
+        .collect()
 }
 
 impl<A: Ord> Written<A> {

@@ -21,7 +21,7 @@ use shapes::{Pool, packet};
 /// Packets of each family and protocol, unless `$SLUICE_RANDOM_PACKETS` says how many of all.
 const PACKETS: u32 = 20_000;
 /// Between two comparisons of all that was written and counted.
-const CHUNK: u32 = 500;
+const CHUNK: u32 = 1_000;
 /// More flows are forgotten: the kernel's table must never have to choose.
 const MOST_FLOWS: usize = 4_000;
 
@@ -74,7 +74,7 @@ pub fn run<F: TestFamily>(engines: &mut [&mut dyn Engine<F>], protocol: u8) {
         }
     }
     seen.counters.clone_from(&bed.counts()[0].counters);
-    seen.check(packets);
+    seen.check(packets, bed.is_tcp());
 }
 
 fn one<F: TestFamily>(
@@ -125,15 +125,16 @@ impl Seen {
     }
 
     /// Enough of everything, or it tests nothing.
-    fn check(&self, packets: u32) {
-        let much = [self.translated, self.sent_on];
-        let some = [self.dropped];
+    fn check(&self, packets: u32, is_tcp: bool) {
+        let of_tcp = COVERED_BY_TCP.iter().filter(|_| is_tcp);
         let counted = COVERED
             .iter()
+            .chain(of_tcp)
             .all(|counter| self.counters.get(counter).is_some_and(|count| *count > 0));
         assert!(
-            much.iter().all(|count| *count > packets / 20)
-                && some.iter().all(|count| *count > packets / 1000)
+            self.translated > packets / 20
+                && self.sent_on > packets / 50
+                && self.dropped > packets / 500
                 && counted,
             "{self:#?}"
         );
@@ -141,13 +142,11 @@ impl Seen {
 }
 
 /// What a run must have come across.
-const COVERED: [Counter; 12] = [
+const COVERED: [Counter; 10] = [
     Counter::FlowOpened,
     Counter::FlowReopened,
     Counter::FlowRestored,
     Counter::PortReplaced,
-    Counter::ForeignSynAck,
-    Counter::NotOpening,
     Counter::XdpSent,
     Counter::XdpPassed,
     Counter::TcSent,
@@ -155,3 +154,5 @@ const COVERED: [Counter; 12] = [
     Counter::SnatOpened,
     Counter::SnatRetried,
 ];
+/// The same for TCP.
+const COVERED_BY_TCP: [Counter; 3] = [Counter::ForeignSynAck, Counter::NotOpening, Counter::FlowAdopted];

@@ -72,7 +72,7 @@ fn masquerade<F: TestFamily>(random: &mut Random, rows: &mut Rows<F>) {
         SettingsFlags::DETECTS_PODS,
     ]);
     // So few ports that flows meet.
-    rows.settings.snat_port_max = *random.one_of(&[50_999, 50_003]);
+    rows.settings.snat_port_max = *random.one_of(&[50_999, 50_003, 50_001]);
 }
 
 fn devices<F: TestFamily>(random: &mut Random, rows: &mut Rows<F>) {
