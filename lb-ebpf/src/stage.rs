@@ -20,18 +20,17 @@ use crate::{
 pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Result<Next, Stop> {
     work.given = 0;
     match work.packet.parse(cx, l3, Stage::Pre)? {
-        Kind::Transport => {}
+        Kind::Transport | Kind::Icmp => {}
         Kind::Fragment => fragment::meet(cx, work)?,
-        Kind::Icmp => return answered(icmp::pre(cx, work), cx, work),
-        Kind::Wrapped => {
-            wrap::unwrap(cx, work)?;
-            if work.packet.key.protocol == F::ICMP {
-                return answered(icmp::pre(cx, work), cx, work);
-            }
-        }
+        Kind::Wrapped => wrap::unwrap(cx, work)?,
         Kind::Other => return answered(pass(cx, work), cx, work),
     }
-    answered(translate(cx, work), cx, work)
+    let done = if work.packet.key.protocol == F::ICMP {
+        icmp::pre(cx, work)
+    } else {
+        translate(cx, work)
+    };
+    answered(done, cx, work)
 }
 
 /// Post-routing: rewrites the source.

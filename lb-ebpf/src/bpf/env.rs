@@ -349,11 +349,6 @@ impl<H: Packet> Packet for Cx<H> {
     }
 
     #[inline(always)]
-    fn unbalanced(&mut self, change: u32) {
-        self.0.unbalanced(change);
-    }
-
-    #[inline(always)]
     fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop> {
         self.0.patch_checksum(patch)
     }
