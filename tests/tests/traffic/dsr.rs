@@ -15,7 +15,7 @@ use lb_tests::manifests::{Condition, DNS, ECHO_TCP, ECHO_UDP, HTTP, Service};
 use lb_tests::need_root;
 use lb_tests::packet::{PacketBuilder, flag};
 use lb_tests::socket;
-use lb_tests::tools::curl;
+use lb_tests::tools;
 use lb_tests::topology::{FabricLayout, Node};
 use lb_tests::wire::Link;
 use lb_tests::world::web;
@@ -112,12 +112,12 @@ fn bulk(cluster: &Cluster) {
     for family in Family::BOTH {
         let to = vip(family, HTTP);
         assert_eq!(
-            curl::upload(client, to, SIZE, LIMIT).unwrap(),
+            tools::upload(client, to, SIZE, LIMIT).unwrap(),
             whole,
             "upload to {to}"
         );
         assert_eq!(
-            curl::download(client, to, SIZE, LIMIT).unwrap(),
+            tools::download(client, to, SIZE, LIMIT).unwrap(),
             whole,
             "download from {to}"
         );

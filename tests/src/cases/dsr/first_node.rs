@@ -25,6 +25,9 @@ cases! {
         without_a_neighbour_tc_wraps,
         what_becomes_too_long_is_answered,
         a_router_that_takes_less_is_believed_for_ten_minutes,
+        what_a_router_says_is_passed_on_to_the_client,
+        what_a_router_says_in_few_words_is_remembered,
+        what_others_say_is_untouched,
         a_packet_whose_time_is_over_is_answered,
         a_node_without_an_address_wraps_nothing,
         what_one_node_wraps_another_unwraps;
@@ -238,6 +241,63 @@ fn a_router_that_takes_less_is_believed_for_ten_minutes<F: TestFamily>(bed: &mut
     bed.xdp(&fits).leaves(UPLINK, &sent::<F>(&fits));
     bed.wait(601);
     bed.xdp(&longest).leaves(UPLINK, &sent::<F>(&longest));
+}
+
+/// A router on the way to the backend says that it takes no more than 1400 bytes.
+fn complaint<F: TestFamily>(packet: &PacketBuilder) -> PacketBuilder {
+    wrapped::<F>(packet).error(end::<F>([4, 254], 0).ip(), IcmpError::TooBig(1400))
+}
+
+fn learned<F: TestFamily>(bed: &mut Bed<'_, F>) -> Option<u32> {
+    let addr = lb_common::addr::Address::from_ip(far::<F>(2).ip()).unwrap();
+    bed.written().paths.get(&addr).map(|path: &PathMtu| path.mtu)
+}
+
+fn what_a_router_says_is_passed_on_to_the_client<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    let most = 1400 - overhead::<F>();
+    let long = of_length(bed, u64::from(most) + 1);
+    bed.xdp(&long).leaves(UPLINK, &sent::<F>(&long));
+    bed.xdp(&complaint::<F>(&long))
+        .untouched()
+        .counts(&[Counter::XdpPassed]);
+    assert_eq!(learned(bed), None);
+    let told = bed.pre(&complaint::<F>(&long)).answers(UPLINK);
+    let (error, quoted) = told.error().unwrap();
+    assert_eq!(error, IcmpError::TooBig(most.into()));
+    assert_eq!(quoted, Some([client::<F>(), far_vip::<F>()]));
+    assert_eq!(told.destination, client::<F>().ip());
+    assert_eq!(learned(bed), Some(1400));
+    // The flow knows at once.
+    is_too_long(bed, &long, most);
+}
+
+fn what_a_router_says_in_few_words_is_remembered<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    let long = of_length(bed, 1450);
+    bed.xdp(&long).leaves(UPLINK, &sent::<F>(&long));
+    // The outer header and eight bytes more (RFC 792).
+    let outer = usize::from(overhead::<F>());
+    bed.pre(&complaint::<F>(&long).cut(outer + 8)).untouched();
+    assert_eq!(learned(bed), Some(1400));
+    bed.wait(1);
+    is_too_long(bed, &long, 1400 - overhead::<F>());
+    // Less than anybody has.
+    let small = wrapped::<F>(&long).error(end::<F>([4, 254], 0).ip(), IcmpError::TooBig(68));
+    bed.pre(&small);
+    assert_eq!(learned(bed), Some(if F::SUFFIX == '4' { 552 } else { 1280 }));
+}
+
+fn what_others_say_is_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    let packet = of_length(bed, 1450);
+    let router = end::<F>([4, 254], 0).ip();
+    let foreign = packet.wrapped(end::<F>([10, 1], 0).ip(), far::<F>(2).ip());
+    for error in [
+        foreign.error(router, IcmpError::TooBig(1400)),
+        wrapped::<F>(&packet).error(router, IcmpError::Unreachable(1)),
+        wrapped::<F>(&packet).error(router, IcmpError::TimeExceeded(0)),
+    ] {
+        bed.pre(&error).untouched();
+        assert_eq!(learned(bed), None);
+    }
 }
 
 fn a_packet_whose_time_is_over_is_answered<F: TestFamily>(bed: &mut Bed<'_, F>) {

@@ -7,7 +7,7 @@ use lb_ebpf::testkit::Program;
 
 use super::{answer, cases, client, far_vip, know, near_vip, other_node, stranger, vip};
 use crate::engine::{Bed, POD, TestFamily, UPLINK, backend, end, far};
-use crate::packet::{Extension, PacketBuilder, flag};
+use crate::packet::{Extension, IcmpError, PacketBuilder, flag};
 
 cases! {
     BOTH:
@@ -30,7 +30,11 @@ cases! {
         what_was_wrapped_is_not_wrapped_again,
         a_flow_outlives_the_services_way,
         a_node_port_of_another_node,
-        an_address_that_all_nodes_have;
+        an_address_that_all_nodes_have,
+        an_error_about_a_reply_reaches_the_pod,
+        an_error_about_something_else_is_untouched;
+    UDP:
+        fragments_inside_follow_the_first_one;
     TCP:
         in_mid_connection_a_flow_stays_with_its_backend,
         a_connection_that_begins_goes_where_the_wrapper_says;
@@ -341,6 +345,52 @@ fn an_address_that_all_nodes_have<F: TestFamily>(bed: &mut Bed<'_, F>) {
     let data = bed.data(client::<F>(), near_vip::<F>());
     bed.xdp(&wrapped::<F>(&data, pod::<F>()))
         .becomes(&data.clone().to(pod::<F>()));
+}
+
+/// What a router near the client says about a reply, as the first node sends it on.
+fn an_error_about_a_reply_reaches_the_pod<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    know(bed, other_node::<F>());
+    let opening = bed.opening(client::<F>(), near_vip::<F>());
+    bed.pre(&wrapped::<F>(&opening, pod::<F>()))
+        .becomes(&opening.clone().to(pod::<F>()));
+    answer(bed, pod::<F>(), client::<F>(), near_vip::<F>());
+    let router = end::<F>([3, 254], 0).ip();
+    let reply = bed.data(pod::<F>(), client::<F>());
+    let seen = reply.clone().from(near_vip::<F>());
+    let error = wrapped::<F>(&seen.error(router, IcmpError::TooBig(1300)), pod::<F>());
+    bed.xdp(&error).untouched();
+    bed.pre(&error)
+        .becomes(&reply.error(router, IcmpError::TooBig(1300)))
+        .counts(&[Counter::Unwrapped, Counter::IcmpTranslated]);
+}
+
+fn an_error_about_something_else_is_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    know(bed, other_node::<F>());
+    let router = end::<F>([3, 254], 0).ip();
+    let other = bed.data(stranger::<F>(), client::<F>());
+    let error = other.error(router, IcmpError::TooBig(1300));
+    passed(bed, &wrapped::<F>(&error, pod::<F>()));
+    let echo = PacketBuilder::icmp(client::<F>(), near_vip::<F>());
+    passed(bed, &wrapped::<F>(&echo, pod::<F>()));
+}
+
+fn fragments_inside_follow_the_first_one<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    know(bed, other_node::<F>());
+    let datagram = bed.data(client::<F>(), near_vip::<F>()).payload(&[7; 200]);
+    let parts = datagram.fragments(64);
+    let arrived = datagram.clone().to(pod::<F>()).fragments(64);
+    for (part, arrived) in parts.iter().zip(&arrived) {
+        bed.xdp(&wrapped::<F>(part, pod::<F>())).untouched();
+        bed.pre(&wrapped::<F>(part, pod::<F>())).becomes(arrived);
+    }
+    // What somebody who is no node wraps leaves nothing behind.
+    let before = bed.written();
+    let foreign = datagram.identification(0x99).fragments(64);
+    for part in &foreign {
+        bed.pre(&part.wrapped(client::<F>().ip(), pod::<F>().ip()))
+            .untouched();
+    }
+    assert_eq!(bed.written(), before);
 }
 
 fn in_mid_connection_a_flow_stays_with_its_backend<F: TestFamily>(bed: &mut Bed<'_, F>) {
