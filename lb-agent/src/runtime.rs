@@ -12,9 +12,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lb_common::Settings;
 use lb_common::layout::program;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use lb_common::{ServiceFlags, Settings};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
@@ -22,11 +21,17 @@ use tracing::{debug, info, warn};
 use crate::dataplane::attach::{self, Attacher, Worker, adopted_xdp};
 use crate::dataplane::clock::FirstReading;
 use crate::dataplane::devices::{Changes, Devices, Host, Patterns};
-use crate::dataplane::reserved::{PortRange, reserve};
+use crate::dataplane::loads::Recounter;
+use crate::dataplane::reserved::{PortRange, Reservation, warn_of_chance};
 use crate::dataplane::xdp::{XdpChoice, XdpState};
-use crate::dataplane::{self, Access, DataplaneError, KernelStore, Lock, Pins, Sizes, neighbours, routes};
+use crate::dataplane::{
+    self, Access, DataplaneError, KernelStore, Lock, Pins, Sizes, neighbours, routes, sysctl,
+};
+use crate::model::HostDevice;
 use crate::reconcile::{Config, Pipe};
+use crate::signals::Signals;
 use crate::source::{ManifestSource, SourceEvent};
+use crate::start_times::StartTimes;
 use crate::store::{MapStore as _, SettingsTable};
 
 /// What `lb-agent run` is told.
@@ -82,6 +87,8 @@ enum Event {
     Retry,
     /// Time to see whether the programs are still in their places.
     Recheck,
+    /// Time to count the connections of backends anew.
+    Recount,
     /// The agent is to end.
     Stop(&'static str),
 }
@@ -90,6 +97,8 @@ enum Event {
 const DEBOUNCE: Duration = Duration::from_millis(3);
 /// How often programs are looked after when nothing happens: nobody tells when a TCX program is attached.
 const RECHECK: Duration = Duration::from_secs(30);
+/// How often connections are counted anew while a service wants their numbers.
+const RECOUNT: Duration = Duration::from_secs(10);
 /// After a device refused a program: the first wait, doubled up to [`RECHECK`].
 const ATTACH_RETRY: Duration = Duration::from_secs(1);
 /// Batches of the source that may wait.
@@ -119,10 +128,9 @@ struct Runtime {
     pins: Pins,
     /// Keeps other agents away.
     _lock: Lock,
-    reserved_ports: Option<PortRange>,
+    reservation: Reservation,
     /// The NodePorts for which ports were reserved last.
     node_ports: Option<(u16, u16)>,
-    reserve_failed: bool,
     store: KernelStore,
     devices: Devices,
     attacher: Worker,
@@ -131,6 +139,10 @@ struct Runtime {
     host: Host,
     /// How XDP was attached at the end of the last pass over the programs.
     xdp: BTreeMap<u32, XdpState>,
+    /// The devices as the pipe was told of them last.
+    told: Vec<HostDevice>,
+    /// Next hops that flows remember do not go with what the rows of devices say.
+    hops_stale: bool,
     /// The devices whose neighbours are kept fresh.
     fresh: watch::Sender<BTreeSet<u32>>,
     changes: watch::Receiver<Changes>,
@@ -140,18 +152,11 @@ struct Runtime {
     _manifests: ManifestSource,
     /// Warnings given about devices, so that each is given once.
     warned: BTreeMap<(String, &'static str), String>,
+    recounter: Recounter,
+    recount_at: Instant,
     retry_at: Option<Instant>,
     recheck_at: Instant,
     attach_retry: Duration,
-}
-
-/// When the steps of the start were done.
-#[derive(Clone, Copy, Debug)]
-struct StartTimes {
-    start: Instant,
-    loaded: Instant,
-    adopted: Instant,
-    synced: Instant,
 }
 
 /// What a burst of events asks for, beside writing the maps.
@@ -187,18 +192,19 @@ impl Runtime {
             0 => clock.rate(programs.get(program::JIFFIES)?).await?,
             rate => rate,
         };
+        let settings = Settings {
+            // Nobody has told of what changed while no agent was there.
+            route_epoch: before.route_epoch.wrapping_add(1),
+            ..settings(options, jiffies_per_second)
+        };
+        warn_of_chance(settings.snat_port_min, settings.snat_port_max);
         let config = Config {
             node_name: options.node_name.clone(),
-            settings: Settings {
-                // Nobody has told of what changed while no agent was there.
-                route_epoch: before.route_epoch.wrapping_add(1),
-                ..settings(options, jiffies_per_second)
-            },
+            settings,
             ipv4: options.sizes.ipv4,
             ipv6: options.sizes.ipv6,
         };
         let mut pipe = Pipe::adopt(&store, config)?;
-        pipe.host_changed(host.state(&xdp));
         let adopted = Instant::now();
         debug!(jiffies_per_second, "maps adopted");
 
@@ -207,26 +213,34 @@ impl Runtime {
             pipe,
             pins: options.pins.clone(),
             _lock: lock,
-            reserved_ports: options.reserved_ports,
+            reservation: Reservation::new(options.pins.clone(), options.reserved_ports),
             node_ports: None,
-            reserve_failed: false,
             store,
             devices,
             attacher: Worker::start(Attacher::new(programs, options.pins.clone())?),
             start: None,
             host,
             xdp,
+            told: Vec::new(),
+            hops_stale: false,
             fresh: neighbours::keep_fresh()?,
             changes,
             routes,
             source,
             _manifests: manifests,
             warned: BTreeMap::new(),
+            recounter: Recounter::new(options.pins.clone(), settings, clock),
+            recount_at: start + RECOUNT,
             retry_at: None,
             recheck_at: start + RECHECK,
             attach_retry: ATTACH_RETRY,
         };
-        runtime.reserve_ports();
+        if let Err(error) = sysctl::set(&runtime.pins) {
+            let error = anyhow::Error::new(error);
+            warn!("{error:#}; connections of the node itself to its own NodePorts will fail");
+        }
+        runtime.reservation.renew();
+        runtime.tell_host();
         runtime.sync();
         runtime.start = Some(StartTimes {
             start,
@@ -276,6 +290,7 @@ impl Runtime {
             Some(report) = self.attacher.report() => Event::Attached(report),
             () = retry => Event::Retry,
             () = sleep_until(self.recheck_at) => Event::Recheck,
+            () = sleep_until(self.recount_at) => Event::Recount,
         }
     }
 
@@ -294,6 +309,12 @@ impl Runtime {
                 self.recheck_at = Instant::now() + RECHECK;
                 due.attach = true;
             }
+            Event::Recount => {
+                self.recount_at = Instant::now() + RECOUNT;
+                if self.pipe.has_front_end_with(ServiceFlags::LEAST_CONNECTIONS) {
+                    self.recounter.start();
+                }
+            }
             Event::Stop(signal) => due.stop = Some(signal),
         }
     }
@@ -303,8 +324,8 @@ impl Runtime {
         if let Some(changes) = due.look {
             match self.devices.look(changes).await {
                 Ok(host) => {
-                    self.pipe.host_changed(host.state(&self.xdp));
                     self.host = host;
+                    self.tell_host();
                 }
                 Err(error) => warn!("{:#}", anyhow::Error::new(error)),
             }
@@ -326,8 +347,13 @@ impl Runtime {
             info!(written = report.written, deleted = report.deleted, "maps updated");
         }
         self.retry_at = report.retry_after.map(|after| Instant::now() + after);
+        // Flows remember whether XDP may send to a device: rows first.
+        if std::mem::take(&mut self.hops_stale) {
+            self.routes_changed();
+        }
         if self.node_ports != self.pipe.node_ports() {
-            self.reserve_ports();
+            self.node_ports = self.pipe.node_ports();
+            self.reservation.renew();
         }
     }
 
@@ -339,17 +365,6 @@ impl Runtime {
                 error = &error as &dyn std::error::Error,
                 "the epoch of routes was not written"
             );
-        }
-    }
-
-    /// Keeps NodePorts from the node's own connections; somebody may have set the sysctl anew meanwhile.
-    fn reserve_ports(&mut self) {
-        self.node_ports = self.pipe.node_ports();
-        if let Err(error) = reserve(&self.pins, self.reserved_ports)
-            && !std::mem::replace(&mut self.reserve_failed, true)
-        {
-            let error = anyhow::Error::new(error);
-            warn!("{error:#}; the node's own connections may be given NodePorts and then fail");
         }
     }
 
@@ -406,8 +421,16 @@ impl Runtime {
         let attached = known.iter().filter(|(_, state)| state.is_ok());
         self.fresh
             .send_replace(attached.map(|(ifindex, _)| *ifindex).collect());
-        self.pipe.host_changed(self.host.state(&known));
         self.xdp = known;
+        self.tell_host();
+    }
+
+    /// Tells the pipe of the node's devices as they are now.
+    fn tell_host(&mut self) {
+        let state = self.host.state(&self.xdp);
+        self.hops_stale |= state.devices != self.told;
+        self.told.clone_from(&state.devices);
+        self.pipe.host_changed(state);
     }
 
     fn warn_of(&mut self, report: attach::Report) {
@@ -466,53 +489,6 @@ fn settings(options: &Options, jiffies_per_second: u32) -> Settings {
 fn halves(number: u64) -> [u32; 2] {
     let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
     [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
-}
-
-fn millis(from: Instant, to: Instant) -> u64 {
-    u64::try_from((to - from).as_millis()).unwrap_or(u64::MAX)
-}
-
-impl StartTimes {
-    fn log(self, devices: usize, ways: &str) {
-        let Self {
-            start,
-            loaded,
-            adopted,
-            synced,
-        } = self;
-        let attached = Instant::now();
-        info!(
-            devices,
-            ways,
-            load_ms = millis(start, loaded),
-            adopt_ms = millis(loaded, adopted),
-            sync_ms = millis(adopted, synced),
-            attach_ms = millis(synced, attached),
-            total_ms = millis(start, attached),
-            "data plane ready"
-        );
-    }
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-        }
-    }
 }
 
 #[cfg(test)]

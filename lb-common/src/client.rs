@@ -20,8 +20,8 @@ pub struct Affinity {
     pub last_used: u32,
     /// The backend's epoch.
     pub epoch: u16,
-    /// Always 0.
-    pub pad: [u8; 2],
+    /// How often the time was over: a choice depends on it, or the client would stay for ever.
+    pub term: u16,
 }
 
 /// Key of `lb_ranges4`, `lb_ranges6` (LPM tries; value: 1): a prefix in a list of prefixes.

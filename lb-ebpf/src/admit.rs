@@ -57,7 +57,7 @@ pub fn commit<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
             backend: work.chosen,
             last_used: cx.now(),
             epoch: work.backend.epoch,
-            pad: [0; 2],
+            term: work.term,
         };
         cx.set_affinity(&client(work), &kept);
     }
@@ -100,7 +100,7 @@ fn check_state<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Sto
     let opens = if work.packet.is_tcp() {
         work.packet.is_syn()
     } else {
-        cx.hook() == Hook::Egress || !cx.connected_socket(key)
+        !cx.connected_socket(key)
     };
     if opens {
         return Ok(());

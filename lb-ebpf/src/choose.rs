@@ -69,13 +69,11 @@ fn choose<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<bool, St
     }
     let (seed, flags) = (cx.settings().hash_seed, work.front_end.flags);
     let index = if flags & ServiceFlags::AFFINITY != 0 {
-        match kept(cx, work) {
-            Ok(()) => return Ok(true),
-            Err(number) => {
-                let hash = work.packet.client_hash(seed, number);
-                slot(cx, range, hash::below(hash, range.count))
-            }
+        if stays(cx, work) {
+            return Ok(true);
         }
+        let hash = work.packet.client_hash(seed, work.term);
+        slot(cx, range, hash::below(hash, range.count))
     } else if flags & ServiceFlags::ROUND_ROBIN != 0 && work.packet.opens() {
         let turn = cx.turn(work.front_end.service);
         slot(cx, range, turn.checked_rem(range.count).unwrap_or(0))
@@ -129,29 +127,32 @@ fn less_loaded<F: Wire, C: Ctx<F>>(cx: &C, first: Option<u32>, second: Option<u3
     }
 }
 
-/// Takes the backend that the client stays with. If there is none, the error is the number that the choice of a new one
-/// depends on besides the client: when the time is over, that of the last use, or the client would stay for ever.
+/// Takes the backend that the client stays with, if there is one. Else a new one is chosen, another after each time that
+/// is over: all packets that find it over depend on the same number.
 #[inline(always)]
-fn kept<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> Result<(), u32> {
+fn stays<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> bool {
+    work.term = 0;
     let Some(kept) = cx.affinity(&admit::client(work)) else {
-        return Err(0);
+        return false;
     };
+    work.term = kept.term;
     let age = cx.now().wrapping_sub(kept.last_used);
     // A packet in mid-connection asks where its connection went, however long ago.
     if work.packet.opens() && age > cx.policy(work.front_end.service).affinity {
-        return Err(kept.last_used);
+        work.term = kept.term.wrapping_add(1);
+        return false;
     }
     if !take(cx, work, kept.backend) {
-        return Err(0);
+        return false;
     }
     let difference = u32::from(work.backend.state ^ BackendState::Active as u8)
         | u32::from(work.backend.epoch ^ kept.epoch)
         | out_of_scope(work);
     if difference != 0 {
-        return Err(0);
+        return false;
     }
     work.stays = 1;
-    Ok(())
+    true
 }
 
 /// 0 when the policy in force for the sender leads to the backend in the work area.

@@ -57,6 +57,10 @@ pub trait Packet {
     /// Takes `bytes` away from the start of the network header, which begins at `l3`. What was read is void.
     fn take_away(&mut self, l3: u32, bytes: u32, what: Room) -> Result<(), Stop>;
 
+    /// Makes the packet, whose network header begins at `l3`, one that a device with this hardware address takes in as
+    /// its own: without tags. What was read is void.
+    fn readdress(&mut self, l3: u32, mac: [u8; 6]) -> Result<(), Stop>;
+
     /// Where in the packet's way this is.
     fn hook(&self) -> Hook;
 
@@ -124,7 +128,7 @@ pub trait Node {
     /// The row of a device; `None` when the agent does not know it.
     fn device(&self, ifindex: u32) -> Option<Device>;
 
-    /// At egress: whether the packet was made by this node, not forwarded.
+    /// At egress: whether the packet was made by this node, not forwarded, nor sent on by a program of ours.
     fn is_own(&self) -> bool;
 
     /// Counts one event.

@@ -1,11 +1,12 @@
 //! A connection straight to a pod that meets the reverse entry of a service flow: same client, same port, same pod.
 //! Without care the pod's answers would be given the service's address.
 
-use lb_common::{Counter, DeviceFlags, Flow, FlowFlags, Stage};
+use lb_common::{Counter, DeviceFlags, Flow, FlowFlags};
 
 use crate::ctx::{Ctx, Hook};
 use crate::headers::Headers;
 use crate::known;
+use crate::node;
 use crate::reverse;
 use crate::verdict::Stop;
 use crate::wire::Wire;
@@ -26,7 +27,7 @@ pub fn check<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
     (work.other_key.src, work.other_key.src_port) = (key.dst, key.dst_port);
     (work.other_key.dst, work.other_key.dst_port) = (key.src, key.src_port);
     work.other_key.protocol = key.protocol;
-    work.other_key.stage = Stage::Post as u8;
+    work.other_key.stage = node::way_back(cx) as u8;
     work.other_key.pad = [0; 2];
     if !cx.flow(&work.other_key, &mut work.standing) {
         return Err(Stop::Pass);
@@ -38,6 +39,10 @@ pub fn check<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
         delete_both(cx, work);
         cx.count(Counter::DeadReverseDeleted);
         return Err(Stop::Pass);
+    }
+    if cx.hook() == Hook::Egress {
+        node::direct(cx, work);
+        return Ok(());
     }
     let packet = &work.packet;
     work.flow = Flow {
@@ -57,8 +62,8 @@ pub fn check<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
 fn was_translated<F: Wire, C: Ctx<F>>(cx: &C) -> bool {
     let flags = cx.device(cx.ifindex()).map_or(0, |device| device.flags);
     match cx.hook() {
-        Hook::Xdp => false,
-        Hook::Ingress | Hook::Egress => flags & (DeviceFlags::STACKED | DeviceFlags::XDP) != 0,
+        Hook::Xdp | Hook::Egress => false,
+        Hook::Ingress => flags & (DeviceFlags::STACKED | DeviceFlags::XDP) != 0,
     }
 }
 

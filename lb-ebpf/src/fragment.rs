@@ -9,7 +9,8 @@
 //! where the address is a service's, and for anybody else none of our business.
 
 use lb_common::{
-    Counter, DeviceRole, DropReason, Fragment as Ports, FragmentKey, ServiceFlags, ServiceKey, Stage, protocol,
+    Counter, DeviceRole, DropReason, Fragment as Ports, FragmentKey, ServiceFlags, ServiceKey, Stage,
+    protocol,
 };
 
 use crate::ctx::{Ctx, Hook};

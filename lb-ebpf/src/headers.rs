@@ -168,11 +168,9 @@ impl<F: Wire> Headers<F> {
 
     /// The hash of the client's address alone, and of a number.
     #[inline(never)]
-    pub fn client_hash(&self, seed: Key, number: u32) -> u32 {
-        let length = size_of::<F::Addr>() as u32 + 4;
-        F::hash(Hash::new(seed), self.key.src)
-            .word(number)
-            .finish(length, 0)
+    pub fn client_hash(&self, seed: Key, number: u16) -> u32 {
+        let length = size_of::<F::Addr>() as u32 + 2;
+        F::hash(Hash::new(seed), self.key.src).finish(length, number.into())
     }
 
     /// TCP, not UDP.

@@ -11,6 +11,9 @@ use crate::wire::Wire;
 use crate::work::Work;
 use crate::wrap;
 
+/// The index of the loopback device, in every network namespace. As a next hop: the node itself.
+pub const LOOPBACK: u32 = 1;
+
 /// Asks the kernel how the packets of `work.flow` leave: to its endpoint, from its other endpoint. Uses
 /// `work.other_key`.
 #[inline(never)]
@@ -43,7 +46,13 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
             flow.hop.epoch = epoch.wrapping_sub(1);
             flow.hop.mtu = u16::MAX;
         }
-        Route::None if cx.hook() != Hook::Xdp => return Err(Stop::Drop(DropReason::NoRoute)),
+        Route::None if cx.hook() != Hook::Xdp => {
+            // The kernel does not tell whether there is no way, or none is needed.
+            if cx.node_address(flow.addr).is_none() {
+                return Err(Stop::Drop(DropReason::NoRoute));
+            }
+            (flow.hop.ifindex, flow.hop.mtu) = (LOOPBACK, u16::MAX);
+        }
         Route::NoNeighbour | Route::None => return Err(pass(cx)),
     }
     let here = cx.ifindex();

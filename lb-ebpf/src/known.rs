@@ -1,5 +1,5 @@
 //! A packet of a known flow for which something has to be written down or thought over: the first and last packets of
-//! connection, one packet a second, and the packets of a flow whose backend has changed.
+//! a connection, one packet a second, and the packets of a flow whose backend has changed.
 
 use lb_common::{BackendState, Counter, DropReason, Flow, FlowFlags, Stage, TcpState};
 

@@ -7,7 +7,7 @@
 use lb_common::{BackendFlags, DeviceRole, FlowFlags, ServiceFlags, SettingsFlags};
 
 use crate::admit;
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, Hook};
 use crate::hop;
 use crate::node;
 use crate::snat;
@@ -20,7 +20,7 @@ use crate::wrap;
 /// Decides how a new flow's packets, whose backend is chosen, go on.
 #[inline(never)]
 pub fn decide<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
-    if work.is_from(Origin::Node) {
+    if cx.hook() == Hook::Egress {
         return node::open(cx, work);
     }
     if work.given != 0 {
@@ -62,7 +62,7 @@ fn is_from_pod_device<F: Wire, C: Ctx<F>>(cx: &C) -> bool {
 /// Whether the flow is masqueraded, hairpin aside. `is_forwarded`: the packet came in from outside of the node, and the
 /// backend is on another node, so that its reply would not pass here.
 #[inline(always)]
-fn is_wanted<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, is_forwarded: bool) -> bool {
+pub fn is_wanted<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, is_forwarded: bool) -> bool {
     let (settings, front_end) = (cx.settings().flags, work.front_end.flags);
     let all = settings & SettingsFlags::MASQUERADE_ALL != 0;
     let keeps = front_end & ServiceFlags::OUTSIDE_LOCAL != 0;
@@ -74,5 +74,6 @@ fn is_wanted<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, is_forwarded: bool) -> 
         let detects = settings & SettingsFlags::DETECTS_PODS != 0;
         return all || (detects && !admit::is_pod(cx, work));
     }
-    !keeps
+    // The policy Local does not count for the node, whose address is one that the backends reach in any case.
+    work.is_from(Origin::Node) || !keeps
 }

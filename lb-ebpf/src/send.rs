@@ -19,12 +19,19 @@ pub fn out<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, S
     if work.flow.flags & (FlowFlags::NODE | FlowFlags::REPLY) == FlowFlags::NODE | FlowFlags::REPLY {
         return node::deliver(cx, work);
     }
+    if work.flow.flags & FlowFlags::NODE != 0 && work.flow.arrival != cx.ifindex() {
+        node::follow(cx, work);
+    }
     ready(cx, work)?;
     stage::count(cx, work);
     if work.flow.flags & FlowFlags::WRAPPED != 0 {
         wrap::wrap(cx, work)?;
     } else {
-        rewrite::both(cx, work, true)?;
+        // What the node itself has made has come no hop further.
+        rewrite::both(cx, work, cx.hook() != Hook::Egress)?;
+    }
+    if work.flow.hop.ifindex == hop::LOOPBACK {
+        return node::stay(cx, work);
     }
     sent::<F, C>(cx);
     Ok(Next::Out)

@@ -2,7 +2,7 @@
 
 use lb_common::{FlowKey, ServiceFlags, ServiceKey, ServiceValue};
 
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, Hook};
 use crate::wire::Wire;
 
 /// Finds the front end that a packet is sent to: by its exact address, or as a NodePort on an address of the node.
@@ -21,6 +21,10 @@ pub fn find<F: Wire, C: Ctx<F>>(cx: &C, packet: &FlowKey<F::Addr>, front_end: &m
         return false;
     }
     if cx.node_address(packet.dst).is_none_or(|row| row.node_ports == 0) {
+        return false;
+    }
+    if cx.hook() != Hook::Egress && F::is_loopback(packet.dst) {
+        // Nobody outside is to reach it, whatever the sender has made of the packet.
         return false;
     }
     let node_port = ServiceKey::new(F::Addr::default(), packet.dst_port, packet.protocol);

@@ -7,6 +7,7 @@ use lb_common::{Counter, DropReason, FlowFlags, Port};
 
 use crate::ctx::{Ctx, Insert, InsertError};
 use crate::hash;
+use crate::node;
 use crate::reverse;
 use crate::verdict::{Answer, Stop};
 use crate::wire::Wire;
@@ -30,7 +31,8 @@ pub fn address<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(),
 #[inline(never)]
 pub fn claim<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     reverse::derive(work);
-    if work.flow.flags & FlowFlags::NODE != 0 {
+    let keeps_port = reverse::difference(work.flow.peer_port, node::OTHER_PORT) != 0;
+    if work.flow.flags & FlowFlags::NODE != 0 && keeps_port {
         // The node's own socket has the port already.
         match own_port(cx, work) {
             Ok(()) => return Ok(()),
@@ -47,7 +49,12 @@ pub fn claim<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
 /// the same one.
 #[inline(always)]
 fn own_port<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), InsertError> {
-    if work.packet.is_syn() && cx.any_socket(&work.other_key) {
+    let is_taken = if work.packet.is_tcp() {
+        work.packet.is_syn() && cx.any_socket(&work.other_key)
+    } else {
+        cx.connected_socket(&work.other_key)
+    };
+    if is_taken {
         return Err(InsertError::Exists);
     }
     reverse::claim(cx, work)

@@ -122,6 +122,9 @@ pub trait Wire: Family + Message + Outer {
     /// for the verifier to follow.
     fn difference(one: Self::Addr, other: Self::Addr) -> u32;
 
+    /// Whether an address never leaves its node.
+    fn is_loopback(addr: Self::Addr) -> bool;
+
     /// Takes an address into a hash.
     fn hash(hash: Hash, addr: Self::Addr) -> Hash;
 }
@@ -231,6 +234,14 @@ impl Wire for V4 {
     #[inline(always)]
     fn difference(one: Ip4, other: Ip4) -> u32 {
         one.word() ^ other.word()
+    }
+
+    /// 127.0.0.0/8 (RFC 1122, section 3.2.1.3).
+    #[inline(always)]
+    fn is_loopback(addr: Ip4) -> bool {
+        const PREFIX: u32 = u32::from_ne_bytes([127, 0, 0, 0]);
+        const MASK: u32 = u32::from_ne_bytes([255, 0, 0, 0]);
+        addr.word() & MASK == PREFIX
     }
 
     #[inline(always)]
@@ -357,6 +368,12 @@ impl Wire for V6 {
     fn difference(one: Ip6, other: Ip6) -> u32 {
         let words = one.words().into_iter().zip(other.words());
         words.fold(0, |difference, (one, other)| difference | (one ^ other))
+    }
+
+    #[inline(always)]
+    fn is_loopback(addr: Ip6) -> bool {
+        const LOOPBACK: Ip6 = Ip6::from_words([0, 0, 0, 1u32.to_be()]);
+        Self::difference(addr, LOOPBACK) == 0
     }
 
     #[inline(always)]

@@ -38,7 +38,9 @@ pub struct Work<F: Wire> {
     /// Its index.
     pub chosen: u32,
     /// 1: it is the one that the client stays with.
-    pub stays: u32,
+    pub stays: u16,
+    /// [`lb_common::Affinity::term`]: how often the time to stay was over.
+    pub term: u16,
     /// [`Origin`].
     pub origin: u32,
     /// One more than the index of the backend that another node has chosen; 0: none has.
@@ -81,6 +83,7 @@ impl<F: Wire> Default for Work<F> {
             backend: Backend::default(),
             chosen: 0,
             stays: 0,
+            term: 0,
             origin: 0,
             given: 0,
         }

@@ -56,6 +56,11 @@ impl World {
 
     /// Another layout of the hosts.
     pub fn with(layout: Layout, endpoints: &[usize]) -> Result<Self> {
+        Self::with_options(layout, endpoints, &[])
+    }
+
+    /// Another layout of the hosts, and options of the agent.
+    pub fn with_options(layout: Layout, endpoints: &[usize], options: &[&str]) -> Result<Self> {
         let topology = Topology::with(layout)?;
         let servers = topology.web.iter().map(Server::start).collect::<Result<_>>()?;
         let mut agent = Agent::new()?;
@@ -64,7 +69,7 @@ impl World {
             .write("node.yaml", &[manifests::node(&topology.node1)])?;
         let ready: Vec<_> = endpoints.iter().map(|&pod| (pod, Condition::Ready)).collect();
         write_service(&agent, &web(), &ready)?;
-        agent.start(&topology.node1, &[])?;
+        agent.start(&topology.node1, options)?;
         Ok(Self {
             agent,
             _servers: servers,

@@ -42,6 +42,7 @@ fn bridged_pods_reach_every_host_with_a_strict_filter() {
     check(Layout {
         pods: PodNetwork::Bridge,
         rp_filter: RpFilter::Strict,
+        ..Layout::default()
     });
 }
 

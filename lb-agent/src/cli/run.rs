@@ -8,10 +8,10 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 
 use super::{LogFormat, PinArgs, log, tokio_runtime};
-use crate::dataplane::Sizes;
 use crate::dataplane::devices::Patterns;
 use crate::dataplane::reserved::{PortRange, PortRangeError};
 use crate::dataplane::xdp::XdpChoice;
+use crate::dataplane::{Sizes, default_flows};
 use crate::runtime::{Options, Timeouts, run};
 
 /// Flags of `run`.
@@ -52,9 +52,10 @@ pub(super) struct RunArgs {
     /// Room for endpoints, per family.
     #[arg(long, value_name = "N", default_value_t = Sizes::default().backends, value_parser = at_least_one())]
     max_backends: u32,
-    /// Room for connections, per family; each has two entries in the flow table.
-    #[arg(long, value_name = "N", default_value_t = Sizes::default().flows, value_parser = at_least_one())]
-    max_flows: u32,
+    /// Room for connections, per family; each has two entries in the flow table. By default what the pinned maps were made
+    /// for; without any 32768 for each CPU, and at least 131072.
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
+    max_flows: Option<u32>,
     /// An established TCP flow without packets is finished after this time.
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
     tcp_established: Duration,
@@ -118,16 +119,17 @@ impl RunArgs {
         if [self.ipv4, self.ipv6] == [Switch::Off; 2] {
             bail!("--ipv4 off --ipv6 off leaves nothing to serve. Switch one of them on");
         }
+        let pins = self.pin.pins()?;
         let options = Options {
-            pins: self.pin.pins()?,
             sizes: Sizes {
                 services: self.max_services,
                 slots: self.max_slots,
                 backends: self.max_backends,
-                flows: self.max_flows,
+                flows: self.max_flows.unwrap_or_else(|| default_flows(&pins)),
                 ipv4: self.ipv4 == Switch::On,
                 ipv6: self.ipv6 == Switch::On,
             },
+            pins,
             devices: Patterns::new(&self.devices, &self.exclude_devices, &self.uplinks)?,
             xdp: self.xdp.choice(),
             manifests: self.manifests,
@@ -142,7 +144,11 @@ impl RunArgs {
             hash_seed: self.hash_seed,
             detach_on_exit: self.detach_on_exit,
         };
-        tokio_runtime()?.block_on(run(options))
+        let runtime = tokio_runtime()?;
+        let ended = runtime.block_on(run(options));
+        // Threads that the kernel keeps busy end with the process.
+        runtime.shutdown_background();
+        ended
     }
 }
 

@@ -5,6 +5,7 @@ use tracing::warn;
 use super::attach::{AttachError, remove_filters};
 use super::netlink::connect;
 use super::reserved::reserve;
+use super::sysctl::give_back;
 use super::{DataplaneError, Pins};
 
 /// Detaches all programs, and removes all pins and what was mounted for them. Says what it removed; nothing, the
@@ -19,11 +20,17 @@ pub async fn cleanup(pins: &Pins) -> Result<Vec<String>, DataplaneError> {
             source: Box::new(error),
         },
     })?;
-    match reserve(pins, None) {
-        Ok(true) => removed.push("reservation of NodePorts".to_owned()),
-        Ok(false) => {}
-        // No reason to leave the rest.
-        Err(error) => warn!("{:#}", anyhow::Error::new(error)),
+    let given_back = [
+        (reserve(pins, None), "reservation of NodePorts"),
+        (give_back(pins), "settings of the kernel"),
+    ];
+    for (result, what) in given_back {
+        match result {
+            Ok(true) => removed.push(what.to_owned()),
+            Ok(false) => {}
+            // No reason to leave the rest.
+            Err(error) => warn!("{:#}", anyhow::Error::new(error)),
+        }
     }
     removed.extend(pins.remove(lock)?);
     Ok(removed)

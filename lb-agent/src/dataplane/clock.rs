@@ -15,6 +15,9 @@ const LONGEST_JIFFY: Duration = Duration::from_millis(15);
 /// What kernels are configured with (`CONFIG_HZ`).
 const RATES: [u32; 4] = [100, 250, 300, 1000];
 
+/// The bits of the clock that [`program::JIFFIES`] tells.
+pub(super) const MASK: u32 = 0x7fff_ffff;
+
 /// A first reading of the kernel's clock.
 #[derive(Clone, Copy, Debug)]
 pub struct FirstReading(Reading);
@@ -32,12 +35,20 @@ impl FirstReading {
         next_tick(clock).map(Self)
     }
 
+    /// Where the clock stands now, by our own clock: the low 31 bits, to about a second in a week.
+    pub fn now(self, rate: u32) -> u32 {
+        let Self(Reading { jiffies, at }) = self;
+        let ticks = at.elapsed().as_millis() * u128::from(rate) / 1000;
+        let ticks = u32::try_from(ticks & u128::from(MASK)).unwrap_or_default();
+        jiffies.wrapping_add(ticks) & MASK
+    }
+
     /// Reads the clock again, when it is time for that, and gives jiffies per second.
     pub async fn rate(self, clock: &SchedClassifier) -> Result<u32, DataplaneError> {
         let Self(first) = self;
         tokio::time::sleep(APART.saturating_sub(first.at.elapsed())).await;
         let second = next_tick(clock)?;
-        let ticks = second.jiffies.wrapping_sub(first.jiffies) & 0x7fff_ffff;
+        let ticks = second.jiffies.wrapping_sub(first.jiffies) & MASK;
         Ok(nearest_rate(ticks, second.at.duration_since(first.at)))
     }
 }

@@ -9,17 +9,65 @@ use std::io;
 use std::str::FromStr;
 
 use thiserror::Error;
+use tracing::{debug, warn};
 
 use super::{DataplaneError, Pins};
 
 /// Of the network namespace of whoever opens it.
 const SYSCTL: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
+/// The ports that connections get that ask for none.
+const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
 /// Ports from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortRange {
     first: u16,
     last: u16,
+}
+
+/// A reservation that is renewed from time to time: somebody may set the sysctl anew.
+#[derive(Debug)]
+pub struct Reservation {
+    pins: Pins,
+    wanted: Option<PortRange>,
+    failed: bool,
+}
+
+impl Reservation {
+    /// Of these ports; nothing is done yet.
+    pub fn new(pins: Pins, wanted: Option<PortRange>) -> Self {
+        Self {
+            pins,
+            wanted,
+            failed: false,
+        }
+    }
+
+    /// Reserves what is not reserved; that it cannot be done is told once.
+    pub fn renew(&mut self) {
+        if let Err(error) = reserve(&self.pins, self.wanted)
+            && !std::mem::replace(&mut self.failed, true)
+        {
+            let error = anyhow::Error::new(error);
+            warn!("{error:#}; the node's own connections may be given NodePorts and then fail");
+        }
+    }
+}
+
+/// Warns of ports for masqueraded flows that the node's own connections may get by chance.
+pub fn warn_of_chance(first: u16, last: u16) {
+    if first == 0 || first > last {
+        return;
+    }
+    match open_to_chance(PortRange { first, last }) {
+        Ok(None) => {}
+        Ok(Some(ports)) => warn!(
+            "ports {ports} are for masqueraded flows, and net.ipv4.ip_local_port_range has them for the node's own connections as \
+             well; where both meet one goes without. Keep the ranges apart"
+        ),
+        Err(error) => debug!(%error, "the range of local ports cannot be read"),
+    }
 }
 
 /// Reserves `wanted`, and gives back what we reserved earlier and want no more; what others have reserved stays. Says
@@ -52,6 +100,24 @@ pub fn reserve(pins: &Pins, wanted: Option<PortRange>) -> Result<bool, Dataplane
         pins.unmark_ports(*range);
     }
     Ok(changed)
+}
+
+fn open_to_chance(wanted: PortRange) -> io::Result<Option<PortRange>> {
+    let text = fs::read_to_string(LOCAL_PORTS)?;
+    let local = text.split_whitespace().collect::<Vec<_>>().join("-");
+    let local: PortRange = local.parse().map_err(io::Error::other)?;
+    let reserved = parse(&fs::read_to_string(SYSCTL)?)?;
+    Ok(overlap(wanted, local, &reserved))
+}
+
+/// The first part of `wanted` that is in `local` and not reserved.
+fn overlap(wanted: PortRange, local: PortRange, reserved: &[PortRange]) -> Option<PortRange> {
+    let both = PortRange {
+        first: wanted.first.max(local.first),
+        last: wanted.last.min(local.last),
+    };
+    let both = (both.first <= both.last).then_some(both)?;
+    without(&[both], reserved).into_iter().next()
 }
 
 /// What is to be reserved in all, and which part of it is ours, when `present` is and `marked` was ours so far.
@@ -164,6 +230,24 @@ mod tests {
         check("31000", "", RANGE, RANGE, "30000-30999,31001-32767");
         check("29000-30010", "", RANGE, "29000-32767", "30011-32767");
         check("1-65535", "", RANGE, "1-65535", "");
+    }
+
+    #[test]
+    fn ports_that_connections_may_get_are_told() {
+        let range = |text: &str| text.parse::<PortRange>().unwrap();
+        let told = |wanted, local, reserved| {
+            overlap(range(wanted), range(local), &parse(reserved).unwrap()).map(|range| range.to_string())
+        };
+        assert_eq!(told("61000-65535", "32768-60999", ""), None);
+        assert_eq!(
+            told("60000-65535", "32768-60999", "").as_deref(),
+            Some("60000-60999")
+        );
+        assert_eq!(told("60000-65535", "32768-60999", "60000-60999"), None);
+        assert_eq!(
+            told("60000-65535", "32768-60999", "60000-60500").as_deref(),
+            Some("60501-60999")
+        );
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! How many rows each map has.
 
+use aya::maps::MapInfo;
+use aya::util::online_cpus;
 use lb_common::layout::map;
 
+use super::Pins;
 use crate::store::size_flag;
 
 /// What the flags say about sizes.
@@ -41,13 +44,42 @@ const FLOWS_PER_FRAGMENT: u32 = 32;
 /// An LRU map hands its rows to the CPUs by the hundred; a smaller one forgets what is new.
 const LEAST_LRU: u32 = 1024;
 
+/// Connections for each CPU, and the least, unless a flag says otherwise: kube-proxy's own for the kernel's connection
+/// tracking (`--conntrack-max-per-core`, `--conntrack-min`).
+const FLOWS_PER_CPU: u32 = 32_768;
+const LEAST_FLOWS: u32 = 131_072;
+
+/// Connections that there is room for when no flag says it: what the pinned maps were made for; without any, a number for each
+/// CPU that is online.
+pub fn default_flows(pins: &Pins) -> u32 {
+    pinned_flows(pins).unwrap_or_else(|| {
+        let cpus = online_cpus().map_or(1, |cpus| cpus.len());
+        flows_for(u32::try_from(cpus).unwrap_or(u32::MAX))
+    })
+}
+
+fn flows_for(cpus: u32) -> u32 {
+    cpus.saturating_mul(FLOWS_PER_CPU).max(LEAST_FLOWS)
+}
+
+/// The map of a family that is off has one row.
+fn pinned_flows(pins: &Pins) -> Option<u32> {
+    let entries = |name| {
+        MapInfo::from_pin(pins.map(name))
+            .ok()
+            .map(|info| info.max_entries())
+    };
+    let entries = [map::FLOWS4, map::FLOWS6].into_iter().filter_map(entries).max()?;
+    (entries > ENTRIES_OVER).then(|| (entries - ENTRIES_OVER) / ENTRIES_PER_FLOW)
+}
+
 impl Default for Sizes {
     fn default() -> Self {
         Self {
             services: 16_384,
             slots: 524_288,
             backends: 262_144,
-            flows: 524_288,
+            flows: LEAST_FLOWS,
             ipv4: true,
             ipv6: true,
         }
@@ -173,6 +205,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn small_nodes_have_room_for_as_many_connections_as_under_kube_proxy() {
+        assert_eq!(
+            [1, 4, 5, 64].map(flows_for),
+            [131_072, 131_072, 163_840, 2_097_152]
+        );
+        assert_eq!(default_flows(&Pins::new("/nowhere")) % FLOWS_PER_CPU, 0);
+    }
+
+    #[test]
     fn a_family_that_is_off_costs_nothing() {
         let sizes = Sizes {
             ipv6: false,
@@ -185,13 +226,13 @@ mod tests {
                 .find(|size| size.map == name)
                 .map(|size| (size.rows, size.flag))
         };
-        assert_eq!(rows(map::FLOWS4), Some((1_048_577, "--max-flows")));
+        assert_eq!(rows(map::FLOWS4), Some((262_145, "--max-flows")));
         assert_eq!(rows(map::FLOWS6), Some((1, "--ipv6")));
         assert_eq!(rows(map::NODE_ADDRS6), Some((1, "--ipv6")));
         assert_eq!(rows(map::NODE_ADDRS4), None);
         assert_eq!(rows(map::SERVICES4), Some((65_536, "--max-services")));
         assert_eq!(rows(map::STATS), Some((16_385, "--max-services")));
-        assert_eq!(rows(map::AFFINITY4), Some((131_072, "--max-flows")));
+        assert_eq!(rows(map::AFFINITY4), Some((32_768, "--max-flows")));
         assert_eq!(rows(map::AFFINITY6), Some((1, "--ipv6")));
         assert_eq!(rows(map::LOADS4), Some((262_144, "--max-backends")));
     }

@@ -1,7 +1,7 @@
 //! The node's own devices and addresses, and where NodePorts listen.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::addr::Address as _;
 use lb_common::{Device, DeviceRole, Family, NodeAddress};
@@ -24,9 +24,12 @@ pub fn devices(host: &HostState) -> BTreeMap<u32, Device> {
         .collect()
 }
 
-/// The rows of `lb_node_addrs` of one family: the host's own addresses without loopback.
+/// What processes of the node call it.
+const LOCALHOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+/// The rows of `lb_node_addrs` of one family: the host's own addresses, and localhost, but nothing else of loopback's.
 ///
-/// NodePorts listen at the internal addresses of the Node as far as the host has them; when it has none of them in this
+/// NodePorts listen at localhost for the node's own processes. Elsewhere they listen at the internal addresses of the Node as far as the host has them; when it has none of them in this
 /// family, at the addresses of uplinks.
 pub fn addresses<F: Family>(host: &HostState, node: Option<&Node>) -> BTreeMap<F::Addr, NodeAddress> {
     let own = || host.addresses.iter().filter(|address| is_ours::<F>(address.ip));
@@ -46,6 +49,8 @@ pub fn addresses<F: Family>(host: &HostState, node: Option<&Node>) -> BTreeMap<F
             row.node_ports |= u32::from(listens(address));
         }
     }
+    let localhost = LOCALHOST.into_iter().filter_map(F::Addr::from_ip);
+    rows.extend(localhost.map(|addr| (addr, NodeAddress { node_ports: 1 })));
     rows
 }
 
@@ -100,7 +105,7 @@ mod tests {
         };
         assert_eq!(listening::<V4>(&host, &node), v4);
         assert_eq!(listening::<V6>(&host, &node), v6);
-        assert_eq!(super::addresses::<V4>(&host, None).len(), 3);
+        assert_eq!(super::addresses::<V4>(&host, None).len(), 4);
     }
 
     fn listening<F: Family>(host: &HostState, node: &Node) -> Vec<String> {

@@ -379,6 +379,11 @@ impl<H: Packet> Packet for Cx<H> {
     }
 
     #[inline(always)]
+    fn readdress(&mut self, l3: u32, mac: [u8; 6]) -> Result<(), Stop> {
+        self.0.readdress(l3, mac)
+    }
+
+    #[inline(always)]
     fn hook(&self) -> Hook {
         self.0.hook()
     }

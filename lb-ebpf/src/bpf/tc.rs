@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::{
     bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room,
-    bpf_skb_change_tail, bpf_skb_pull_data,
+    bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_vlan_pop,
 };
 use lb_common::DropReason;
 use lb_ebpf::ctx::{ChecksumPatch, Hook, Packet, Room, Segments};
@@ -35,6 +35,11 @@ const AFTER_LINK_LAYER: u32 = 1;
 const FOR_NODE: u32 = 0;
 /// The loopback device has this index in every network namespace.
 const LOOPBACK: u32 = 1;
+/// In a packet's `tc_index`: sent on by one of our programs. Nothing in the kernel looks at it any more, and what others
+/// put there stays.
+const SENT_ON: u32 = 1 << 14;
+/// Length of an Ethernet header without tags.
+const ETHERNET: u32 = 14;
 
 /// The context of the ingress hook, or of the egress one.
 pub(super) struct Tc<const EGRESS: bool> {
@@ -92,7 +97,8 @@ impl<const EGRESS: bool> Context for Tc<EGRESS> {
 
     #[inline(always)]
     fn is_own(&self) -> bool {
-        EGRESS && field!(self.ingress_ifindex) == 0
+        // A packet that was sent on to another device meets the program there as well.
+        EGRESS && field!(self.ingress_ifindex) | (field!(self.tc_index) & SENT_ON) == 0
     }
 }
 
@@ -217,6 +223,23 @@ impl<const EGRESS: bool> Packet for Tc<EGRESS> {
     }
 
     #[inline(always)]
+    fn readdress(&mut self, l3: u32, [a, b, c, d, e, f]: [u8; 6]) -> Result<(), Stop> {
+        for _tag in 0..2 {
+            if field!(self.vlan_present) != 0 {
+                // SAFETY: the context is valid.
+                done(unsafe { bpf_skb_vlan_pop(self.skb) })?;
+            }
+        }
+        if l3 == 0 {
+            make_link_layer(self.skb)?;
+            self.write_u16(12, self.ether_type())?;
+        }
+        self.write_u32(0, u32::from_ne_bytes([a, b, c, d]))
+            .and_then(|()| self.write_u16(4, u16::from_ne_bytes([e, f])))
+            .map_err(|_| Stop::Drop(DropReason::RewriteFailed))
+    }
+
+    #[inline(always)]
     fn hook(&self) -> Hook {
         if EGRESS { Hook::Egress } else { Hook::Ingress }
     }
@@ -285,10 +308,7 @@ pub(super) fn action<F: Wire, const EGRESS: bool>(
     match done {
         Ok(Next::Stack) | Err(Stop::Pass | Stop::Answer(_)) => NEXT,
         Err(Stop::Drop(reason)) => drop(reason),
-        // SAFETY: the helper takes no parameters for the neighbour: it asks the routes.
-        Ok(Next::Out) => unsafe {
-            bpf_redirect_neigh(work.flow.hop.ifindex, core::ptr::null_mut(), 0, 0) as i32
-        },
+        Ok(Next::Out) => out(tc, work.packet.l3, work.flow.hop.ifindex),
         // What leaves by the loopback device comes in there by itself; sent round, it would have to be routed, and its
         // source is an address of the node.
         Ok(Next::Back) if tc.ifindex() == LOOPBACK => NEXT,
@@ -296,6 +316,31 @@ pub(super) fn action<F: Wire, const EGRESS: bool>(
         Ok(Next::Own) => OWN,
         Ok(Next::Arrive) => redirect(work.flow.arrival, true),
     }
+}
+
+/// Sends the packet out by a device, to the next hop that the routes tell.
+#[inline(always)]
+fn out<const EGRESS: bool>(tc: &Tc<EGRESS>, l3: u32, ifindex: u32) -> i32 {
+    if EGRESS {
+        // SAFETY: the context is valid. Volatile: the kernel takes no access of less than the whole field.
+        unsafe {
+            let tc_index = &raw mut (*tc.skb).tc_index;
+            tc_index.write_volatile(tc_index.read_volatile() | SENT_ON);
+        }
+    }
+    // The helper takes only what has a link-layer header.
+    if l3 == 0 && make_link_layer(tc.skb).is_err() {
+        return drop(DropReason::RewriteFailed);
+    }
+    // SAFETY: the helper takes any index, and no parameters for the neighbour: it asks the routes.
+    unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 }
+}
+
+/// Puts an Ethernet header of zeros in front of a packet that has none.
+#[inline(always)]
+fn make_link_layer(skb: *mut __sk_buff) -> Result<(), Stop> {
+    // SAFETY: the context is valid.
+    done(unsafe { bpf_skb_change_head(skb, ETHERNET, 0) })
 }
 
 /// Sends the packet out by a device, or lets it come in there.

@@ -160,6 +160,12 @@ impl Packet for Xdp {
         link.write(self)
     }
 
+    /// Nothing comes in by another device from here.
+    #[inline(always)]
+    fn readdress(&mut self, _l3: u32, _mac: [u8; 6]) -> Result<(), Stop> {
+        Err(Stop::Pass)
+    }
+
     #[inline(always)]
     fn hook(&self) -> Hook {
         Hook::Xdp

@@ -124,18 +124,33 @@ impl Packet for Cx<'_> {
         Ok(())
     }
 
+    fn readdress(&mut self, l3: u32, mac: [u8; 6]) -> Result<(), Stop> {
+        const ADDRESSES: usize = 12;
+        let kind = match l3.checked_sub(2) {
+            Some(at) => self.read_u16(at)?,
+            None => self.ether_type(),
+        };
+        let bytes = &mut self.frame.bytes;
+        let network = bytes.split_off(l3 as usize);
+        bytes.resize(ADDRESSES, 0);
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(network);
+        self.write(0, mac)
+    }
+
     fn hook(&self) -> Hook {
         self.hook
     }
 
-    /// At TC as a test run has it, with link layer or without: by the device's own address.
+    /// At TC as a test run has it, with link layer or without: by the device's own address, and a group's is for all.
     fn is_for(&self, mac: [u8; 6]) -> bool {
         let to = &self.frame.bytes;
         if self.hook == Hook::Xdp {
             return to.starts_with(&mac);
         }
+        let is_group = to.first().is_some_and(|byte| byte & 1 != 0);
         let device = self.host.devices.get(&self.frame.ifindex);
-        device.is_none_or(|device| to.starts_with(&device.mac))
+        is_group || device.is_none_or(|device| to.starts_with(&device.mac))
     }
 }
 

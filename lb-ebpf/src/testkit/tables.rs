@@ -69,7 +69,7 @@ pub struct FamilyTables<F: Family> {
     /// Replaces a front end right after it was looked up: an update in the middle of a packet.
     pub flip: RefCell<Option<(ServiceKey<F::Addr>, ServiceValue)>>,
     /// Front ends that [`FamilyTables::flip`] has replaced.
-    flipped: RefCell<BTreeMap<ServiceKey<F::Addr>, ServiceValue>>,
+    pub flipped: RefCell<BTreeMap<ServiceKey<F::Addr>, ServiceValue>>,
 }
 
 impl<F: Family> Default for FamilyTables<F> {
@@ -105,6 +105,12 @@ impl<F: Family> FamilyTables<F> {
         let flip = self.flip.borrow_mut().take_if(|(flipped, _)| flipped == key);
         self.flipped.borrow_mut().extend(flip);
         standing.or_else(|| self.services.get(key).copied())
+    }
+
+    /// Front ends are again as they were written.
+    pub fn unflip(&self) {
+        self.flip.take();
+        self.flipped.take();
     }
 
     pub(super) fn connected(&self, packet: &FlowKey<F::Addr>) -> bool {

@@ -87,7 +87,9 @@ fn fragments_of_a_first_packet_open_one_flow<F: TestFamily>(bed: &mut Bed<'_, F>
         request = request.flags(flag::SYN).payload(&data);
     }
     let (parts, expected) = (request.fragments(1240), request.to(pod).fragments(1240));
-    bed.pre(&parts[0]).becomes(&expected[0]).counts(&[Counter::FlowOpened]);
+    bed.pre(&parts[0])
+        .becomes(&expected[0])
+        .counts(&[Counter::FlowOpened]);
     bed.pre(&parts[1]).becomes(&expected[1]);
     bed.pre(&parts[2]).becomes(&expected[2]);
     assert_eq!(bed.flow_count(), 2);
@@ -108,7 +110,10 @@ fn fragments_of_two_packets_are_not_mixed<F: TestFamily>(bed: &mut Bed<'_, F>) {
     ];
     for place in 0..3 {
         for packet in &packets {
-            let (part, expected) = (&packet.fragments(1240)[place], &packet.clone().to(pod).fragments(1240)[place]);
+            let (part, expected) = (
+                &packet.fragments(1240)[place],
+                &packet.clone().to(pod).fragments(1240)[place],
+            );
             bed.pre(part).becomes(expected);
         }
     }
@@ -195,7 +200,9 @@ fn a_later_fragment_without_its_first_one<F: TestFamily>(bed: &mut Bed<'_, F>) {
     // Nobody says that the address is one of services alone.
     bed.pre(&parts[1]).untouched().counts(&[Counter::Fragment]);
     add_addresses(bed);
-    bed.pre(&parts[1]).dropped(DropReason::UnknownFragment).counts(&[]);
+    bed.pre(&parts[1])
+        .dropped(DropReason::UnknownFragment)
+        .counts(&[]);
     bed.pre(&parts[2]).dropped(DropReason::UnknownFragment);
     // An address of the node has other users.
     let others = long(bed, end::<F>([0, 10], 40_001), node::<F>(30_081)).fragments(1240);

@@ -6,9 +6,7 @@ use lb_common::{Counter, DropReason, FlowFlags, SettingsFlags, Stage, protocol};
 use lb_ebpf::testkit::Program;
 
 use super::{cases, client, node, open, stranger, vip};
-use crate::engine::{
-    Bed, GATEWAY_MAC, MAC, TestFamily, UPLINK, Verdict, WEB, backend, end, far,
-};
+use crate::engine::{Bed, GATEWAY_MAC, MAC, TestFamily, UPLINK, Verdict, WEB, backend, end, far};
 use crate::packet::{Extension, IcmpError, PacketBuilder, flag};
 
 cases! {
@@ -127,7 +125,11 @@ fn packets_quoted_in_part<F: TestFamily>(bed: &mut Bed<'_, F>) {
         let cut = |packet: &PacketBuilder| error(packet, from, TOO_BIG).cut(length);
         let (back, forth) = (cut(&reply), cut(&request));
         if length < header + 4 {
-            for (program, packet) in [(Program::Pre, &back), (Program::Xdp, &back), (Program::Post, &forth)] {
+            for (program, packet) in [
+                (Program::Pre, &back),
+                (Program::Xdp, &back),
+                (Program::Post, &forth),
+            ] {
                 bed.run(program, &packet.build()).untouched().counts(&[]);
             }
         } else if length == header + half_a_checksum {
@@ -156,10 +158,8 @@ fn headers_of_all_shapes<F: TestFamily>(bed: &mut Bed<'_, F>) {
     open(bed, client, service, pod);
     let from = router::<F>();
     let (reply, original) = (bed.data(service, client), bed.data(pod, client));
-    let mut shapes: Vec<fn(PacketBuilder) -> PacketBuilder> = vec![
-        |packet| packet,
-        |packet| packet.fragment(0, true),
-    ];
+    let mut shapes: Vec<fn(PacketBuilder) -> PacketBuilder> =
+        vec![|packet| packet, |packet| packet.fragment(0, true)];
     if F::SUFFIX == '4' {
         shapes.extend([
             (|packet| packet.options(4)) as fn(PacketBuilder) -> PacketBuilder,
@@ -168,7 +168,11 @@ fn headers_of_all_shapes<F: TestFamily>(bed: &mut Bed<'_, F>) {
     } else {
         shapes.extend([
             (|packet| packet.extension(Extension::HopByHop(1))) as fn(PacketBuilder) -> PacketBuilder,
-            |packet| packet.extension(Extension::Routing(0)).extension(Extension::DestinationOptions(2)),
+            |packet| {
+                packet
+                    .extension(Extension::Routing(0))
+                    .extension(Extension::DestinationOptions(2))
+            },
         ]);
     }
     let mut translated = |reply: &PacketBuilder, original: &PacketBuilder| {
@@ -238,7 +242,8 @@ fn a_client_port_that_was_replaced_is_put_back<F: TestFamily>(bed: &mut Bed<'_, 
 fn errors_about_a_connection_straight_to_a_pod<F: TestFamily>(bed: &mut Bed<'_, F>) {
     let (client, pod) = (client::<F>(), backend::<F>(0));
     open(bed, client, vip::<F>(2), pod);
-    bed.pre(&bed.opening(client, pod)).counts(&[Counter::FlowOpened, Counter::PortReplaced]);
+    bed.pre(&bed.opening(client, pod))
+        .counts(&[Counter::FlowOpened, Counter::PortReplaced]);
     let entry = bed.flow(Stage::Pre, client, pod).unwrap();
     assert_eq!(entry.flags, FlowFlags::DIRECT);
     let replaced = SocketAddr::new(client.ip(), entry.peer_port.number());
@@ -390,7 +395,10 @@ fn what_is_about_no_flow_is_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
     packets.push(error(&other_protocol, from, TOO_BIG));
     for packet in &packets {
         for program in [Program::Pre, Program::Xdp, Program::Post] {
-            bed.run(program, &packet.build()).untouched().counts(&[]).stats(&[]);
+            bed.run(program, &packet.build())
+                .untouched()
+                .counts(&[])
+                .stats(&[]);
         }
     }
     assert_eq!(bed.flow_count(), 2);

@@ -3,15 +3,16 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::missing_panics_doc,
     clippy::cast_possible_truncation,
     reason = "what cannot be set up fails the test"
 )]
 
+mod affinity;
 mod answers;
 mod backends;
 mod basic;
 mod checksums;
+mod choice;
 mod collisions;
 mod direct;
 mod dsr;
@@ -19,16 +20,22 @@ mod eviction;
 mod fragments;
 mod headers;
 mod icmp;
+mod limits;
+mod masquerade;
 mod node;
+mod node_itself;
 pub mod random;
+mod ranges;
 mod sent_on;
+mod state;
 mod tcp;
+mod through;
 mod vips;
 
 use std::net::SocketAddr;
 
 use crate::engine::{Bed, Step, TestFamily, backend, end};
-use crate::packet::{PacketBuilder, flag};
+use crate::packet::{Content, PacketBuilder, View, flag};
 
 /// TCP alone.
 const TCP: &[u8] = &[lb_common::protocol::TCP];
@@ -75,13 +82,41 @@ pub fn all<F: TestFamily>() -> Vec<Case<F>> {
         node::cases(),
         answers::cases(),
         vips::cases(),
+        node_itself::cases(),
         eviction::cases(),
         sent_on::cases(),
         dsr::all(),
+        choice::cases(),
+        affinity::cases(),
+        ranges::cases(),
+        limits::cases(),
+        state::cases(),
+        masquerade::cases(),
+        through::cases(),
     ]
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Where a TCP or UDP packet is from.
+#[track_caller]
+fn source(view: &View) -> SocketAddr {
+    SocketAddr::new(view.source, ports(view)[0])
+}
+
+/// Where a TCP or UDP packet goes.
+#[track_caller]
+fn destination(view: &View) -> SocketAddr {
+    SocketAddr::new(view.destination, ports(view)[1])
+}
+
+#[track_caller]
+fn ports(view: &View) -> [u16; 2] {
+    match &view.content {
+        Content::Tcp { ports, .. } | Content::Udp { ports, .. } => *ports,
+        other => panic!("no ports: {other:?}"),
+    }
 }
 
 /// A client outside of the node.

@@ -1,5 +1,7 @@
 //! The core on the host.
 
+use std::collections::BTreeMap;
+
 use lb_common::Port;
 use lb_ebpf::testkit::{self, Counts, Frame, Host, Program};
 
@@ -12,9 +14,11 @@ impl<F: TestFamily> Engine<F> for Host {
 
     fn forget(&mut self) {
         let tables = F::of_mut(self);
+        tables.unflip();
         tables.sockets.clear();
         tables.bound.clear();
         tables.flow_limit = usize::MAX;
+        tables.flipped.get_mut().clear();
         tables.ways = ground::ways::<F>();
         self.limits.clear();
         self.now = 1_000_000_000;
@@ -60,7 +64,7 @@ impl<F: TestFamily> Engine<F> for Host {
     }
 
     fn written(&mut self) -> Written<F::Addr> {
-        let limits = self.limits.clone();
+        let limits = used(&self.limits);
         let tables = F::of(self);
         Written {
             flows: tables.flows.clone(),
@@ -68,7 +72,7 @@ impl<F: TestFamily> Engine<F> for Host {
             fragments: tables.fragments.clone(),
             sources: tables.sources.clone(),
             paths: tables.paths.clone(),
-            loads: tables.loads.clone(),
+            loads: used(&tables.loads),
             limits,
         }
     }
@@ -100,4 +104,12 @@ impl<F: TestFamily> Engine<F> for Host {
     fn host(&mut self) -> Option<&mut Host> {
         Some(self)
     }
+}
+
+/// What is not zero.
+fn used<V: Copy + Default + PartialEq>(rows: &BTreeMap<u32, V>) -> BTreeMap<u32, V> {
+    rows.iter()
+        .map(|(index, row)| (*index, *row))
+        .filter(|(_, row)| *row != V::default())
+        .collect()
 }

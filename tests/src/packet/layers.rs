@@ -56,9 +56,17 @@ pub fn link_length(frame: &[u8]) -> Option<usize> {
     link(frame).map(|link| 14 + 4 * link.tags.len())
 }
 
-/// Source, destination and protocol of a packet without Ethernet header; `None` when there is no whole IP header.
+/// Source, destination and protocol of a packet without Ethernet header, as far as the headers that are there say; `None`
+/// when there is no IP header.
 pub fn ends(bytes: &[u8]) -> Option<([IpAddr; 2], u8)> {
-    network(bytes).map(|network| ([network.source, network.destination], network.protocol))
+    if let Some(network) = network(bytes) {
+        return Some(([network.source, network.destination], network.protocol));
+    }
+    // Extension headers that the packet has no room for.
+    let header = bytes.get(..40).filter(|header| header[0] >> 4 == 6)?;
+    let (source, rest) = header[8..].split_first_chunk::<16>()?;
+    let destination = rest.first_chunk::<16>()?;
+    Some(([(*source).into(), (*destination).into()], header[6]))
 }
 
 /// Takes an IP header off; `None` when it is not all there.

@@ -69,6 +69,8 @@ pub struct Layout {
     pub pods: PodNetwork,
     /// Node 1's reverse-path filter.
     pub rp_filter: RpFilter,
+    /// Native XDP is to work on node 1's uplinks.
+    pub native_xdp: bool,
 }
 
 /// All hosts. What is dropped disappears.
@@ -109,6 +111,9 @@ impl Topology {
         topology
             .connect_pods(layout.pods)
             .context("cannot connect the pods")?;
+        if layout.native_xdp {
+            topology.prepare_native_xdp()?;
+        }
         Ok(topology)
     }
 
@@ -135,8 +140,8 @@ impl Topology {
         self.hosts().try_for_each(|host| host.set_offloads(state))
     }
 
-    /// Makes native XDP work on node 1's uplinks; see [`Network::prepare_native_xdp`].
-    pub fn prepare_native_xdp(&self) -> Result<()> {
+    /// See [`Network::prepare_native_xdp`].
+    fn prepare_native_xdp(&self) -> Result<()> {
         for (peer, device) in [(&self.client, "eth0"), (&self.router, "node1")] {
             peer.set_features(device, &["tx"], "off")?;
             peer.set_features(device, &["gro"], "on")?;

@@ -45,7 +45,7 @@ fn table<F: TestFamily>() -> [(u32, Shape); 10] {
     [
         (40, plain::<F>),
         (20, answer::<F>),
-        (10, again::<F>),
+        (10, again),
         (10, error_about_one::<F>),
         (5, error_of_any_kind::<F>),
         (5, fragment::<F>),
@@ -111,7 +111,7 @@ fn answer<F: TestFamily>(random: &mut Random, pool: &Pool, protocol: u8) -> Vec<
 }
 
 /// One that came out, once more.
-fn again<F: TestFamily>(random: &mut Random, pool: &Pool, _protocol: u8) -> Vec<u8> {
+fn again(random: &mut Random, pool: &Pool, _protocol: u8) -> Vec<u8> {
     random.one_of(&pool.frames).clone()
 }
 

@@ -1,0 +1,176 @@
+//! Masquerade on the way through the stack: pre puts the destination in, post the source, and on the way back likewise.
+
+use std::net::SocketAddr;
+
+use lb_common::{DropReason, Stage, TcpState};
+
+use super::masquerade::{ALL, is_reset, other, ports, set};
+use super::{cases, client, destination, source, vip};
+use crate::engine::{Bed, TestFamily, UPLINK, WEB, backend, end};
+use crate::packet::{PacketBuilder, flag};
+
+cases! {
+    BOTH:
+        both_ways,
+        a_live_flow_keeps_its_port,
+        a_flow_begins_anew,
+        entries_restore_each_other;
+    TCP:
+        the_same_port_or_none;
+}
+
+/// A packet of a client to service 2 under masquerade-all, through both stages; the source that it gets.
+#[track_caller]
+fn through<F: TestFamily>(bed: &mut Bed<'_, F>, packet: &PacketBuilder) -> SocketAddr {
+    let pod = backend::<F>(0);
+    bed.device = UPLINK;
+    let step = bed.pre(packet);
+    let between = packet.clone().from(source(&step.view())).to(pod);
+    step.becomes(&between);
+    bed.device = WEB;
+    let step = bed.post(&between);
+    let source = source(&step.view());
+    step.becomes(&between.clone().from(source));
+    bed.device = UPLINK;
+    source
+}
+
+/// A packet of the backend to `source` that reaches `client` as from the service.
+#[track_caller]
+fn back<F: TestFamily>(bed: &mut Bed<'_, F>, source: SocketAddr, client: SocketAddr, flags: u8) {
+    let pod = backend::<F>(0);
+    let mut packet = bed.data(pod, source);
+    if bed.is_tcp() {
+        packet = packet.flags(flags);
+    }
+    bed.device = WEB;
+    let step = bed.pre(&packet);
+    let between = packet.clone().to(destination(&step.view()));
+    assert_eq!(destination(&step.view()).ip(), client.ip());
+    step.becomes(&between);
+    bed.device = UPLINK;
+    bed.post(&between)
+        .becomes(&packet.clone().from(vip::<F>(2)).to(client));
+}
+
+/// An open flow through the stack.
+#[track_caller]
+fn open_through<F: TestFamily>(bed: &mut Bed<'_, F>, client: SocketAddr) -> SocketAddr {
+    let opening = bed.opening(client, vip::<F>(2));
+    let source = through(bed, &opening);
+    back(bed, source, client, flag::SYN | flag::ACK);
+    if bed.is_tcp() {
+        let data = bed.data(client, vip::<F>(2));
+        assert_eq!(through(bed, &data), source);
+        back(bed, source, client, flag::ACK | flag::PSH);
+    }
+    source
+}
+
+fn both_ways<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    set(bed, ALL);
+    let source = open_through(bed, client::<F>());
+    assert_eq!(source.ip(), end::<F>([2, 1], 0).ip());
+    assert!((50_000..=50_999).contains(&source.port()));
+    assert_eq!(bed.flow_count(), 4);
+    // The address of the device that it leaves by.
+    bed.update(|rows| _ = rows.snat.insert(WEB, F::addr([8, 0, 2, 2])));
+    assert_eq!(open_through(bed, other::<F>(0)).ip(), end::<F>([2, 2], 0).ip());
+    assert_eq!(open_through_again(bed), source);
+}
+
+/// One more packet of the first flow.
+#[track_caller]
+fn open_through_again<F: TestFamily>(bed: &mut Bed<'_, F>) -> SocketAddr {
+    let data = bed.data(client::<F>(), vip::<F>(2));
+    through(bed, &data)
+}
+
+fn a_live_flow_keeps_its_port<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    set(bed, ALL);
+    ports(bed, 50_000, 50_000);
+    let source = open_through(bed, client::<F>());
+    let opening = bed.opening(other::<F>(0), vip::<F>(2));
+    bed.pre(&opening).becomes(&opening.clone().to(backend::<F>(0)));
+    bed.device = WEB;
+    let between = opening.clone().to(backend::<F>(0));
+    bed.post(&between).dropped(DropReason::NoSnatPort);
+    // The first one is untouched.
+    assert_eq!(open_through_again(bed), source);
+    back(bed, source, client::<F>(), flag::ACK);
+    // Once it is over, the other gets its port.
+    if bed.is_tcp() {
+        let reset = bed.data(client::<F>(), vip::<F>(2)).flags(flag::RST);
+        through(bed, &reset);
+    } else {
+        bed.wait(11);
+    }
+    assert_eq!(through(bed, &opening), source);
+    back(bed, source, other::<F>(0), flag::SYN | flag::ACK);
+}
+
+fn a_flow_begins_anew<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    set(bed, ALL);
+    let source = open_through(bed, client::<F>());
+    if bed.is_tcp() {
+        let fin = bed.data(client::<F>(), vip::<F>(2)).flags(flag::FIN | flag::ACK);
+        assert_eq!(through(bed, &fin), source);
+        back(bed, source, client::<F>(), flag::FIN | flag::ACK);
+    } else {
+        bed.wait(11);
+    }
+    assert_eq!(open_through(bed, client::<F>()), source);
+    assert_eq!(bed.flow_count(), 4);
+    if bed.is_tcp() {
+        let entry = bed.flow(Stage::Post, client::<F>(), backend::<F>(0)).unwrap();
+        assert_eq!(entry.tcp, TcpState::ESTABLISHED);
+        // Post alone finds that it is over.
+        bed.change_flow((Stage::Post, client::<F>(), backend::<F>(0)), |flow| {
+            flow.tcp |= TcpState::RST;
+        });
+        let syn = bed.opening(client::<F>(), vip::<F>(2));
+        assert_eq!(through(bed, &syn), source);
+    }
+}
+
+fn entries_restore_each_other<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    set(bed, ALL);
+    let (client, pod) = (client::<F>(), backend::<F>(0));
+    let source = open_through(bed, client);
+    for (stage, from, to) in [
+        (Stage::Pre, client, vip::<F>(2)),
+        (Stage::Post, pod, client),
+        (Stage::Post, client, pod),
+        (Stage::Pre, pod, source),
+    ] {
+        bed.evict(stage, from, to);
+        bed.wait(1);
+        assert_eq!(open_through_again(bed), source, "without {from} to {to}");
+        back(bed, source, client, flag::ACK);
+        assert_eq!(bed.flow_count(), 4);
+    }
+}
+
+fn the_same_port_or_none<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    set(bed, ALL);
+    let (client, pod) = (client::<F>(), backend::<F>(0));
+    let source = open_through(bed, client);
+    let packet = bed.data(client, vip::<F>(2));
+    // One of the two that know the port is enough.
+    bed.evict(Stage::Pre, client, vip::<F>(2));
+    bed.evict(Stage::Post, pod, client);
+    bed.evict(Stage::Pre, pod, source);
+    bed.wait(1);
+    assert_eq!(through(bed, &packet), source);
+    assert_eq!(bed.flow_count(), 4);
+    // With neither the connection is lost: the packet after this one is reset.
+    bed.evict(Stage::Post, client, pod);
+    bed.evict(Stage::Pre, pod, source);
+    bed.wait(1);
+    bed.pre(&packet).becomes(&packet.clone().to(pod));
+    bed.device = WEB;
+    bed.post(&packet.clone().to(pod)).dropped(DropReason::NoFlow);
+    assert_eq!(bed.flow_count(), 0);
+    bed.device = UPLINK;
+    is_reset(bed, &packet);
+}
