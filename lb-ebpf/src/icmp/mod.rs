@@ -113,15 +113,7 @@ fn go_on<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Sto
     }
     send::ready(cx, work)?;
     translate(cx, work, cx.hook() != Hook::Egress)?;
-<<<<<<< HEAD
-    if work.flow.hop.ifindex == hop::LOOPBACK {
-        return node::stay(cx, work);
-    }
-    send::sent::<F, C>(cx);
-    Ok(Next::Out)
-=======
     send::sent(cx, work)
->>>>>>> core-node
 }
 
 /// No error is sent about an error (RFC 1122, section 3.2.2; RFC 4443, section 2.4).

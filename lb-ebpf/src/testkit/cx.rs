@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use lb_common::addr::Address as _;
 use lb_common::{
     Affinity, Backend, ClientKey, Counter, Device, DropReason, Flow, FlowKey, Fragment, FragmentKey, Hop,
-    LocalKey, NodeAddress, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings, Slot,
+    LocalKey, NodeAddress, PathMtu, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings, Slot,
 };
 
 use super::{Frame, Host, Kept};
@@ -49,6 +49,11 @@ impl Packet for Cx<'_> {
 
     fn segments(&self) -> u32 {
         self.frame.segments
+    }
+
+    /// Test runs in the kernel do not know either.
+    fn segment_size(&self) -> u32 {
+        0
     }
 
     fn linearize(&mut self, _bytes: u32) -> Result<(), Stop> {
@@ -282,6 +287,14 @@ impl<F: Kept> Tables<F> for Cx<'_> {
 
     fn set_fragment(&mut self, key: &FragmentKey<F::Addr>, fragment: &Fragment) {
         F::of_mut(self.host).fragments.insert(*key, *fragment);
+    }
+
+    fn path_mtu(&self, addr: F::Addr) -> Option<PathMtu> {
+        F::of(self.host).paths.get(&addr).copied()
+    }
+
+    fn set_path_mtu(&mut self, addr: F::Addr, path: &PathMtu) {
+        F::of_mut(self.host).paths.insert(addr, *path);
     }
 
     fn load(&self, backend: u32) -> u32 {

@@ -6,6 +6,7 @@ mod balance;
 mod bulk;
 mod changes;
 mod datagrams;
+mod dsr;
 mod lifecycle;
 mod node_itself;
 mod node_ports;
