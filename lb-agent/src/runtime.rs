@@ -14,22 +14,24 @@ use std::time::Duration;
 use anyhow::Context as _;
 use lb_common::layout::program;
 use lb_common::{ServiceFlags, Settings};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::dataplane::attach::{self, Attacher, Worker, adopted_xdp};
 use crate::dataplane::clock::FirstReading;
 use crate::dataplane::devices::{Changes, Devices, Host, Patterns};
-use crate::dataplane::reserved::{PortRange, open_to_chance, reserve};
+use crate::dataplane::loads::Recounter;
+use crate::dataplane::reserved::{PortRange, Reservation, warn_of_chance};
 use crate::dataplane::xdp::{XdpChoice, XdpState};
 use crate::dataplane::{
-    self, Access, DataplaneError, KernelStore, Lock, Pins, Sizes, loads, neighbours, routes, sysctl,
+    self, Access, DataplaneError, KernelStore, Lock, Pins, Sizes, neighbours, routes, sysctl,
 };
+use crate::model::HostDevice;
 use crate::reconcile::{Config, Pipe};
+use crate::signals::Signals;
 use crate::source::{ManifestSource, SourceEvent};
+use crate::start_times::StartTimes;
 use crate::store::{MapStore as _, SettingsTable};
 
 /// What `lb-agent run` is told.
@@ -126,10 +128,9 @@ struct Runtime {
     pins: Pins,
     /// Keeps other agents away.
     _lock: Lock,
-    reserved_ports: Option<PortRange>,
+    reservation: Reservation,
     /// The NodePorts for which ports were reserved last.
     node_ports: Option<(u16, u16)>,
-    reserve_failed: bool,
     store: KernelStore,
     devices: Devices,
     attacher: Worker,
@@ -138,6 +139,10 @@ struct Runtime {
     host: Host,
     /// How XDP was attached at the end of the last pass over the programs.
     xdp: BTreeMap<u32, XdpState>,
+    /// The devices as the pipe was told of them last.
+    told: Vec<HostDevice>,
+    /// Next hops that flows remember do not go with what the rows of devices say.
+    hops_stale: bool,
     /// The devices whose neighbours are kept fresh.
     fresh: watch::Sender<BTreeSet<u32>>,
     changes: watch::Receiver<Changes>,
@@ -147,22 +152,11 @@ struct Runtime {
     _manifests: ManifestSource,
     /// Warnings given about devices, so that each is given once.
     warned: BTreeMap<(String, &'static str), String>,
-    clock: FirstReading,
-    settings: Settings,
-    recount: Option<JoinHandle<()>>,
+    recounter: Recounter,
     recount_at: Instant,
     retry_at: Option<Instant>,
     recheck_at: Instant,
     attach_retry: Duration,
-}
-
-/// When the steps of the start were done.
-#[derive(Clone, Copy, Debug)]
-struct StartTimes {
-    start: Instant,
-    loaded: Instant,
-    adopted: Instant,
-    synced: Instant,
 }
 
 /// What a burst of events asks for, beside writing the maps.
@@ -203,7 +197,7 @@ impl Runtime {
             route_epoch: before.route_epoch.wrapping_add(1),
             ..settings(options, jiffies_per_second)
         };
-        warn_of_ports(&settings);
+        warn_of_chance(settings.snat_port_min, settings.snat_port_max);
         let config = Config {
             node_name: options.node_name.clone(),
             settings,
@@ -211,7 +205,6 @@ impl Runtime {
             ipv6: options.sizes.ipv6,
         };
         let mut pipe = Pipe::adopt(&store, config)?;
-        pipe.host_changed(host.state(&xdp));
         let adopted = Instant::now();
         debug!(jiffies_per_second, "maps adopted");
 
@@ -220,24 +213,23 @@ impl Runtime {
             pipe,
             pins: options.pins.clone(),
             _lock: lock,
-            reserved_ports: options.reserved_ports,
+            reservation: Reservation::new(options.pins.clone(), options.reserved_ports),
             node_ports: None,
-            reserve_failed: false,
             store,
             devices,
             attacher: Worker::start(Attacher::new(programs, options.pins.clone())?),
             start: None,
             host,
             xdp,
+            told: Vec::new(),
+            hops_stale: false,
             fresh: neighbours::keep_fresh()?,
             changes,
             routes,
             source,
             _manifests: manifests,
             warned: BTreeMap::new(),
-            clock,
-            settings,
-            recount: None,
+            recounter: Recounter::new(options.pins.clone(), settings, clock),
             recount_at: start + RECOUNT,
             retry_at: None,
             recheck_at: start + RECHECK,
@@ -247,7 +239,8 @@ impl Runtime {
             let error = anyhow::Error::new(error);
             warn!("{error:#}; connections of the node itself to its own NodePorts will fail");
         }
-        runtime.reserve_ports();
+        runtime.reservation.renew();
+        runtime.tell_host();
         runtime.sync();
         runtime.start = Some(StartTimes {
             start,
@@ -316,7 +309,12 @@ impl Runtime {
                 self.recheck_at = Instant::now() + RECHECK;
                 due.attach = true;
             }
-            Event::Recount => self.recount(),
+            Event::Recount => {
+                self.recount_at = Instant::now() + RECOUNT;
+                if self.pipe.has_front_end_with(ServiceFlags::LEAST_CONNECTIONS) {
+                    self.recounter.start();
+                }
+            }
             Event::Stop(signal) => due.stop = Some(signal),
         }
     }
@@ -326,8 +324,8 @@ impl Runtime {
         if let Some(changes) = due.look {
             match self.devices.look(changes).await {
                 Ok(host) => {
-                    self.pipe.host_changed(host.state(&self.xdp));
                     self.host = host;
+                    self.tell_host();
                 }
                 Err(error) => warn!("{:#}", anyhow::Error::new(error)),
             }
@@ -349,8 +347,13 @@ impl Runtime {
             info!(written = report.written, deleted = report.deleted, "maps updated");
         }
         self.retry_at = report.retry_after.map(|after| Instant::now() + after);
+        // Flows remember whether XDP may send to a device: rows first.
+        if std::mem::take(&mut self.hops_stale) {
+            self.routes_changed();
+        }
         if self.node_ports != self.pipe.node_ports() {
-            self.reserve_ports();
+            self.node_ports = self.pipe.node_ports();
+            self.reservation.renew();
         }
     }
 
@@ -362,34 +365,6 @@ impl Runtime {
                 error = &error as &dyn std::error::Error,
                 "the epoch of routes was not written"
             );
-        }
-    }
-
-    /// Counts connections anew, on a thread of its own, if any service wants their numbers.
-    fn recount(&mut self) {
-        self.recount_at = Instant::now() + RECOUNT;
-        let busy = self.recount.as_ref().is_some_and(|thread| !thread.is_finished());
-        if busy || !self.pipe.has_front_end_with(ServiceFlags::LEAST_CONNECTIONS) {
-            return;
-        }
-        let (pins, settings) = (self.pins.clone(), self.settings);
-        let now = self.clock.now(settings.jiffies_per_second);
-        self.recount = Some(spawn_blocking(move || {
-            match loads::recount(&pins, &settings, now) {
-                Ok(wrong) => debug!(wrong, "connections counted"),
-                Err(error) => warn!("connections cannot be counted: {error:#}; trying again"),
-            }
-        }));
-    }
-
-    /// Keeps NodePorts from the node's own connections; somebody may have set the sysctl anew meanwhile.
-    fn reserve_ports(&mut self) {
-        self.node_ports = self.pipe.node_ports();
-        if let Err(error) = reserve(&self.pins, self.reserved_ports)
-            && !std::mem::replace(&mut self.reserve_failed, true)
-        {
-            let error = anyhow::Error::new(error);
-            warn!("{error:#}; the node's own connections may be given NodePorts and then fail");
         }
     }
 
@@ -446,8 +421,16 @@ impl Runtime {
         let attached = known.iter().filter(|(_, state)| state.is_ok());
         self.fresh
             .send_replace(attached.map(|(ifindex, _)| *ifindex).collect());
-        self.pipe.host_changed(self.host.state(&known));
         self.xdp = known;
+        self.tell_host();
+    }
+
+    /// Tells the pipe of the node's devices as they are now.
+    fn tell_host(&mut self) {
+        let state = self.host.state(&self.xdp);
+        self.hops_stale |= state.devices != self.told;
+        self.told.clone_from(&state.devices);
+        self.pipe.host_changed(state);
     }
 
     fn warn_of(&mut self, report: attach::Report) {
@@ -482,22 +465,6 @@ async fn first_objects(pipe: &mut Pipe, source: &mut mpsc::Receiver<Vec<SourceEv
     }
 }
 
-/// Ports for masqueraded flows that a connection of the node's own may be given as well.
-fn warn_of_ports(settings: &Settings) {
-    let (first, last) = (settings.snat_port_min, settings.snat_port_max);
-    if first == 0 || first > last {
-        return;
-    }
-    match open_to_chance(first, last) {
-        Ok(None) => {}
-        Ok(Some(ports)) => warn!(
-            "ports {ports} are for masqueraded flows and in net.ipv4.ip_local_port_range as well; a flow and a connection of the \
-             node itself that meet there do without such a port. Keep the ranges apart"
-        ),
-        Err(error) => debug!(%error, "the range of local ports cannot be read"),
-    }
-}
-
 fn settings(options: &Options, jiffies_per_second: u32) -> Settings {
     let jiffies = |duration: Duration| {
         let jiffies = duration.as_millis() * u128::from(jiffies_per_second) / 1000;
@@ -522,53 +489,6 @@ fn settings(options: &Options, jiffies_per_second: u32) -> Settings {
 fn halves(number: u64) -> [u32; 2] {
     let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
     [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
-}
-
-fn millis(from: Instant, to: Instant) -> u64 {
-    u64::try_from((to - from).as_millis()).unwrap_or(u64::MAX)
-}
-
-impl StartTimes {
-    fn log(self, devices: usize, ways: &str) {
-        let Self {
-            start,
-            loaded,
-            adopted,
-            synced,
-        } = self;
-        let attached = Instant::now();
-        info!(
-            devices,
-            ways,
-            load_ms = millis(start, loaded),
-            adopt_ms = millis(loaded, adopted),
-            sync_ms = millis(adopted, synced),
-            attach_ms = millis(synced, attached),
-            total_ms = millis(start, attached),
-            "data plane ready"
-        );
-    }
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-        }
-    }
 }
 
 #[cfg(test)]

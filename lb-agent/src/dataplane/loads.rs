@@ -10,7 +10,10 @@ use std::marker::PhantomData;
 use lb_common::layout::map;
 use lb_common::{Flow, FlowFlags, FlowKey, ServiceFlags, Settings, TcpState, V4, V6, protocol};
 
-use super::clock::MASK;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tracing::{debug, warn};
+
+use super::clock::{FirstReading, MASK};
 use super::{Access, KernelStore, Pins};
 use crate::store::{ArrayRows, FamilyTables, Kind, MapStore, StoreError, Table};
 
@@ -32,6 +35,40 @@ impl Table for Loads<V6> {
     const NAME: &'static str = map::LOADS6;
     const KIND: Kind = Kind::Array;
     type Rows = ArrayRows<u32>;
+}
+
+/// Counts when it is told to, on a thread of its own.
+#[derive(Debug)]
+pub struct Recounter {
+    pins: Pins,
+    settings: Settings,
+    clock: FirstReading,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Recounter {
+    /// For the maps that are pinned there.
+    pub fn new(pins: Pins, settings: Settings, clock: FirstReading) -> Self {
+        Self {
+            pins,
+            settings,
+            clock,
+            thread: None,
+        }
+    }
+
+    /// Begins to count, unless it is at it.
+    pub fn start(&mut self) {
+        if self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            return;
+        }
+        let (pins, settings) = (self.pins.clone(), self.settings);
+        let now = self.clock.now(settings.jiffies_per_second);
+        self.thread = Some(spawn_blocking(move || match recount(&pins, &settings, now) {
+            Ok(wrong) => debug!(wrong, "connections counted"),
+            Err(error) => warn!("connections cannot be counted: {error:#}; trying again"),
+        }));
+    }
 }
 
 /// Counts both families' connections anew, and says how many counts were wrong. `now` are the low 31 bits of the jiffies.

@@ -9,6 +9,7 @@ use std::io;
 use std::str::FromStr;
 
 use thiserror::Error;
+use tracing::{debug, warn};
 
 use super::{DataplaneError, Pins};
 
@@ -23,6 +24,50 @@ const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 pub struct PortRange {
     first: u16,
     last: u16,
+}
+
+/// A reservation that is renewed from time to time: somebody may set the sysctl anew.
+#[derive(Debug)]
+pub struct Reservation {
+    pins: Pins,
+    wanted: Option<PortRange>,
+    failed: bool,
+}
+
+impl Reservation {
+    /// Of these ports; nothing is done yet.
+    pub fn new(pins: Pins, wanted: Option<PortRange>) -> Self {
+        Self {
+            pins,
+            wanted,
+            failed: false,
+        }
+    }
+
+    /// Reserves what is not reserved; that it cannot be done is told once.
+    pub fn renew(&mut self) {
+        if let Err(error) = reserve(&self.pins, self.wanted)
+            && !std::mem::replace(&mut self.failed, true)
+        {
+            let error = anyhow::Error::new(error);
+            warn!("{error:#}; the node's own connections may be given NodePorts and then fail");
+        }
+    }
+}
+
+/// Warns of ports for masqueraded flows that the node's own connections may get by chance.
+pub fn warn_of_chance(first: u16, last: u16) {
+    if first == 0 || first > last {
+        return;
+    }
+    match open_to_chance(PortRange { first, last }) {
+        Ok(None) => {}
+        Ok(Some(ports)) => warn!(
+            "ports {ports} are for masqueraded flows, and net.ipv4.ip_local_port_range has them for the node's own connections as \
+             well; where both meet one goes without. Keep the ranges apart"
+        ),
+        Err(error) => debug!(%error, "the range of local ports cannot be read"),
+    }
 }
 
 /// Reserves `wanted`, and gives back what we reserved earlier and want no more; what others have reserved stays. Says
@@ -57,13 +102,12 @@ pub fn reserve(pins: &Pins, wanted: Option<PortRange>) -> Result<bool, Dataplane
     Ok(changed)
 }
 
-/// Which of these ports the node's own connections may get by chance.
-pub fn open_to_chance(first: u16, last: u16) -> io::Result<Option<PortRange>> {
+fn open_to_chance(wanted: PortRange) -> io::Result<Option<PortRange>> {
     let text = fs::read_to_string(LOCAL_PORTS)?;
     let local = text.split_whitespace().collect::<Vec<_>>().join("-");
     let local: PortRange = local.parse().map_err(io::Error::other)?;
     let reserved = parse(&fs::read_to_string(SYSCTL)?)?;
-    Ok(overlap(PortRange { first, last }, local, &reserved))
+    Ok(overlap(wanted, local, &reserved))
 }
 
 /// The first part of `wanted` that is in `local` and not reserved.

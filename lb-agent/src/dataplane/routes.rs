@@ -195,6 +195,7 @@ fn hardware_address(neighbour: &NeighbourMessage) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_route::AddressFamily;
     use rtnetlink::packet_route::route::RouteMessage;
 
     use super::*;
@@ -209,6 +210,7 @@ mod tests {
 
     fn neighbour(state: NeighbourState, mac: u8) -> NeighbourMessage {
         let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
         message.header.ifindex = 2;
         message.header.state = state;
         let ip = NeighbourAddress::Inet([192, 0, 2, 1].into());

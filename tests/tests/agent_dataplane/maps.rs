@@ -1,13 +1,18 @@
 //! Pinned maps: which ones the agent takes up, and rows in them.
 
+use std::net::Ipv4Addr;
 use std::process::Command;
 
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
+use lb_agent::dataplane::loads::{Loads, recount};
 use lb_agent::dataplane::{Access, KernelStore, Pins, Sizes, create_maps};
-use lb_agent::store::{DevicesTable, MapStore as _, Names, Slots, StoreError};
+use lb_agent::store::{Backends, DevicesTable, Flows, MapStore as _, Names, Services, Slots, StoreError};
 use lb_common::layout::map;
-use lb_common::{Device, ServiceName, ServiceStats, Slot, V4};
+use lb_common::{
+    Backend, Device, Flow, FlowFlags, FlowKey, Ip4, Port, ServiceFlags, ServiceKey, ServiceName,
+    ServiceStats, ServiceValue, Settings, Slot, Stage, V4, protocol,
+};
 use lb_tests::agent::Agent;
 use lb_tests::need_root;
 use lb_tests::scratch::Folder;
@@ -144,4 +149,64 @@ fn rows_are_written_read_and_removed_in_the_kernel() {
         matches!(error, Some(StoreError::Full { capacity: 2, .. })),
         "{error:?}"
     );
+}
+
+#[test]
+fn open_connections_are_counted_anew() {
+    need_root!();
+    let folder = Folder::new("loads").unwrap();
+    let pins = Pins::new(folder.pins());
+    let sizes = Sizes {
+        services: 4,
+        slots: 8,
+        backends: 8,
+        flows: 4096,
+        ..Sizes::default()
+    };
+    create_maps(&pins, &sizes).unwrap();
+    let mut store = KernelStore::open(&pins, Access::ReadWrite).unwrap();
+    let value = ServiceValue {
+        service: 1,
+        flags: ServiceFlags::LEAST_CONNECTIONS,
+        ..ServiceValue::default()
+    };
+    let addr = Ip4::from(Ipv4Addr::new(10, 96, 0, 1));
+    let front_end = ServiceKey::new(addr, Port::new(80), protocol::TCP);
+    store.set::<Services<V4>>(&front_end, &value).unwrap();
+    let backend = Backend {
+        addr,
+        epoch: 3,
+        service: 1,
+        ..Backend::default()
+    };
+    store.set::<Backends<V4>>(&5, &backend).unwrap();
+    for n in 0..3000 {
+        let key = FlowKey {
+            src: addr,
+            dst: addr,
+            src_port: Port::new(n),
+            dst_port: Port::new(80),
+            protocol: protocol::TCP,
+            stage: Stage::Pre as u8,
+            pad: [0; 2],
+        };
+        let flow = Flow {
+            backend: 5,
+            epoch: 3,
+            flags: if n < 2000 { FlowFlags::COUNTED } else { 0 },
+            ..Flow::default()
+        };
+        store.set::<Flows<V4>>(&key, &flow).unwrap();
+    }
+    let settings = Settings {
+        tcp_handshake: 100,
+        ..Settings::default()
+    };
+    assert_eq!(recount(&pins, &settings, 50).unwrap(), 1);
+    let mut counts = Vec::new();
+    let take = &mut |index, count| counts.push((index, count));
+    store.for_each_row::<Loads<V4>>(take).unwrap();
+    assert_eq!(counts, [(5, 2000)]);
+    assert_eq!(recount(&pins, &settings, 50).unwrap(), 0);
+    assert_eq!(recount(&pins, &settings, 500).unwrap(), 1, "they are idle by now");
 }

@@ -98,3 +98,28 @@ fn node_ports_are_reserved_beside_the_ports_of_others() {
     agent.stop().unwrap();
     assert_eq!(reserved(), "8080,31000");
 }
+
+#[test]
+fn a_setting_of_the_kernel_is_given_back() {
+    need_root!();
+    let node = Node::new();
+    let accept_local = || {
+        let read = || {
+            Ok(std::fs::read_to_string(
+                "/proc/sys/net/ipv4/conf/lo/accept_local",
+            )?)
+        };
+        node.host.netns.run(read).unwrap().trim().to_owned()
+    };
+    assert_eq!(accept_local(), "0");
+    let mut agent = Agent::new().unwrap();
+    node.start(&mut agent);
+    assert_eq!(accept_local(), "1");
+    agent.stop().unwrap();
+    node.start(&mut agent);
+    agent.stop().unwrap();
+    assert_eq!(accept_local(), "1", "it is needed while programs are there");
+    let removed = agent.command(&node.host, &["cleanup"]).unwrap();
+    assert!(removed.contains("settings of the kernel"), "{removed}");
+    assert_eq!(accept_local(), "0");
+}

@@ -1,6 +1,8 @@
 //! XDP at uplinks: how it is attached, and what keeps a device from it.
 
 use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aya::programs::{Xdp, XdpMode};
 use lb_common::{Counter, DeviceFlags};
@@ -232,4 +234,39 @@ fn the_program_runs() {
         .unwrap();
     assert_eq!(agent.maps().counter(Counter::XdpSent).unwrap(), 0);
     assert_eq!(node.xdp_mode(), Some(NATIVE));
+}
+
+#[test]
+fn a_neighbour_that_xdp_alone_sends_to_is_kept_fresh() {
+    need_root!();
+    let node = Node::new();
+    let mut agent = Agent::new().unwrap();
+    node.start_with(&mut agent, &with("native"));
+    node.host
+        .netns
+        .command("ping", &["-c", "1", "192.0.2.2"])
+        .unwrap();
+    let neighbour = || {
+        node.host
+            .netns
+            .command("ip", &["neigh", "show", "192.0.2.2"])
+            .unwrap()
+    };
+    let known = neighbour();
+    let mac = known
+        .split_whitespace()
+        .skip_while(|word| *word != "lladdr")
+        .nth(1)
+        .unwrap();
+    node.host
+        .netns
+        .ip(&format!("neigh replace 192.0.2.2 lladdr {mac} dev up0 nud stale"))
+        .unwrap();
+    assert!(neighbour().contains("STALE"), "{}", neighbour());
+    let begin = Instant::now();
+    while neighbour().contains("STALE") {
+        assert!(begin.elapsed() < Duration::from_secs(20), "nobody asks after it");
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert!(neighbour().contains(mac), "{}", neighbour());
 }
