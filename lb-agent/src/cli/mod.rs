@@ -31,7 +31,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Attach the programs and keep the maps up to date, until a signal ends it.
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// List services with front ends, backends and traffic.
     Services(ShowArgs),
     /// List backends with their state.

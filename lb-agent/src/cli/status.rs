@@ -25,7 +25,7 @@ use serde::Serialize;
 use super::output::{Format, json, print, table};
 use crate::dataplane::attach::{AttachError, Hook, Way, inspect, inspect_xdp};
 use crate::dataplane::netlink::connect;
-use crate::dataplane::xdp::NoXdp;
+use crate::dataplane::xdp::{NoXdp, XdpMode};
 use crate::dataplane::{Access, KernelStore, PerCpu, PinnedMap, Pins};
 use crate::store::{self, MapStore as _};
 
@@ -182,7 +182,7 @@ async fn device_views(pins: &Pins, store: &KernelStore) -> anyhow::Result<Vec<De
             ifindex,
             role: DeviceRole::from_number(role).map_or("unknown", DeviceRole::as_str),
             stacked: flags & DeviceFlags::STACKED != 0,
-            xdp: xdp.map(|mode| mode.as_str()),
+            xdp: xdp.map(XdpMode::as_str),
             xdp_reason: no_xdp.map(NoXdp::code),
             ingress: Some(place(ingress)),
             egress: Some(place(egress)),

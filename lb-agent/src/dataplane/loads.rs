@@ -146,21 +146,16 @@ mod tests {
     use super::*;
     use crate::store::FakeStore;
 
-    const SETTINGS: Settings = Settings {
-        jiffies_per_second: 100,
-        tcp_established: 1000,
-        tcp_handshake: 100,
-        tcp_closing: 100,
-        udp_idle: 100,
-        hash_seed: 0,
-        route_epoch: 0,
-        answer_interval: 0,
-        flags: 0,
-        node_port_min: 1,
-        node_port_max: 0,
-        snat_port_min: 1,
-        snat_port_max: 0,
-    };
+    fn settings() -> Settings {
+        Settings {
+            jiffies_per_second: 100,
+            tcp_established: 1000,
+            tcp_handshake: 100,
+            udp_idle: 100,
+            ..Settings::default()
+        }
+    }
+
     const NOW: u32 = 5;
 
     fn ip(octets: [u8; 4]) -> Ip4 {
@@ -225,7 +220,7 @@ mod tests {
         }
 
         fn recount(&mut self) -> (usize, [u32; 3]) {
-            let wrong = recount_family::<V4>(&mut self.store, &SETTINGS, NOW).unwrap();
+            let wrong = recount_family::<V4>(&mut self.store, &settings(), NOW).unwrap();
             let counts = self.store.contents();
             let count = |index| counts.get::<Loads<V4>>(&index).copied().unwrap_or_default();
             (wrong, [10, 11, 20].map(count))

@@ -80,9 +80,9 @@ impl NoXdp {
     /// What the code of [`Self::Refused`] begins with.
     const REFUSED: &str = "refused-";
 
-    /// Whether it is only for now, and time alone may mend it.
-    pub const fn may_pass(self) -> bool {
-        matches!(self, Self::Foreign | Self::Refused(_))
+    /// Whether it counts only while nobody asks for XDP.
+    const fn can_be_forced(self) -> bool {
+        matches!(self, Self::Virtual | Self::Vlans)
     }
 
     /// A short name without spaces and dots.
@@ -138,45 +138,15 @@ impl fmt::Display for NoXdp {
     }
 }
 
-/// What decides about XDP at an uplink.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct XdpFacts {
-    /// Packets have no Ethernet header.
-    pub headerless: bool,
-    /// Packets are met on a lower device.
-    pub stacked: bool,
-    /// The device is a port of a bridge.
-    pub bridge_port: bool,
-    /// There is no network card behind it.
-    pub is_virtual: bool,
-    /// There are VLANs upon it.
-    pub vlans: bool,
-}
-
 impl XdpChoice {
-    /// How XDP is to be tried at an uplink, or why not.
-    pub fn plan(self, facts: XdpFacts) -> XdpState {
-        let XdpFacts {
-            headerless,
-            stacked,
-            bridge_port,
-            is_virtual,
-            vlans,
-        } = facts;
-        let never = [
-            (self == Self::Off, NoXdp::Off),
-            (headerless, NoXdp::Headerless),
-            (stacked, NoXdp::Stacked),
-            (bridge_port, NoXdp::BridgePort),
-        ];
-        let unless_forced = [(is_virtual, NoXdp::Virtual), (vlans, NoXdp::Vlans)];
-        let first =
-            |reasons: &[(bool, NoXdp)]| reasons.iter().find(|(holds, _)| *holds).map(|reason| reason.1);
-        match (first(&never), first(&unless_forced)) {
-            (Some(reason), _) => Err(reason),
-            (None, Some(reason)) if self == Self::Auto => Err(reason),
-            (None, _) if self == Self::Generic => Ok(XdpMode::Generic),
-            (None, _) => Ok(XdpMode::Native),
+    /// How XDP is to be tried at an uplink that `reasons` speak against, or why not.
+    pub fn plan(self, reasons: &[NoXdp]) -> XdpState {
+        let counts = |reason: &&NoXdp| self == Self::Auto || !reason.can_be_forced();
+        match (self, reasons.iter().find(counts)) {
+            (Self::Off, _) => Err(NoXdp::Off),
+            (_, Some(reason)) => Err(*reason),
+            (Self::Auto | Self::Native, None) => Ok(XdpMode::Native),
+            (Self::Generic, None) => Ok(XdpMode::Generic),
         }
     }
 }
@@ -184,14 +154,6 @@ impl XdpChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const CARD: XdpFacts = XdpFacts {
-        headerless: false,
-        stacked: false,
-        bridge_port: false,
-        is_virtual: false,
-        vlans: false,
-    };
 
     #[test]
     fn codes_are_read_back_and_fit_a_pin_folder() {
@@ -206,41 +168,22 @@ mod tests {
 
     #[test]
     fn auto_takes_cards_alone() {
-        let auto = |facts| XdpChoice::Auto.plan(facts);
-        assert_eq!(auto(CARD), Ok(XdpMode::Native));
-        let veth = XdpFacts {
-            is_virtual: true,
-            ..CARD
-        };
-        assert_eq!(auto(veth), Err(NoXdp::Virtual));
-        let trunk = XdpFacts { vlans: true, ..CARD };
-        assert_eq!(auto(trunk), Err(NoXdp::Vlans));
+        let auto = |reasons: &[NoXdp]| XdpChoice::Auto.plan(reasons);
+        assert_eq!(auto(&[]), Ok(XdpMode::Native));
+        assert_eq!(auto(&[NoXdp::Virtual]), Err(NoXdp::Virtual));
+        assert_eq!(auto(&[NoXdp::Vlans]), Err(NoXdp::Vlans));
     }
 
     #[test]
     fn native_and_generic_force_what_can_be_forced() {
-        let forced = XdpFacts {
-            is_virtual: true,
-            vlans: true,
-            ..CARD
-        };
-        assert_eq!(XdpChoice::Native.plan(forced), Ok(XdpMode::Native));
-        assert_eq!(XdpChoice::Generic.plan(forced), Ok(XdpMode::Generic));
-        assert_eq!(XdpChoice::Off.plan(CARD), Err(NoXdp::Off));
-        let upon = XdpFacts {
-            stacked: true,
-            ..forced
-        };
-        assert_eq!(XdpChoice::Native.plan(upon), Err(NoXdp::Stacked));
-        let port = XdpFacts {
-            bridge_port: true,
-            ..CARD
-        };
-        assert_eq!(XdpChoice::Native.plan(port), Err(NoXdp::BridgePort));
-        let tunnel = XdpFacts {
-            headerless: true,
-            ..CARD
-        };
-        assert_eq!(XdpChoice::Generic.plan(tunnel), Err(NoXdp::Headerless));
+        let forced = [NoXdp::Virtual, NoXdp::Vlans];
+        assert_eq!(XdpChoice::Native.plan(&forced), Ok(XdpMode::Native));
+        assert_eq!(XdpChoice::Generic.plan(&forced), Ok(XdpMode::Generic));
+        assert_eq!(XdpChoice::Off.plan(&[]), Err(NoXdp::Off));
+        for reason in [NoXdp::Headerless, NoXdp::Stacked, NoXdp::BridgePort] {
+            let reasons = [NoXdp::Virtual, reason];
+            assert_eq!(XdpChoice::Native.plan(&reasons), Err(reason));
+            assert_eq!(XdpChoice::Generic.plan(&reasons), Err(reason));
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_common::{DeviceFlags, DeviceRole};
 
 use super::{Patterns, flag};
-use crate::dataplane::xdp::{XdpChoice, XdpFacts, XdpState};
+use crate::dataplane::xdp::{NoXdp, XdpChoice, XdpState};
 
 /// A device as netlink lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,12 +145,16 @@ impl Node<'_> {
             .filter(|_| self.master(link) == Some(LinkKind::Bridge));
         let (stacked, l3) = (self.is_stacked(link), link.hardware != ETHERNET);
         let role = self.role(link);
-        let facts = || XdpFacts {
-            headerless: l3,
-            stacked,
-            bridge_port: bridge.is_some(),
-            is_virtual: self.is_virtual(link),
-            vlans: self.carries_vlans(link),
+        let against_xdp = || {
+            let reasons = [
+                (l3, NoXdp::Headerless),
+                (stacked, NoXdp::Stacked),
+                (bridge.is_some(), NoXdp::BridgePort),
+                (self.is_virtual(link), NoXdp::Virtual),
+                (self.carries_vlans(link), NoXdp::Vlans),
+            ];
+            let holding = reasons.into_iter().filter(|(holds, _)| *holds);
+            holding.map(|(_, reason)| reason).collect::<Vec<_>>()
         };
         Device {
             ifindex: link.ifindex,
@@ -159,7 +163,7 @@ impl Node<'_> {
             flags: flag(stacked, DeviceFlags::STACKED) | flag(l3, DeviceFlags::L3),
             route_ifindex: bridge.unwrap_or(link.ifindex),
             l3,
-            xdp: (role == DeviceRole::Uplink).then(|| self.xdp.plan(facts())),
+            xdp: (role == DeviceRole::Uplink).then(|| self.xdp.plan(&against_xdp())),
             mtu: link.mtu,
             mac: link.mac,
         }
@@ -224,7 +228,7 @@ impl Node<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataplane::xdp::{NoXdp, XdpMode};
+    use crate::dataplane::xdp::XdpMode;
 
     fn link(ifindex: u32, name: &str, kind: &str) -> Link {
         let hardware = match kind {
