@@ -73,7 +73,7 @@ fn check_without_pins(gone: &str, remove: impl Fn(&Path)) {
 #[test]
 fn without_its_pins_it_ends_with_an_error() {
     need_root!();
-    check_without_pins("maps/lb_backends4", |root| {
+    check_without_pins("maps/lb_affinity4", |root| {
         fs::remove_dir_all(root.join("v2")).unwrap();
     });
     check_without_pins("maps/lb_settings", |root| {
@@ -85,7 +85,7 @@ fn without_its_pins_it_ends_with_an_error() {
 #[test]
 fn without_its_bpffs_it_ends_with_an_error() {
     need_root!();
-    check_without_pins("maps/lb_backends4", |root| {
+    check_without_pins("maps/lb_affinity4", |root| {
         umount2(root, MntFlags::MNT_DETACH).unwrap();
     });
 }

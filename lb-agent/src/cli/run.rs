@@ -144,7 +144,11 @@ impl RunArgs {
             hash_seed: self.hash_seed,
             detach_on_exit: self.detach_on_exit,
         };
-        tokio_runtime()?.block_on(run(options))
+        let runtime = tokio_runtime()?;
+        let ended = runtime.block_on(run(options));
+        // Threads that the kernel keeps busy end with the process.
+        runtime.shutdown_background();
+        ended
     }
 }
 

@@ -161,6 +161,9 @@ pub enum DataplaneError {
         /// What the kernel said.
         cause: io::Error,
     },
+    /// The thread that loads programs ended early.
+    #[error("loading the programs was broken off. This is a bug; report it with the message above")]
+    BrokenOff,
     /// A program cannot be loaded or run, for another reason.
     #[error("program {program} cannot be {action}")]
     Program {

@@ -8,7 +8,7 @@ use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::layout::{map, program};
 use nix::sys::signal::{SigSet, SigmaskHow};
-use tokio::task::yield_now;
+use tokio::task::spawn_blocking;
 use tracing::debug;
 
 use super::sizes::{NO_FLAG, Size};
@@ -30,12 +30,11 @@ pub struct Programs {
 const AT_START: [&str; 4] = [program::JIFFIES, program::PRE, program::POST, program::POST_LO];
 
 /// Creates the maps that are not pinned yet, checks those that are, and loads the programs over them.
-/// Gives way in between, so that a signal is heard meanwhile.
+/// The verifier is kept busy by another thread, so that a signal is heard meanwhile.
 pub async fn load(pins: &Pins, sizes: &Sizes) -> Result<Programs, DataplaneError> {
     let mut ebpf = open(pins, sizes)?;
-    yield_now().await;
-    without_signals(|| load_at_start(&mut ebpf))?;
-    yield_now().await;
+    let loading = spawn_blocking(move || without_signals(|| load_at_start(&mut ebpf)).map(|()| ebpf));
+    let ebpf = loading.await.map_err(|_| DataplaneError::BrokenOff)??;
     Ok(Programs {
         ebpf,
         loaded: AT_START.into(),
