@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lb_agent::model::{
     Conditions, Endpoint, EndpointSlice, IpFamily, Object, ObjectName, Origin, Protocol, Service,
-    ServicePort, SlicePort, TrafficPolicy,
+    ServiceOptions, ServicePort, SlicePort, TrafficPolicy,
 };
 use lb_agent::reconcile::{Config, Pipe, Report};
 use lb_agent::source::SourceEvent;
@@ -109,10 +109,12 @@ fn service(number: u32) -> Service {
         cluster_ips: vec![address(96, number)],
         external_ips: Vec::new(),
         load_balancer_ips: Vec::new(),
+        source_ranges: Vec::new(),
         ports: vec![port],
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         affinity_seconds: None,
+        options: ServiceOptions::default(),
     }
 }
 
@@ -127,6 +129,7 @@ fn slice(number: u32, endpoints: u32) -> EndpointSlice {
         name: name(number),
         service: name(number),
         family: IpFamily::V4,
+        weight: 1,
         ports: vec![SlicePort {
             name: "http".into(),
             port: 8080,

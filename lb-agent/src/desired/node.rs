@@ -102,6 +102,7 @@ mod tests {
         let node = Node {
             name: "node-a".into(),
             internal_ips,
+            pod_cidrs: Vec::new(),
         };
         assert_eq!(listening::<V4>(&host, &node), v4);
         assert_eq!(listening::<V6>(&host, &node), v6);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use lb_common::Ip4;
 
 use super::*;
-use crate::model::{Conditions, Endpoint, ObjectName, Protocol, SlicePort};
+use crate::model::{Conditions, Endpoint, ObjectName, Protocol, ServiceOptions, SlicePort};
 
 fn service(policies: (TrafficPolicy, TrafficPolicy)) -> Service {
     let port = ServicePort {
@@ -20,10 +20,12 @@ fn service(policies: (TrafficPolicy, TrafficPolicy)) -> Service {
         cluster_ips: vec![IpAddr::from([10, 96, 0, 1])],
         external_ips: vec![IpAddr::from([203, 0, 113, 9]), "2001:db8::9".parse().unwrap()],
         load_balancer_ips: vec![IpAddr::from([203, 0, 113, 10])],
+        source_ranges: Vec::new(),
         ports: vec![port],
         internal_policy: policies.0,
         external_policy: policies.1,
         affinity_seconds: None,
+        options: ServiceOptions::default(),
     }
 }
 
@@ -33,6 +35,7 @@ fn slice(port: (&str, u16, Protocol), endpoints: &[&str]) -> EndpointSlice {
         name: ObjectName::new("default", "web-1"),
         service: ObjectName::new("default", "web"),
         family: IpFamily::V4,
+        weight: 1,
         ports: vec![SlicePort {
             name: name.into(),
             port,

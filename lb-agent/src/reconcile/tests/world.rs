@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::model::{
     Conditions, Endpoint, EndpointSlice, IpFamily, Object, ObjectName, ObjectRef, Origin, Protocol, Service,
-    ServicePort, SlicePort, TrafficPolicy,
+    ServiceOptions, ServicePort, SlicePort, TrafficPolicy,
 };
 use crate::source::SourceEvent;
 use crate::testkit::Random;
@@ -140,10 +140,12 @@ pub(super) fn service(name: &str, cluster_ips: &[IpAddr]) -> Service {
         cluster_ips: cluster_ips.to_vec(),
         external_ips: Vec::new(),
         load_balancer_ips: Vec::new(),
+        source_ranges: Vec::new(),
         ports: vec![port("a", 80, Protocol::Tcp), port("b", 53, Protocol::Udp)],
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         affinity_seconds: None,
+        options: ServiceOptions::default(),
     }
 }
 
@@ -167,6 +169,7 @@ pub(super) fn slice(service: &str, name: &str, endpoints: &[Ipv4Addr]) -> Endpoi
         name: ObjectName::new("default", name),
         service: ObjectName::new("default", service),
         family: IpFamily::V4,
+        weight: 1,
         ports: vec![port("a", 8080, Protocol::Tcp), port("b", 5353, Protocol::Udp)],
         endpoints: endpoints.iter().map(endpoint).collect(),
     }
