@@ -10,7 +10,6 @@ use lb_agent::model::{
 use lb_agent::reconcile::{Config, Pipe, Report};
 use lb_agent::source::SourceEvent;
 use lb_agent::store::{FakeStore, StoreError};
-use lb_common::Settings;
 
 const CHANGES: u32 = 1000;
 
@@ -24,9 +23,7 @@ fn main() -> Result<(), StoreError> {
 fn measure(services: u32, endpoints: u32) -> Result<(), StoreError> {
     let config = || Config {
         node_name: "node-a".into(),
-        settings: Settings::default(),
-        ipv4: true,
-        ipv6: true,
+        ..Config::default()
     };
     let mut store = FakeStore::default();
     let mut pipe = Pipe::adopt(&store, config())?;

@@ -56,7 +56,7 @@ pub enum Protocol {
 }
 
 /// Which endpoints traffic may go to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TrafficPolicy {
     /// Any.
     #[default]
