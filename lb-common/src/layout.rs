@@ -4,8 +4,8 @@ use core::mem::{align_of, size_of};
 
 use crate::{
     Affinity, Backend, ClientKey, Device, FamilySettings, Flow, FlowKey, Fragment, FragmentKey, Hop, Ip4,
-    Ip6, LocalKey, NodeAddress, PathMtu, Port, RangeKey, ServiceKey, ServiceName, ServicePolicy, ServiceStats,
-    ServiceValue, Settings, Slot,
+    Ip6, LocalKey, NodeAddress, PathMtu, Port, RangeKey, ServiceKey, ServiceName, ServicePolicy,
+    ServiceStats, ServiceValue, Settings, Slot,
 };
 
 /// The version of this layout; the pin folder carries it, so that two layouts never share a map.

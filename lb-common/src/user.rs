@@ -2,8 +2,8 @@
 
 use crate::{
     Affinity, Backend, ClientKey, Device, FamilySettings, Flow, FlowKey, Fragment, FragmentKey, Hop, Ip4,
-    Ip6, LocalKey, NodeAddress, PathMtu, Port, Prefix, RangeKey, ServiceKey, ServiceName, ServicePolicy, ServiceStats,
-    ServiceValue, Settings, Slot, SlotRange,
+    Ip6, LocalKey, NodeAddress, PathMtu, Port, Prefix, RangeKey, ServiceKey, ServiceName, ServicePolicy,
+    ServiceStats, ServiceValue, Settings, Slot, SlotRange,
 };
 
 macro_rules! pod {

@@ -4,7 +4,8 @@
 
 use lb_common::{
     Affinity, Backend, ClientKey, Counter, Device, Family, Flow, FlowKey, Fragment, FragmentKey, Hop,
-    LocalKey, NodeAddress, PathMtu, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings, Slot,
+    LocalKey, NodeAddress, PathMtu, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings,
+    Slot,
 };
 
 use crate::verdict::Stop;

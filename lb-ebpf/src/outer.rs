@@ -189,7 +189,11 @@ impl Outer for V6 {
         const PACKET_TOO_BIG: u8 = 2;
         let [first, second] = packet.read::<2>(l4)?;
         let [kind, ..] = first.to_ne_bytes();
-        Ok(if kind == PACKET_TOO_BIG { u32::from_be(second) } else { 0 })
+        Ok(if kind == PACKET_TOO_BIG {
+            u32::from_be(second)
+        } else {
+            0
+        })
     }
 
     #[inline(always)]
@@ -219,13 +223,19 @@ mod tests {
             assert!(V4::is_martian(addr.parse::<Ipv4Addr>().unwrap().into()), "{addr}");
         }
         for addr in ["1.0.0.0", "126.255.255.255", "128.0.0.1", "223.255.255.255"] {
-            assert!(!V4::is_martian(addr.parse::<Ipv4Addr>().unwrap().into()), "{addr}");
+            assert!(
+                !V4::is_martian(addr.parse::<Ipv4Addr>().unwrap().into()),
+                "{addr}"
+            );
         }
         for addr in ["::", "::1", "ff02::1"] {
             assert!(V6::is_martian(addr.parse::<Ipv6Addr>().unwrap().into()), "{addr}");
         }
         for addr in ["::2", "::1:0:0", "1::1", "fe80::1", "2001:db8::1"] {
-            assert!(!V6::is_martian(addr.parse::<Ipv6Addr>().unwrap().into()), "{addr}");
+            assert!(
+                !V6::is_martian(addr.parse::<Ipv6Addr>().unwrap().into()),
+                "{addr}"
+            );
         }
     }
 }

@@ -229,7 +229,9 @@ fn take_away<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
 /// to another node: two nodes that do not agree would play ball with it.
 #[inline(always)]
 pub fn agrees<F: Wire>(work: &Work<F>) -> bool {
-    let Work { packet, flow, given, .. } = work;
+    let Work {
+        packet, flow, given, ..
+    } = work;
     if *given == 0 {
         return true;
     }

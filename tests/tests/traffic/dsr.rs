@@ -77,7 +77,10 @@ fn the_client_talks_to_the_service_and_the_pod_to_the_client() {
         for node in BALANCERS {
             assert!(count(&cluster, node, Counter::Wrapped) > 0, "node {node}, {xdp}");
         }
-        let wrapped: u64 = BALANCERS.map(|node| count(&cluster, node, Counter::Wrapped)).iter().sum();
+        let wrapped: u64 = BALANCERS
+            .map(|node| count(&cluster, node, Counter::Wrapped))
+            .iter()
+            .sum();
         assert_eq!(count(&cluster, 3, Counter::Unwrapped), wrapped, "{xdp}");
         if layout.native_xdp {
             assert!(count(&cluster, 1, Counter::XdpSent) > 0);
@@ -199,10 +202,7 @@ fn a_pod_that_wraps_reaches_nobody() {
         // From somebody outside, as it says.
         let source = SocketAddr::new(fabric.client().addresses.of(family), 40_000);
         let packet = PacketBuilder::tcp(source, vip(family, HTTP)).flags(flag::SYN);
-        let wrapped = packet.wrapped(
-            toolbox.addresses.of(family),
-            fabric.web(3).addresses.of(family),
-        );
+        let wrapped = packet.wrapped(toolbox.addresses.of(family), fabric.web(3).addresses.of(family));
         let before = drops();
         pod.send(&wrapped.macs(node.mac, pod.mac).build()).unwrap();
         let begin = Instant::now();

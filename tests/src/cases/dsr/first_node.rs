@@ -37,7 +37,10 @@ cases! {
 
 /// The packet as it leaves this node for `far(2)`.
 fn wrapped<F: TestFamily>(packet: &PacketBuilder) -> PacketBuilder {
-    packet.clone().hop_limit(63).wrapped(here::<F>(), far::<F>(2).ip())
+    packet
+        .clone()
+        .hop_limit(63)
+        .wrapped(here::<F>(), far::<F>(2).ip())
 }
 
 /// As XDP sends it.
@@ -69,12 +72,7 @@ fn there<F: TestFamily>(
     };
     bed.run(program, &opening.build())
         .leaves(UPLINK, &expected(&opening))
-        .counts(&[
-            Counter::FlowOpened,
-            Counter::HopLooked,
-            Counter::Wrapped,
-            counter,
-        ])
+        .counts(&[Counter::FlowOpened, Counter::HopLooked, Counter::Wrapped, counter])
         .stats(&[(8, forward(&opening, 1))]);
     let entry = bed.flow(Stage::Pre, client::<F>(), far_vip::<F>()).unwrap();
     assert_eq!(entry.flags, FlowFlags::WRAPPED | FlowFlags::OUTSIDE);
@@ -108,8 +106,7 @@ fn what_the_sender_has_asked_for_holds_outside_too<F: TestFamily>(bed: &mut Bed<
             .traffic_class(class)
             .identification(0x4711);
         bed.pre(&packet).leaves(UPLINK, &expected);
-        bed.xdp(&packet)
-            .leaves(UPLINK, &expected.macs(GATEWAY_MAC, MAC));
+        bed.xdp(&packet).leaves(UPLINK, &expected.macs(GATEWAY_MAC, MAC));
     }
 }
 

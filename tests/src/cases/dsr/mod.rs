@@ -12,10 +12,7 @@ use crate::engine::{Bed, TestFamily, end};
 
 /// All of them.
 pub(super) fn all<F: TestFamily>() -> Vec<Case<F>> {
-    first_node::cases()
-        .into_iter()
-        .chain(pod_node::cases())
-        .collect()
+    first_node::cases().into_iter().chain(pod_node::cases()).collect()
 }
 
 /// The address that other nodes know this one by.

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use lb_common::{BackendState, Counter, DeviceRole, DropReason, Port, ServiceFlags, ServiceKey, ServiceStats};
+use lb_common::{
+    BackendState, Counter, DeviceRole, DropReason, Port, ServiceFlags, ServiceKey, ServiceStats,
+};
 use lb_ebpf::testkit::Program;
 
 use super::{answer, cases, client, far_vip, know, near_vip, other_node, stranger, vip};
@@ -97,9 +99,15 @@ fn here<F: TestFamily>(bed: &mut Bed<'_, F>, program: Program) {
 fn the_wrapper_says_which_backend<F: TestFamily>(bed: &mut Bed<'_, F>) {
     know(bed, other_node::<F>());
     add_other_pod(bed);
-    for (port, pod) in [(1, pod::<F>()), (2, other_pod::<F>()), (3, pod::<F>()), (4, other_pod::<F>())] {
+    for (port, pod) in [
+        (1, pod::<F>()),
+        (2, other_pod::<F>()),
+        (3, pod::<F>()),
+        (4, other_pod::<F>()),
+    ] {
         let opening = bed.opening(end::<F>([0, 10], port), near_vip::<F>());
-        bed.xdp(&wrapped::<F>(&opening, pod)).becomes(&opening.clone().to(pod));
+        bed.xdp(&wrapped::<F>(&opening, pod))
+            .becomes(&opening.clone().to(pod));
     }
 }
 
@@ -121,14 +129,21 @@ fn refused<F: TestFamily>(bed: &mut Bed<'_, F>, packet: &PacketBuilder, reason: 
 #[track_caller]
 fn passed<F: TestFamily>(bed: &mut Bed<'_, F>, packet: &PacketBuilder) {
     for program in [Program::Xdp, Program::Pre] {
-        bed.run(program, &packet.build()).untouched().counts(&[]).stats(&[]);
+        bed.run(program, &packet.build())
+            .untouched()
+            .counts(&[])
+            .stats(&[]);
     }
     assert_eq!(bed.flow_count(), 0);
 }
 
 fn whoever_is_no_node_is_refused<F: TestFamily>(bed: &mut Bed<'_, F>) {
     let opening = bed.opening(client::<F>(), near_vip::<F>());
-    refused(bed, &wrapped::<F>(&opening, pod::<F>()), DropReason::ForeignWrapper);
+    refused(
+        bed,
+        &wrapped::<F>(&opening, pod::<F>()),
+        DropReason::ForeignWrapper,
+    );
     know(bed, other_node::<F>());
     let foreign = opening.wrapped(client::<F>().ip(), pod::<F>().ip());
     refused(bed, &foreign, DropReason::ForeignWrapper);
@@ -166,12 +181,20 @@ fn what_is_for_no_local_backend_is_dropped<F: TestFamily>(bed: &mut Bed<'_, F>) 
     }
     // The row is another's by now.
     bed.update(|rows| rows.backend(11).service = 3);
-    refused(bed, &wrapped::<F>(&opening, pod::<F>()), DropReason::WrappedForNobody);
+    refused(
+        bed,
+        &wrapped::<F>(&opening, pod::<F>()),
+        DropReason::WrappedForNobody,
+    );
     bed.update(|rows| {
         rows.backend(11).service = 9;
         rows.set_state(11, BackendState::Free);
     });
-    refused(bed, &wrapped::<F>(&opening, pod::<F>()), DropReason::WrappedForNobody);
+    refused(
+        bed,
+        &wrapped::<F>(&opening, pod::<F>()),
+        DropReason::WrappedForNobody,
+    );
 }
 
 fn other_tunnels_are_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
@@ -196,7 +219,13 @@ fn what_is_cut_off_is_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
     let header = if F::SUFFIX == '4' { 20 } else { 40 };
     let transport = if bed.is_tcp() { 20 } else { 8 };
     let opening = wrapped::<F>(&bed.data(client::<F>(), near_vip::<F>()), pod::<F>());
-    for length in [header, header + 1, 2 * header - 1, 2 * header, 2 * header + transport - 1] {
+    for length in [
+        header,
+        header + 1,
+        2 * header - 1,
+        2 * header,
+        2 * header + transport - 1,
+    ] {
         passed(bed, &opening.clone().cut_off(length));
     }
 }
@@ -204,7 +233,12 @@ fn what_is_cut_off_is_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
 fn a_source_that_is_nobodys_leaves_no_state<F: TestFamily>(bed: &mut Bed<'_, F>) {
     know(bed, other_node::<F>());
     let nobodys: [IpAddr; 3] = if F::SUFFIX == '4' {
-        [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(224, 0, 0, 1)].map(Into::into)
+        [
+            Ipv4Addr::LOCALHOST,
+            Ipv4Addr::UNSPECIFIED,
+            Ipv4Addr::new(224, 0, 0, 1),
+        ]
+        .map(Into::into)
     } else {
         [
             Ipv6Addr::LOCALHOST,
@@ -243,7 +277,9 @@ fn a_mark_of_congestion_goes_inside<F: TestFamily>(bed: &mut Bed<'_, F>) {
     const CONGESTED: u8 = 3;
     know(bed, other_node::<F>());
     for (inside, after) in [(0b00, 0b00), (0b01, 0b11), (0b10, 0b11), (0b11, 0b11)] {
-        let packet = bed.data(client::<F>(), near_vip::<F>()).traffic_class(0xb8 | inside);
+        let packet = bed
+            .data(client::<F>(), near_vip::<F>())
+            .traffic_class(0xb8 | inside);
         let outer = wrapped::<F>(&packet, pod::<F>());
         for program in [Program::Xdp, Program::Pre] {
             bed.run(program, &outer.clone().traffic_class(0xb8 | CONGESTED).build())
@@ -311,7 +347,8 @@ fn a_flow_outlives_the_services_way<F: TestFamily>(bed: &mut Bed<'_, F>) {
             .becomes(&data.clone().to(pod::<F>()));
     }
     // Who is no node, or names another backend, has no part in it.
-    bed.pre(&data.wrapped(client::<F>().ip(), pod::<F>().ip())).untouched();
+    bed.pre(&data.wrapped(client::<F>().ip(), pod::<F>().ip()))
+        .untouched();
     bed.pre(&wrapped::<F>(&data, other_pod::<F>())).untouched();
 }
 
@@ -411,7 +448,8 @@ fn a_connection_that_begins_goes_where_the_wrapper_says<F: TestFamily>(bed: &mut
     add_other_pod(bed);
     let opening = bed.opening(client::<F>(), near_vip::<F>());
     for pod in [pod::<F>(), other_pod::<F>()] {
-        bed.pre(&wrapped::<F>(&opening, pod)).becomes(&opening.clone().to(pod));
+        bed.pre(&wrapped::<F>(&opening, pod))
+            .becomes(&opening.clone().to(pod));
         let answer = bed.data(pod, client::<F>()).flags(flag::SYN | flag::ACK);
         bed.post(&answer).becomes(&answer.clone().from(near_vip::<F>()));
     }
