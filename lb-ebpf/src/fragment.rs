@@ -166,10 +166,11 @@ fn is_service<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> bool {
     let Some(row) = cx.service(&ServiceKey::address(addr)) else {
         return false;
     };
-    row.flags & ServiceFlags::FROM_UPLINK == 0
+    let counts = row.flags & ServiceFlags::FROM_UPLINK == 0
         || cx
             .device(cx.ifindex())
-            .is_none_or(|device| device.role == DeviceRole::Uplink as u8)
+            .is_some_and(|device| device.role == DeviceRole::Uplink as u8);
+    counts && cx.node_address(addr).is_none()
 }
 
 #[inline(always)]
