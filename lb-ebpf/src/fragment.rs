@@ -79,11 +79,15 @@ fn judge<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Met {
     }
 }
 
-/// Reads the headers once more, as far as they are about fragments.
+/// Reads the headers once more, as far as they are about fragments; nobody else looks at the end of a later one's.
 #[inline(always)]
 fn part<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<Part, Stop> {
     let mut network = Network::default();
     F::network(cx, work.packet.l3, &mut network)?;
+    let end = F::end(cx, work.packet.l3)?;
+    if end < work.packet.l4 || cx.length() < work.packet.l4 {
+        return Err(Stop::Pass);
+    }
     F::part(cx, network.transport.part)
 }
 

@@ -20,13 +20,17 @@ use crate::{
 pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Result<Next, Stop> {
     work.given = 0;
     match work.packet.parse(cx, l3, Stage::Pre)? {
-        Kind::Transport => {}
+        Kind::Transport | Kind::Icmp => {}
         Kind::Fragment => fragment::meet(cx, work)?,
-        Kind::Icmp => return answered(icmp::pre(cx, work), cx, work),
         Kind::Wrapped => wrap::unwrap(cx, work)?,
         Kind::Other => return answered(pass(cx, work), cx, work),
     }
-    answered(translate(cx, work), cx, work)
+    let done = if work.packet.key.protocol == F::ICMP {
+        icmp::pre(cx, work)
+    } else {
+        translate(cx, work)
+    };
+    answered(done, cx, work)
 }
 
 /// Post-routing: rewrites the source.
@@ -76,7 +80,7 @@ pub fn own<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, S
 #[inline(always)]
 fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
     let stands = cx.flow(&work.packet.key, &mut work.flow);
-    let is_known = stands && (is_steady(cx, work) || known::look(cx, work)?);
+    let is_known = stands && wrap::agrees(work) && (is_steady(cx, work) || known::look(cx, work)?);
     if !is_known {
         open_flow(cx, work)?;
     }
@@ -101,7 +105,7 @@ fn pass<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop
 /// "R2 `!read_ok`".
 #[inline(never)]
 fn open_flow<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
-    if service::find(cx, &work.packet.key, &mut work.front_end) {
+    if work.given != 0 || service::find(cx, &work.packet.key, &mut work.front_end) {
         let done = serve(cx, work);
         if let Err(stop) = done {
             admit::refused(cx, work.front_end.service, stop);

@@ -17,8 +17,8 @@ use std::path::PathBuf;
 use std::{env, fs, io};
 
 use aya::maps::MapData;
-use aya_obj::Object;
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type};
+use aya_obj::{Object, Program, ProgramSection};
 use lb_tests::need_root;
 
 /// Never more, whatever the budget says.
@@ -116,7 +116,7 @@ fn costs() -> BTreeMap<String, Cost> {
     object.relocate_calls(&sections).unwrap();
     let programs = object.programs.iter().map(|(name, program)| {
         let instructions = &object.functions[&program.function_key()].instructions;
-        let log = load(instructions, &program.license).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let log = load(program, instructions).unwrap_or_else(|error| panic!("{name}: {error}"));
         (name.clone(), cost(instructions, &log))
     });
     programs.collect()
@@ -169,22 +169,25 @@ fn deepest(calls: &[BTreeSet<usize>], frames: &[u32], function: usize) -> u32 {
     frames[function].max(1).next_multiple_of(16) + below.max().unwrap_or(0)
 }
 
-/// Loads a TC program; returns the verifier's statistics.
-fn load(instructions: &[bpf_insn], license: &CStr) -> io::Result<String> {
+/// Loads a program; returns the verifier's statistics.
+fn load(program: &Program, instructions: &[bpf_insn]) -> io::Result<String> {
     /// `BPF_LOG_STATS`.
     const STATISTICS: u32 = 4;
     let mut log = vec![0u8; 1 << 16];
     // SAFETY: all zero is a valid value of this union.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     // SAFETY: the member that belongs to BPF_PROG_LOAD.
-    let program = unsafe { &mut attr.__bindgen_anon_3 };
-    program.prog_type = bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32;
-    program.insn_cnt = u32::try_from(instructions.len()).map_err(io::Error::other)?;
-    program.insns = instructions.as_ptr() as u64;
-    program.license = license.as_ptr() as u64;
-    program.log_level = STATISTICS;
-    program.log_size = u32::try_from(log.len()).map_err(io::Error::other)?;
-    program.log_buf = log.as_mut_ptr() as u64;
+    let asked = unsafe { &mut attr.__bindgen_anon_3 };
+    asked.prog_type = match program.section {
+        ProgramSection::Xdp { .. } => bpf_prog_type::BPF_PROG_TYPE_XDP,
+        _ => bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS,
+    } as u32;
+    asked.insn_cnt = u32::try_from(instructions.len()).map_err(io::Error::other)?;
+    asked.insns = instructions.as_ptr() as u64;
+    asked.license = program.license.as_ptr() as u64;
+    asked.log_level = STATISTICS;
+    asked.log_size = u32::try_from(log.len()).map_err(io::Error::other)?;
+    asked.log_buf = log.as_mut_ptr() as u64;
     // SAFETY: the buffers live on, and their lengths are those given.
     let done = unsafe {
         libc::syscall(

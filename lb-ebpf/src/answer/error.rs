@@ -22,8 +22,23 @@ const LENGTH: u32 = 8;
 pub(super) const CHECKSUM: u32 = 2;
 
 /// Makes the packet an ICMP error about itself.
-#[inline(never)]
+#[inline(always)]
 pub(super) fn make<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, what: [u8; 2]) -> Result<(), Stop> {
+    if is_made(cx, work, what) {
+        Ok(())
+    } else {
+        Err(Stop::Pass)
+    }
+}
+
+/// A real call; a result of more than a word would go through the stack.
+#[inline(never)]
+fn is_made<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, what: [u8; 2]) -> bool {
+    put(cx, work, what).is_ok()
+}
+
+#[inline(always)]
+fn put<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, what: [u8; 2]) -> Result<(), Stop> {
     let src = sender(cx, work, what);
     let rest = if what == F::TOO_BIG {
         u32::from(work.flow.hop.mtu).wrapping_sub(wrap::overhead(&work.flow))

@@ -6,8 +6,11 @@ mod balance;
 mod bulk;
 mod changes;
 mod datagrams;
+mod dsr;
 mod lifecycle;
+mod node_itself;
 mod node_ports;
+mod rejects;
 mod shared_ports;
 mod surroundings;
 
