@@ -129,11 +129,15 @@ fn unconnected(to: SocketAddr) -> Result<()> {
 /// Every kind of backend behind this filter, with pods on veths and on a bridge.
 fn every_backend(rp_filter: RpFilter) {
     for pods in [PodNetwork::Routed, PodNetwork::Bridge] {
-        let world = World::with(Layout {
-            pods,
-            rp_filter,
-            ..Layout::default()
-        }, &[LOCAL]).unwrap();
+        let world = World::with(
+            Layout {
+                pods,
+                rp_filter,
+                ..Layout::default()
+            },
+            &[LOCAL],
+        )
+        .unwrap();
         let topology = &world.topology;
         let node = &topology.node1;
         node.netns.nft(GUARD).unwrap();
@@ -180,7 +184,11 @@ fn one_port_serves_two_services_and_the_pod_itself() {
         let service = SocketAddr::new(CLUSTER_IP.of(family), ECHO_TCP.port);
         let other = SocketAddr::new(OTHER_VIP.of(family), ECHO_TCP.port);
         let pod = SocketAddr::new(pod.addresses.of(family), ECHO_PORT);
-        let orders = [[service, other, pod], [pod, service, other], [service, pod, other]];
+        let orders = [
+            [service, other, pod],
+            [pod, service, other],
+            [service, pod, other],
+        ];
         for (own, order) in (23_000..).zip(orders) {
             let from = SocketAddr::new(NODE1.of(family), own);
             on(node, || {
@@ -218,8 +226,10 @@ fn connections_live_on_when_the_route_to_the_service_changes() {
         connection.say("by one uplink")?;
         let mut resolver = Resolver::open(SocketAddr::new(VIP.v4.into(), DNS.port), None)?;
         resolver.ask()?;
-        node.netns
-            .ip(&format!("route add {} via {} dev up-client", VIP.v4, world.topology.client.addresses.v4))?;
+        node.netns.ip(&format!(
+            "route add {} via {} dev up-client",
+            VIP.v4, world.topology.client.addresses.v4
+        ))?;
         connection.say("by the other")?;
         resolver.ask()?;
         Ok(())
