@@ -1,6 +1,7 @@
 //! Processes of the node itself reach every service, without any socket program.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -171,6 +172,33 @@ fn the_node_reaches_every_service_behind_a_loose_filter() {
 fn the_node_reaches_every_service_behind_no_filter() {
     need_root!();
     every_backend(RpFilter::Off);
+}
+
+#[test]
+fn the_node_is_told_what_a_backend_refuses() {
+    need_root!();
+    let world = World::new(&[LOCAL]).unwrap();
+    let (node, toolbox) = (&world.topology.node1, &world.topology.toolbox);
+    // Nothing serves there.
+    for backend in [toolbox, node] {
+        serve(&world, &[endpoint(backend, "node1")]);
+        for family in Family::BOTH {
+            on(node, || {
+                for to in front_ends(family, HTTP) {
+                    let refused = TcpStream::connect_timeout(&to, Duration::from_secs(4));
+                    assert_eq!(refused.unwrap_err().kind(), ErrorKind::ConnectionRefused, "{to}");
+                }
+                for to in front_ends(family, DNS) {
+                    let socket = socket::udp(to, None)?;
+                    socket.set_read_timeout(Some(Duration::from_secs(4)))?;
+                    socket.send(b"anybody there?")?;
+                    let refused = socket.recv(&mut [0; 1]);
+                    assert_eq!(refused.unwrap_err().kind(), ErrorKind::ConnectionRefused, "{to}");
+                }
+                Ok(())
+            });
+        }
+    }
 }
 
 #[test]
