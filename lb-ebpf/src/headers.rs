@@ -60,6 +60,7 @@ impl Fragment {
 
 /// What a packet is, as far as its headers tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Kind {
     /// TCP or UDP, whole.
     Transport,

@@ -2,12 +2,15 @@
 //!
 //! Each looks the packet up in the flow table and rewrites one endpoint. A packet that `pre` does not know may be for a
 //! service: then it opens a flow. Flows that the programs finish by themselves have both endpoints rewritten in `pre`.
+//!
+//! A program takes one step after the other, each a call of its own, so that their stacks do not add up: the first look
+//! ([`pre`], [`post`]), what it was not enough for ([`more_of_pre`], [`more_of_post`], [`own`]), and an [`answer`].
 
 use lb_common::{BackendState, Counter, FlowFlags, Stage, TcpState};
 
 use crate::ctx::{Ctx, ServiceEvent};
 use crate::headers::Kind;
-use crate::verdict::{Next, Stop};
+use crate::verdict::{Answer, Next, Stop};
 use crate::wire::Wire;
 use crate::work::Work;
 use crate::{
@@ -15,41 +18,71 @@ use crate::{
     vip, wrap,
 };
 
-/// Pre-routing: rewrites the destination.
+/// Pre-routing: rewrites the destination. Here is the way of a packet of a known flow about which nothing has to be
+/// thought over; for all others it is [`Next::More`].
 #[inline(always)]
 pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Result<Next, Stop> {
     work.given = 0;
-    match work.packet.parse(cx, l3, Stage::Pre)? {
-        Kind::Transport | Kind::Icmp => {}
-        Kind::Fragment => fragment::meet(cx, work)?,
-        Kind::Wrapped => wrap::unwrap(cx, work)?,
-        Kind::Other => return answered(pass(cx, work), cx, work),
+    let kind = work.packet.parse(cx, l3, Stage::Pre)?;
+    work.kind = kind as u32;
+    if kind == Kind::Transport && cx.flow(&work.packet.key, &mut work.flow) && is_steady(cx, work) {
+        finish(cx, work)
+    } else {
+        Ok(Next::More)
     }
-    let done = if work.packet.key.protocol == F::ICMP {
+}
+
+/// The rest of pre-routing. The first look has read the headers.
+#[inline(always)]
+pub fn more_of_pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
+    if work.is(Kind::Fragment) {
+        fragment::meet(cx, work)?;
+    } else if work.is(Kind::Wrapped) {
+        wrap::unwrap(cx, work)?;
+    } else if work.is(Kind::Other) {
+        return pass(cx, work);
+    }
+    if work.packet.key.protocol == F::ICMP {
         icmp::pre(cx, work)
     } else {
         translate(cx, work)
-    };
-    answered(done, cx, work)
+    }
 }
 
-/// Post-routing: rewrites the source.
+/// Post-routing: rewrites the source. As in [`pre`], all but the packets of known flows are for [`more_of_post`].
 #[inline(always)]
 pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Result<Next, Stop> {
     work.given = 0;
-    match work.packet.parse(cx, l3, Stage::Post)? {
-        Kind::Transport => {}
-        Kind::Fragment => fragment::meet(cx, work)?,
-        Kind::Icmp => return answered(icmp::post(cx, work), cx, work),
-        Kind::Other if cx.is_own() => return answered(pass(cx, work), cx, work),
-        Kind::Wrapped | Kind::Other => return Err(Stop::Pass),
+    let kind = work.packet.parse(cx, l3, Stage::Post)?;
+    work.kind = kind as u32;
+    if kind != Kind::Transport {
+        return Ok(Next::More);
     }
     if !cx.flow(&work.packet.key, &mut work.flow) {
-        return if cx.is_own() {
-            Ok(Next::Own)
-        } else {
-            Err(Stop::Pass)
-        };
+        return own_or_foreign(cx);
+    }
+    if work.flow.flags & FlowFlags::MASQUERADE != 0 || !is_steady(cx, work) {
+        return Ok(Next::More);
+    }
+    rewrite::source(cx, work)?;
+    count(cx, work);
+    Ok(Next::Stack)
+}
+
+/// The rest of post-routing. The first look has read the headers.
+#[inline(always)]
+pub fn more_of_post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
+    if work.is(Kind::Fragment) {
+        fragment::meet(cx, work)?;
+    } else if work.is(Kind::Icmp) {
+        return icmp::post(cx, work);
+    } else if work.is(Kind::Other) && cx.is_own() {
+        return pass(cx, work);
+    } else if !work.is(Kind::Transport) {
+        return Err(Stop::Pass);
+    }
+    if !cx.flow(&work.packet.key, &mut work.flow) {
+        return own_or_foreign(cx);
     }
     if work.packet.is_syn_ack() && work.flow.tcp & TcpState::ESTABLISHED != 0 {
         // The translated SYN was answered long ago: this one answers a SYN that went straight to the pod.
@@ -66,14 +99,33 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resu
     Ok(Next::Stack)
 }
 
+/// A packet in post that no flow is known for: only one that the node itself has made is looked at once more.
+#[inline(always)]
+fn own_or_foreign<F: Wire, C: Ctx<F>>(cx: &C) -> Result<Next, Stop> {
+    if cx.is_own() {
+        Ok(Next::Own)
+    } else {
+        Err(Stop::Pass)
+    }
+}
+
 /// Pre-routing of what the node itself sends: such packets meet no ingress hook. [`post`] has read the headers.
 #[inline(always)]
 pub fn own<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
     if work.packet.key.protocol == F::ICMP {
-        return answered(icmp::pre(cx, work), cx, work);
+        return icmp::pre(cx, work);
     }
     work.packet.key.stage = Stage::Pre as u8;
-    answered(translate(cx, work), cx, work)
+    translate(cx, work)
+}
+
+/// Gives the answer that a stage has found the packet due.
+#[inline(always)]
+pub fn answer<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
+    match Answer::from_number(work.answer) {
+        Some(answer) => answer::give(cx, work, answer),
+        None => Err(Stop::Pass),
+    }
 }
 
 /// The way of a TCP or UDP packet whose key is that of stage pre.
@@ -84,6 +136,12 @@ fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next,
     if !is_known {
         open_flow(cx, work)?;
     }
+    finish(cx, work)
+}
+
+/// The last step of stage pre for a packet whose flow is in `work.flow`.
+#[inline(always)]
+fn finish<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
     if work.flow.flags & (FlowFlags::BOTH | FlowFlags::WRAPPED) != 0 {
         return send::out(cx, work);
     }
@@ -182,17 +240,4 @@ pub fn count<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) {
         ServiceEvent::Forward { packets, bytes }
     };
     cx.count_service(work.flow.service, what);
-}
-
-/// Gives the answer that a packet is due.
-#[inline(always)]
-fn answered<F: Wire, C: Ctx<F>>(
-    done: Result<Next, Stop>,
-    cx: &mut C,
-    work: &mut Work<F>,
-) -> Result<Next, Stop> {
-    match done {
-        Err(Stop::Answer(what)) => answer::give(cx, work, what),
-        done => done,
-    }
 }

@@ -13,8 +13,9 @@ pub enum Next {
     Back,
     /// In by another device, the flow's [`lb_common::Flow::arrival`].
     Arrive,
-    /// The node itself has made it, and it is no reply: [`crate::stage::own`] has to look at it, in a call of its own,
-    /// for the sake of the stack.
+    /// The first look was not enough: [`crate::stage::more_of_pre`] or [`crate::stage::more_of_post`] goes on.
+    More,
+    /// The node itself has made it, and it is no reply: [`crate::stage::own`] goes on.
     Own,
 }
 
@@ -31,13 +32,28 @@ pub enum Stop {
 
 /// Answers that the programs give by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Answer {
     /// A TCP reset, or ICMP port unreachable for other protocols.
-    Reject,
+    Reject = 1,
     /// ICMP "fragmentation needed" or "packet too big", with the size in the flow's hop.
     TooBig,
     /// ICMP "time exceeded".
     TimeExceeded,
     /// An echo reply.
     Echo,
+}
+
+impl Answer {
+    /// From its number; `None` for a number that is none's.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Reject),
+            2 => Some(Self::TooBig),
+            3 => Some(Self::TimeExceeded),
+            4 => Some(Self::Echo),
+            _ => None,
+        }
+    }
 }

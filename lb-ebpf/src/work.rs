@@ -5,7 +5,7 @@
 
 use lb_common::{Backend, Flow, FlowKey, ServiceValue};
 
-use crate::headers::Headers;
+use crate::headers::{Headers, Kind};
 use crate::icmp::Quoted;
 use crate::wire::Wire;
 
@@ -17,6 +17,10 @@ pub struct Work<F: Wire> {
     pub packet: Headers<F>,
     /// That entry.
     pub flow: Flow<F::Addr>,
+    /// [`Kind`]: what the packet is.
+    pub kind: u32,
+    /// [`crate::verdict::Answer`]: what the packet is answered with.
+    pub answer: u32,
     /// The key of the flow's other entry.
     pub other_key: FlowKey<F::Addr>,
     /// The flow's other entry, as it should be.
@@ -60,6 +64,12 @@ pub enum Origin {
 }
 
 impl<F: Wire> Work<F> {
+    /// Whether the packet is of this kind.
+    #[inline(always)]
+    pub fn is(&self, kind: Kind) -> bool {
+        self.kind == kind as u32
+    }
+
     /// Whether the sender is this one.
     #[inline(always)]
     pub fn is_from(&self, origin: Origin) -> bool {
@@ -71,6 +81,8 @@ impl<F: Wire> Default for Work<F> {
     fn default() -> Self {
         Self {
             packet: Headers::default(),
+            kind: 0,
+            answer: 0,
             flow: Flow::default(),
             other_key: FlowKey::default(),
             other: Flow::default(),

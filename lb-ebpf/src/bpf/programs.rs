@@ -6,7 +6,7 @@ use aya_ebpf::helpers::bpf_jiffies64;
 use lb_common::{V4, V6};
 use lb_ebpf::link::{self, Version};
 use lb_ebpf::stage;
-use lb_ebpf::verdict::Stop;
+use lb_ebpf::verdict::{Next, Stop};
 use lb_ebpf::work::Work;
 
 use super::env::Cx;
@@ -54,8 +54,8 @@ extern "C" fn lb_post_lo(skb: *mut __sk_buff) -> i32 {
 #[unsafe(link_section = "xdp")]
 extern "C" fn lb_xdp(context: *mut xdp_md) -> u32 {
     match link::ethernet(&Xdp { context }) {
-        Ok((Version::V4, l3)) => xdp_of::<V4>(context, l3),
-        Ok((Version::V6, l3)) => xdp_of::<V6>(context, l3),
+        Ok((Version::V4, l3)) => xdp::<V4>(context, l3),
+        Ok((Version::V6, l3)) => xdp::<V6>(context, l3),
         Err(_) => XDP_PASS,
     }
 }
@@ -87,8 +87,8 @@ fn without_link_layer(skb: *mut __sk_buff) -> Result<(Version, u32), Stop> {
 #[inline(always)]
 fn pre(skb: *mut __sk_buff, network: Result<(Version, u32), Stop>) -> i32 {
     match network {
-        Ok((Version::V4, l3)) => pre_of::<V4>(skb, l3),
-        Ok((Version::V6, l3)) => pre_of::<V6>(skb, l3),
+        Ok((Version::V4, l3)) => ingress::<V4>(skb, l3),
+        Ok((Version::V6, l3)) => ingress::<V6>(skb, l3),
         Err(_) => tc::untouched(),
     }
 }
@@ -96,59 +96,125 @@ fn pre(skb: *mut __sk_buff, network: Result<(Version, u32), Stop>) -> i32 {
 #[inline(always)]
 fn post(skb: *mut __sk_buff, network: Result<(Version, u32), Stop>) -> i32 {
     match network {
-        Ok((Version::V4, l3)) => match post_of::<V4>(skb, l3) {
-            tc::OWN => own_of::<V4>(skb),
-            action => action,
-        },
-        Ok((Version::V6, l3)) => match post_of::<V6>(skb, l3) {
-            tc::OWN => own_of::<V6>(skb),
-            action => action,
-        },
+        Ok((Version::V4, l3)) => egress::<V4>(skb, l3),
+        Ok((Version::V6, l3)) => egress::<V6>(skb, l3),
         Err(_) => tc::untouched(),
     }
 }
 
-/// A real call for each family: the verifier looks at one after the other, not at one times the other.
+/// One step after the other.
+#[inline(always)]
+fn ingress<F: KernelFamily>(skb: *mut __sk_buff, l3: u32) -> i32 {
+    let mut action = pre_of::<F>(skb, l3);
+    if action == tc::MORE {
+        action = more_of_pre::<F>(skb);
+    }
+    if action == tc::ANSWER {
+        action = answer_of::<F, false>(skb);
+    }
+    action
+}
+
+/// One step after the other.
+#[inline(always)]
+fn egress<F: KernelFamily>(skb: *mut __sk_buff, l3: u32) -> i32 {
+    let mut action = post_of::<F>(skb, l3);
+    if action == tc::MORE {
+        action = more_of_post::<F>(skb);
+    }
+    if action == tc::OWN {
+        action = own_of::<F>(skb);
+    }
+    if action == tc::ANSWER {
+        action = answer_of::<F, true>(skb);
+    }
+    action
+}
+
+/// One step after the other.
+#[inline(always)]
+fn xdp<F: KernelFamily>(context: *mut xdp_md, l3: u32) -> u32 {
+    let mut action = xdp_of::<F>(context, l3);
+    if action == xdp::MORE {
+        action = more_of_xdp::<F>(context);
+    }
+    if action == xdp::ANSWER {
+        action = answer_of_xdp::<F>(context);
+    }
+    action
+}
+
+// The steps: real calls, whose stacks do not add up, and which the verifier follows one after the other. Each goes on with
+// the work area as the one before has left it.
+
 #[inline(never)]
 fn pre_of<F: KernelFamily>(skb: *mut __sk_buff, l3: u32) -> i32 {
-    let Some(work) = work::<F>() else {
-        return tc::untouched();
-    };
-    let mut cx = Cx(Tc::<false> { skb });
-    let done = stage::pre(&mut cx, work, l3);
-    tc::action(&cx.0, work, done)
+    at_tc::<F, false>(skb, |cx, work| stage::pre(cx, work, l3))
 }
 
-/// As [`pre_of`].
+#[inline(never)]
+fn more_of_pre<F: KernelFamily>(skb: *mut __sk_buff) -> i32 {
+    at_tc::<F, false>(skb, |cx, work| stage::more_of_pre(cx, work))
+}
+
 #[inline(never)]
 fn post_of<F: KernelFamily>(skb: *mut __sk_buff, l3: u32) -> i32 {
-    let Some(work) = work::<F>() else {
-        return tc::untouched();
-    };
-    let mut cx = Cx(Tc::<true> { skb });
-    let done = stage::post(&mut cx, work, l3);
-    tc::action(&cx.0, work, done)
+    at_tc::<F, true>(skb, |cx, work| stage::post(cx, work, l3))
 }
 
-/// As [`pre_of`]; goes on with the work area as [`post_of`] has left it.
+#[inline(never)]
+fn more_of_post<F: KernelFamily>(skb: *mut __sk_buff) -> i32 {
+    at_tc::<F, true>(skb, |cx, work| stage::more_of_post(cx, work))
+}
+
 #[inline(never)]
 fn own_of<F: KernelFamily>(skb: *mut __sk_buff) -> i32 {
+    at_tc::<F, true>(skb, |cx, work| stage::own(cx, work))
+}
+
+#[inline(never)]
+fn answer_of<F: KernelFamily, const EGRESS: bool>(skb: *mut __sk_buff) -> i32 {
+    at_tc::<F, EGRESS>(skb, |cx, work| stage::answer(cx, work))
+}
+
+#[inline(never)]
+fn xdp_of<F: KernelFamily>(context: *mut xdp_md, l3: u32) -> u32 {
+    at_xdp::<F>(context, |cx, work| stage::pre(cx, work, l3))
+}
+
+#[inline(never)]
+fn more_of_xdp<F: KernelFamily>(context: *mut xdp_md) -> u32 {
+    at_xdp::<F>(context, |cx, work| stage::more_of_pre(cx, work))
+}
+
+#[inline(never)]
+fn answer_of_xdp<F: KernelFamily>(context: *mut xdp_md) -> u32 {
+    at_xdp::<F>(context, |cx, work| stage::answer(cx, work))
+}
+
+#[inline(always)]
+fn at_tc<F: KernelFamily, const EGRESS: bool>(
+    skb: *mut __sk_buff,
+    step: impl FnOnce(&mut Cx<Tc<EGRESS>>, &mut Work<F>) -> Result<Next, Stop>,
+) -> i32 {
     let Some(work) = work::<F>() else {
         return tc::untouched();
     };
-    let mut cx = Cx(Tc::<true> { skb });
-    let done = stage::own(&mut cx, work);
+    let mut cx = Cx(Tc::<EGRESS> { skb });
+    let done = step(&mut cx, work);
     tc::action(&cx.0, work, done)
 }
 
-/// As [`pre_of`].
-#[inline(never)]
-fn xdp_of<F: KernelFamily>(context: *mut xdp_md, l3: u32) -> u32 {
+#[inline(always)]
+fn at_xdp<F: KernelFamily>(
+    context: *mut xdp_md,
+    step: impl FnOnce(&mut Cx<Xdp>, &mut Work<F>) -> Result<Next, Stop>,
+) -> u32 {
     let Some(work) = work::<F>() else {
         return XDP_PASS;
     };
     let mut cx = Cx(Xdp { context });
-    let done = stage::pre(&mut cx, work, l3);
+    let done = step(&mut cx, work);
     xdp::action(&mut cx.0, work, done)
 }
 

@@ -26,8 +26,10 @@ const SHOT: i32 = 2;
 /// Enough of the packet for the headers of most: Ethernet with two tags, IPv6, TCP.
 const COMMON_HEADERS: u32 = 14 + 8 + 40 + 20;
 
-/// No action: the packet is the node's own and has to be looked at once more.
-pub(super) const OWN: i32 = i32::MIN;
+/// No actions, but the steps that a packet is still to take ([`stage`](lb_ebpf::stage)).
+pub(super) const MORE: i32 = i32::MIN;
+pub(super) const OWN: i32 = i32::MIN + 1;
+pub(super) const ANSWER: i32 = i32::MIN + 2;
 
 /// `BPF_ADJ_ROOM_MAC`: between the link-layer header and the network header.
 const AFTER_LINK_LAYER: u32 = 1;
@@ -302,11 +304,16 @@ fn done(result: i64) -> Result<(), Stop> {
 #[inline(always)]
 pub(super) fn action<F: Wire, const EGRESS: bool>(
     tc: &Tc<EGRESS>,
-    work: &Work<F>,
+    work: &mut Work<F>,
     done: Result<Next, Stop>,
 ) -> i32 {
     match done {
-        Ok(Next::Stack) | Err(Stop::Pass | Stop::Answer(_)) => NEXT,
+        Ok(Next::Stack) | Err(Stop::Pass) => NEXT,
+        Err(Stop::Answer(answer)) => {
+            work.answer = answer as u32;
+            ANSWER
+        }
+        Ok(Next::More) => MORE,
         Err(Stop::Drop(reason)) => drop(reason),
         Ok(Next::Out) => out(tc, work.packet.l3, work.flow.hop.ifindex),
         // What leaves by the loopback device comes in there by itself; sent round, it would have to be routed, and its

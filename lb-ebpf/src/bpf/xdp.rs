@@ -18,6 +18,10 @@ use super::env::Context;
 /// Length of an Ethernet header without tags.
 const ETHERNET: u32 = 14;
 
+/// No actions, but the steps that a packet is still to take ([`stage`](lb_ebpf::stage)).
+pub(super) const MORE: u32 = u32::MAX;
+pub(super) const ANSWER: u32 = u32::MAX - 1;
+
 /// The hook's context.
 pub(super) struct Xdp {
     pub(super) context: *mut xdp_md,
@@ -221,9 +225,14 @@ fn done(result: i64) -> Result<(), Stop> {
 
 /// What the driver is told.
 #[inline(always)]
-pub(super) fn action<F: Wire>(packet: &mut Xdp, work: &Work<F>, done: Result<Next, Stop>) -> u32 {
+pub(super) fn action<F: Wire>(packet: &mut Xdp, work: &mut Work<F>, done: Result<Next, Stop>) -> u32 {
     match done {
-        Ok(Next::Stack | Next::Arrive | Next::Own) | Err(Stop::Pass | Stop::Answer(_)) => XDP_PASS,
+        Ok(Next::Stack | Next::Arrive | Next::Own) | Err(Stop::Pass) => XDP_PASS,
+        Err(Stop::Answer(answer)) => {
+            work.answer = answer as u32;
+            ANSWER
+        }
+        Ok(Next::More) => MORE,
         Err(Stop::Drop(reason)) => drop(reason),
         Ok(Next::Back) => XDP_TX,
         Ok(Next::Out) => match address(packet, work) {

@@ -122,11 +122,23 @@ impl Host {
             Hook::Egress => stage::post(&mut cx, &mut work, l3),
         };
         let done = match done {
+            Ok(Next::More) if hook == Hook::Egress => stage::more_of_post(&mut cx, &mut work),
+            Ok(Next::More) => stage::more_of_pre(&mut cx, &mut work),
+            done => done,
+        };
+        let done = match done {
             Ok(Next::Own) => stage::own(&mut cx, &mut work),
             done => done,
         };
+        let done = match done {
+            Err(Stop::Answer(answer)) => {
+                work.answer = answer as u32;
+                stage::answer(&mut cx, &mut work)
+            }
+            done => done,
+        };
         match done {
-            Ok(Next::Own | Next::Stack) | Err(Stop::Pass | Stop::Answer(_)) => Verdict::On,
+            Ok(Next::More | Next::Own | Next::Stack) | Err(Stop::Pass | Stop::Answer(_)) => Verdict::On,
             Ok(Next::Arrive) if hook == Hook::Xdp => Verdict::On,
             Ok(Next::Arrive) => Verdict::Arrive(work.flow.arrival),
             // What leaves by the loopback device comes in there.
