@@ -350,7 +350,7 @@ fn errors_about_the_nodes_own_packets<F: TestFamily>(bed: &mut Bed<'_, F>) {
     let sent = error(&bed.data(service, process), process, unreachable);
     let step = bed.own(&sent);
     let original = error(&bed.data(pod, process), process, unreachable);
-    step.leaves(WEB, &original.hop_limit(63));
+    step.leaves(WEB, &original);
 }
 
 fn an_error_that_may_go_no_further_is_dropped<F: TestFamily>(bed: &mut Bed<'_, F>) {
