@@ -146,9 +146,9 @@ fn fragments_of_the_nodes_own_packets_are_sent_on<F: TestFamily>(bed: &mut Bed<'
     bed.pre(&bed.data(pod, process));
     bed.device = UPLINK;
     let (sent, expected) = (long(bed, process, service), long(bed, process, pod));
-    for (part, expected) in sent.fragments(1240).iter().zip(expected.fragments(1240)) {
+    for (part, expected) in sent.fragments(1240).iter().zip(&expected.fragments(1240)) {
         let step = bed.own(part);
-        step.leaves(WEB, &expected);
+        step.leaves(WEB, expected);
     }
 }
 
