@@ -3,7 +3,7 @@
 //! Each looks the packet up in the flow table and rewrites one endpoint. A packet that `pre` does not know may be for a
 //! service: then it opens a flow. Flows that the programs finish by themselves have both endpoints rewritten in `pre`.
 
-use lb_common::{BackendState, Counter, FlowFlags, Stage, TcpState};
+use lb_common::{BackendState, Counter, FlowFlags, Stage, TcpState, protocol};
 
 use crate::ctx::{Ctx, ServiceEvent};
 use crate::headers::Kind;
@@ -18,15 +18,21 @@ use crate::{
 /// Pre-routing: rewrites the destination.
 #[inline(always)]
 pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Result<Next, Stop> {
+    let done = arrive(cx, work, l3);
+    answer::due(cx, work, done)
+}
+
+#[inline(always)]
+fn arrive<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Result<Next, Stop> {
     work.given = 0;
     match work.packet.parse(cx, l3, Stage::Pre)? {
         Kind::Transport => {}
         Kind::Fragment => fragment::meet(cx, work)?,
-        Kind::Icmp => return answered(icmp::pre(cx, work), cx, work),
+        Kind::Icmp => return icmp::pre(cx, work),
         Kind::Wrapped => wrap::unwrap(cx, work)?,
-        Kind::Other => return answered(pass(cx, work), cx, work),
+        Kind::Other => return pass(cx, work),
     }
-    answered(translate(cx, work), cx, work)
+    translate(cx, work)
 }
 
 /// Post-routing: rewrites the source.
@@ -36,8 +42,8 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resu
     match work.packet.parse(cx, l3, Stage::Post)? {
         Kind::Transport => {}
         Kind::Fragment => fragment::meet(cx, work)?,
-        Kind::Icmp => return answered(icmp::post(cx, work), cx, work),
-        Kind::Other if cx.is_own() => return answered(pass(cx, work), cx, work),
+        Kind::Icmp => return icmp::post(cx, work),
+        Kind::Other if cx.is_own() => return Ok(Next::Own),
         Kind::Wrapped | Kind::Other => return Err(Stop::Pass),
     }
     if !cx.flow(&work.packet.key, &mut work.flow) {
@@ -65,11 +71,15 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resu
 /// Pre-routing of what the node itself sends: such packets meet no ingress hook. [`post`] has read the headers.
 #[inline(always)]
 pub fn own<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
-    if work.packet.key.protocol == F::ICMP {
-        return answered(icmp::pre(cx, work), cx, work);
-    }
-    work.packet.key.stage = Stage::Pre as u8;
-    answered(translate(cx, work), cx, work)
+    let done = match work.packet.key.protocol {
+        protocol::TCP | protocol::UDP => {
+            work.packet.key.stage = Stage::Pre as u8;
+            translate(cx, work)
+        }
+        protocol if protocol == F::ICMP => icmp::pre(cx, work),
+        _ => pass(cx, work),
+    };
+    answer::due(cx, work, done)
 }
 
 /// The way of a TCP or UDP packet whose key is that of stage pre.
@@ -178,17 +188,4 @@ pub fn count<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) {
         ServiceEvent::Forward { packets, bytes }
     };
     cx.count_service(work.flow.service, what);
-}
-
-/// Gives the answer that a packet is due.
-#[inline(always)]
-fn answered<F: Wire, C: Ctx<F>>(
-    done: Result<Next, Stop>,
-    cx: &mut C,
-    work: &mut Work<F>,
-) -> Result<Next, Stop> {
-    match done {
-        Err(Stop::Answer(what)) => answer::give(cx, work, what),
-        done => done,
-    }
 }

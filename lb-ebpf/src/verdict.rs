@@ -16,6 +16,8 @@ pub enum Next {
     /// The node itself has made it, and it is no reply: [`crate::stage::own`] has to look at it, in a call of its own,
     /// for the sake of the stack.
     Own,
+    /// An answer is due, [`crate::work::Work::answer`]: [`crate::answer::give`] makes it, in a call of its own.
+    Answer,
 }
 
 /// Why a step does not go on.
@@ -31,13 +33,27 @@ pub enum Stop {
 
 /// Answers that the programs give by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Answer {
     /// A TCP reset, or ICMP port unreachable for other protocols.
-    Reject,
+    Reject = 0,
     /// ICMP "fragmentation needed" or "packet too big", with the size in the flow's hop.
-    TooBig,
+    TooBig = 1,
     /// ICMP "time exceeded".
-    TimeExceeded,
+    TimeExceeded = 2,
     /// An echo reply.
-    Echo,
+    Echo = 3,
+}
+
+impl Answer {
+    /// From its number.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Reject,
+            1 => Self::TooBig,
+            2 => Self::TimeExceeded,
+            _ => Self::Echo,
+        }
+    }
 }

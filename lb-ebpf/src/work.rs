@@ -5,6 +5,7 @@
 
 use lb_common::{Backend, Flow, FlowKey, ServiceValue};
 
+use crate::answer::Span;
 use crate::headers::Headers;
 use crate::icmp::Quoted;
 use crate::wire::Wire;
@@ -43,6 +44,10 @@ pub struct Work<F: Wire> {
     pub origin: u32,
     /// One more than the index of the backend that another node has chosen; 0: none has.
     pub given: u32,
+    /// [`crate::verdict::Answer`], when one is due.
+    pub answer: u32,
+    /// What is being summed up for it.
+    pub span: Span,
 }
 
 /// Who has sent a packet that opens a flow.
@@ -83,6 +88,8 @@ impl<F: Wire> Default for Work<F> {
             term: 0,
             origin: 0,
             given: 0,
+            answer: 0,
+            span: Span::default(),
         }
     }
 }

@@ -4,6 +4,7 @@ use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::bpf_jiffies64;
 use lb_common::{V4, V6};
+use lb_ebpf::answer;
 use lb_ebpf::link::{self, Version};
 use lb_ebpf::stage;
 use lb_ebpf::verdict::Stop;
@@ -87,8 +88,8 @@ fn without_link_layer(skb: *mut __sk_buff) -> Result<(Version, u32), Stop> {
 #[inline(always)]
 fn pre(skb: *mut __sk_buff, network: Result<(Version, u32), Stop>) -> i32 {
     match network {
-        Ok((Version::V4, l3)) => pre_of::<V4>(skb, l3),
-        Ok((Version::V6, l3)) => pre_of::<V6>(skb, l3),
+        Ok((Version::V4, l3)) => answered::<V4, false>(skb, pre_of::<V4>(skb, l3)),
+        Ok((Version::V6, l3)) => answered::<V6, false>(skb, pre_of::<V6>(skb, l3)),
         Err(_) => tc::untouched(),
     }
 }
@@ -96,15 +97,27 @@ fn pre(skb: *mut __sk_buff, network: Result<(Version, u32), Stop>) -> i32 {
 #[inline(always)]
 fn post(skb: *mut __sk_buff, network: Result<(Version, u32), Stop>) -> i32 {
     match network {
-        Ok((Version::V4, l3)) => match post_of::<V4>(skb, l3) {
-            tc::OWN => own_of::<V4>(skb),
-            action => action,
-        },
-        Ok((Version::V6, l3)) => match post_of::<V6>(skb, l3) {
-            tc::OWN => own_of::<V6>(skb),
-            action => action,
-        },
+        Ok((Version::V4, l3)) => owned::<V4>(skb, post_of::<V4>(skb, l3)),
+        Ok((Version::V6, l3)) => owned::<V6>(skb, post_of::<V6>(skb, l3)),
         Err(_) => tc::untouched(),
+    }
+}
+
+/// Looks at a packet of the node itself once more.
+#[inline(always)]
+fn owned<F: KernelFamily>(skb: *mut __sk_buff, action: i32) -> i32 {
+    match action {
+        tc::OWN => answered::<F, true>(skb, own_of::<F>(skb)),
+        action => action,
+    }
+}
+
+/// Gives the answer that is due.
+#[inline(always)]
+fn answered<F: KernelFamily, const EGRESS: bool>(skb: *mut __sk_buff, action: i32) -> i32 {
+    match action {
+        tc::ANSWER => answer_of::<F, EGRESS>(skb),
+        action => action,
     }
 }
 
@@ -138,6 +151,17 @@ fn own_of<F: KernelFamily>(skb: *mut __sk_buff) -> i32 {
     };
     let mut cx = Cx(Tc::<true> { skb });
     let done = stage::own(&mut cx, work);
+    tc::action(&cx.0, work, done)
+}
+
+/// As [`pre_of`]; goes on with the work area as the stage has left it.
+#[inline(never)]
+fn answer_of<F: KernelFamily, const EGRESS: bool>(skb: *mut __sk_buff) -> i32 {
+    let Some(work) = work::<F>() else {
+        return tc::untouched();
+    };
+    let mut cx = Cx(Tc::<EGRESS> { skb });
+    let done = answer::give(&mut cx, work);
     tc::action(&cx.0, work, done)
 }
 

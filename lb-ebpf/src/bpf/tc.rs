@@ -28,6 +28,8 @@ const COMMON_HEADERS: u32 = 14 + 8 + 40 + 20;
 
 /// No action: the packet is the node's own and has to be looked at once more.
 pub(super) const OWN: i32 = i32::MIN;
+/// No action: the packet is due an answer.
+pub(super) const ANSWER: i32 = i32::MIN + 1;
 
 /// `BPF_ADJ_ROOM_MAC`: between the link-layer header and the network header.
 const AFTER_LINK_LAYER: u32 = 1;
@@ -299,6 +301,7 @@ pub(super) fn action<F: Wire, const EGRESS: bool>(
         Ok(Next::Back) if tc.ifindex() == LOOPBACK => NEXT,
         Ok(Next::Back) => redirect(tc.ifindex(), EGRESS),
         Ok(Next::Own) => OWN,
+        Ok(Next::Answer) => ANSWER,
         Ok(Next::Arrive) => redirect(work.flow.arrival, true),
     }
 }

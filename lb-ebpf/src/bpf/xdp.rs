@@ -212,7 +212,9 @@ fn done(result: i64) -> Result<(), Stop> {
 #[inline(always)]
 pub(super) fn action<F: Wire>(packet: &mut Xdp, work: &Work<F>, done: Result<Next, Stop>) -> u32 {
     match done {
-        Ok(Next::Stack | Next::Arrive | Next::Own) | Err(Stop::Pass | Stop::Answer(_)) => XDP_PASS,
+        Ok(Next::Stack | Next::Arrive | Next::Own | Next::Answer) | Err(Stop::Pass | Stop::Answer(_)) => {
+            XDP_PASS
+        }
         Err(Stop::Drop(reason)) => drop(reason),
         Ok(Next::Back) => XDP_TX,
         Ok(Next::Out) => match address(packet, work) {

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use lb_common::{Counter, Device, DropReason, Flow, FlowKey, ServicePolicy, ServiceStats, Settings, V4, V6};
 
 pub use self::tables::{Endpoint, FamilyTables, Kept, Way};
+use crate::answer;
 use crate::ctx::Hook;
 use crate::link::{self, Version};
 use crate::stage;
@@ -125,8 +126,12 @@ impl Host {
             Ok(Next::Own) => stage::own(&mut cx, &mut work),
             done => done,
         };
+        let done = match done {
+            Ok(Next::Answer) => answer::give(&mut cx, &mut work),
+            done => done,
+        };
         match done {
-            Ok(Next::Own | Next::Stack) | Err(Stop::Pass | Stop::Answer(_)) => Verdict::On,
+            Ok(Next::Own | Next::Answer | Next::Stack) | Err(Stop::Pass | Stop::Answer(_)) => Verdict::On,
             Ok(Next::Arrive) if hook == Hook::Xdp => Verdict::On,
             Ok(Next::Arrive) => Verdict::Arrive(work.flow.arrival),
             // What leaves by the loopback device comes in there.
