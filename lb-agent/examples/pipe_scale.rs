@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 
 use lb_agent::model::{
     Conditions, Endpoint, EndpointSlice, IpFamily, Object, ObjectName, Origin, Protocol, Service,
-    ServicePort, SlicePort, TrafficPolicy,
+    ServiceOptions, ServicePort, SlicePort, TrafficPolicy,
 };
 use lb_agent::reconcile::{Config, Pipe, Report};
 use lb_agent::source::SourceEvent;
 use lb_agent::store::{FakeStore, StoreError};
-use lb_common::Settings;
 
 const CHANGES: u32 = 1000;
 
@@ -24,9 +23,7 @@ fn main() -> Result<(), StoreError> {
 fn measure(services: u32, endpoints: u32) -> Result<(), StoreError> {
     let config = || Config {
         node_name: "node-a".into(),
-        settings: Settings::default(),
-        ipv4: true,
-        ipv6: true,
+        ..Config::default()
     };
     let mut store = FakeStore::default();
     let mut pipe = Pipe::adopt(&store, config())?;
@@ -109,10 +106,12 @@ fn service(number: u32) -> Service {
         cluster_ips: vec![address(96, number)],
         external_ips: Vec::new(),
         load_balancer_ips: Vec::new(),
+        source_ranges: Vec::new(),
         ports: vec![port],
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         affinity_seconds: None,
+        options: ServiceOptions::default(),
     }
 }
 
@@ -127,6 +126,7 @@ fn slice(number: u32, endpoints: u32) -> EndpointSlice {
         name: name(number),
         service: name(number),
         family: IpFamily::V4,
+        weight: 1,
         ports: vec![SlicePort {
             name: "http".into(),
             port: 8080,

@@ -17,3 +17,4 @@ mod start_times;
 pub mod store;
 #[cfg(test)]
 mod testkit;
+pub mod traffic;

@@ -27,12 +27,14 @@ use crate::dataplane::xdp::{XdpChoice, XdpState};
 use crate::dataplane::{
     self, Access, DataplaneError, KernelStore, Lock, Pins, Sizes, neighbours, routes, sysctl,
 };
+use crate::desired::seed_of_words;
 use crate::model::HostDevice;
 use crate::reconcile::{Config, Pipe};
 use crate::signals::Signals;
 use crate::source::{ManifestSource, SourceEvent};
 use crate::start_times::StartTimes;
 use crate::store::{MapStore as _, SettingsTable};
+use crate::traffic::{self, Traffic};
 
 /// What `lb-agent run` is told.
 #[derive(Clone, Debug)]
@@ -49,27 +51,12 @@ pub struct Options {
     pub devices: Patterns,
     /// Where XDP is tried.
     pub xdp: XdpChoice,
-    /// After which flows are finished.
-    pub timeouts: Timeouts,
+    /// How traffic is handled.
+    pub traffic: Traffic,
     /// Ports to keep from the node's own connections.
     pub reserved_ports: Option<PortRange>,
-    /// Seed of the flow hash.
-    pub hash_seed: u64,
     /// Leave nothing behind.
     pub detach_on_exit: bool,
-}
-
-/// After which times without packets a flow is finished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// TCP, established.
-    pub tcp_established: Duration,
-    /// TCP, in its handshake.
-    pub tcp_handshake: Duration,
-    /// TCP, closing.
-    pub tcp_closing: Duration,
-    /// UDP.
-    pub udp_idle: Duration,
 }
 
 /// Something that the agent acts upon.
@@ -192,15 +179,22 @@ impl Runtime {
             0 => clock.rate(programs.get(program::JIFFIES)?).await?,
             rate => rate,
         };
+        let traffic = &options.traffic;
         let settings = Settings {
             // Nobody has told of what changed while no agent was there.
             route_epoch: before.route_epoch.wrapping_add(1),
-            ..settings(options, jiffies_per_second)
+            hash_seed: before.hash_seed,
+            ..traffic.settings(jiffies_per_second)
         };
         warn_of_chance(settings.snat_port_min, settings.snat_port_max);
         let config = Config {
             node_name: options.node_name.clone(),
             settings,
+            seed: traffic.seed,
+            prefixes: traffic.prefixes.clone(),
+            forwarding: traffic.forwarding,
+            max_table: traffic.max_table,
+            removed_grace: traffic.removed_grace,
             ipv4: options.sizes.ipv4,
             ipv6: options.sizes.ipv6,
         };
@@ -209,6 +203,9 @@ impl Runtime {
         debug!(jiffies_per_second, "maps adopted");
 
         first_objects(&mut pipe, &mut source).await?;
+        if !pipe.has_seed() {
+            pipe.set_seed(traffic::seed(&traffic.seed_file, seed_of_words(before.hash_seed)));
+        }
         let mut runtime = Self {
             pipe,
             pins: options.pins.clone(),
@@ -346,7 +343,8 @@ impl Runtime {
         if report.written + report.deleted > 0 {
             info!(written = report.written, deleted = report.deleted, "maps updated");
         }
-        self.retry_at = report.retry_after.map(|after| Instant::now() + after);
+        let next = report.retry_after.into_iter().chain(report.expire_after).min();
+        self.retry_at = next.map(|after| Instant::now() + after);
         // Flows remember whether XDP may send to a device: rows first.
         if std::mem::take(&mut self.hops_stale) {
             self.routes_changed();
@@ -462,61 +460,5 @@ async fn first_objects(pipe: &mut Pipe, source: &mut mpsc::Receiver<Vec<SourceEv
         if synced {
             return Ok(());
         }
-    }
-}
-
-fn settings(options: &Options, jiffies_per_second: u32) -> Settings {
-    let jiffies = |duration: Duration| {
-        let jiffies = duration.as_millis() * u128::from(jiffies_per_second) / 1000;
-        // The programs compare 32-bit clocks, whose difference is good up to half of that.
-        u32::try_from(jiffies)
-            .unwrap_or(u32::MAX)
-            .min(i32::MAX.cast_unsigned())
-    };
-    let timeouts = options.timeouts;
-    Settings {
-        jiffies_per_second,
-        tcp_established: jiffies(timeouts.tcp_established),
-        tcp_handshake: jiffies(timeouts.tcp_handshake),
-        tcp_closing: jiffies(timeouts.tcp_closing),
-        udp_idle: jiffies(timeouts.udp_idle),
-        hash_seed: halves(options.hash_seed),
-        ..Settings::default()
-    }
-}
-
-/// A number as two words, low half first.
-fn halves(number: u64) -> [u32; 2] {
-    let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
-    [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_times_stay_within_half_of_the_clock() {
-        let options = Options {
-            manifests: PathBuf::new(),
-            node_name: String::new(),
-            pins: Pins::new("/nowhere"),
-            sizes: Sizes::default(),
-            devices: Patterns::default(),
-            xdp: XdpChoice::Auto,
-            timeouts: Timeouts {
-                tcp_established: Duration::from_hours(24),
-                tcp_handshake: Duration::from_mins(1),
-                tcp_closing: Duration::from_secs(u64::MAX / 2),
-                udp_idle: Duration::from_millis(1500),
-            },
-            reserved_ports: None,
-            hash_seed: 7 | 9 << 32,
-            detach_on_exit: false,
-        };
-        let row = settings(&options, 250);
-        assert_eq!((row.tcp_established, row.tcp_handshake), (21_600_000, 15_000));
-        assert_eq!((row.udp_idle, row.hash_seed), (375, [7, 9]));
-        assert_eq!(row.tcp_closing, i32::MAX.cast_unsigned());
     }
 }

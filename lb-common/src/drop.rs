@@ -36,7 +36,7 @@ numbered! {
         FlowTableFull = 2 "flow-table-full",
         /// Every client port that was tried is taken by a live flow to the same backend.
         NoClientPort = 3 "no-client-port",
-        /// A pod's packet whose source is not routed to that pod.
+        /// A pod's packet whose source is not routed to that pod, or a wrapped one whose source is nobody's outside.
         SpoofedSource = 4 "spoofed-source",
         /// The service was being updated twice while this packet looked for a backend.
         ServiceChanging = 5 "service-changing",

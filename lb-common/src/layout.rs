@@ -4,8 +4,8 @@ use core::mem::{align_of, size_of};
 
 use crate::{
     Affinity, Backend, ClientKey, Device, FamilySettings, Flow, FlowKey, Fragment, FragmentKey, Hop, Ip4,
-    Ip6, LocalKey, NodeAddress, Port, RangeKey, ServiceKey, ServiceName, ServicePolicy, ServiceStats,
-    ServiceValue, Settings, Slot,
+    Ip6, LocalKey, NodeAddress, PathMtu, Port, RangeKey, ServiceKey, ServiceName, ServicePolicy,
+    ServiceStats, ServiceValue, Settings, Slot,
 };
 
 /// The version of this layout; the pin folder carries it, so that two layouts never share a map.
@@ -69,6 +69,10 @@ pub mod map {
     pub const LOADS4: &str = "lb_loads4";
     /// The same for IPv6.
     pub const LOADS6: &str = "lb_loads6";
+    /// The largest packet on the way to an IPv4 backend (LRU, address to [`crate::PathMtu`]).
+    pub const PATH_MTU4: &str = "lb_path_mtu4";
+    /// The same for IPv6.
+    pub const PATH_MTU6: &str = "lb_path_mtu6";
     /// Limits on new connections by service id (array of `u64`); row 0 is that on the programs' own answers.
     pub const LIMITS: &str = "lb_limits";
     /// [`crate::ServicePolicy`] by service id (array).
@@ -87,7 +91,7 @@ pub mod map {
     pub const COUNTERS: &str = "lb_counters";
 
     /// Every map that is pinned.
-    pub const ALL: [&str; 36] = [
+    pub const ALL: [&str; 38] = [
         FILTER4,
         FILTER6,
         SERVICES4,
@@ -116,6 +120,8 @@ pub mod map {
         SOURCES6,
         LOADS4,
         LOADS6,
+        PATH_MTU4,
+        PATH_MTU6,
         LIMITS,
         POLICIES,
         DEVICES,
@@ -183,6 +189,7 @@ layout! {
     FragmentKey<Ip4>: 16 / 4,
     FragmentKey<Ip6>: 40 / 4,
     Fragment: 8 / 4,
+    PathMtu: 8 / 4,
     Device: 16 / 4,
     NodeAddress: 4 / 4,
     Settings: 48 / 4,

@@ -19,6 +19,7 @@ pub mod filter;
 pub mod flow;
 pub mod fragment;
 pub mod layout;
+pub mod path;
 pub mod service;
 pub mod settings;
 #[cfg(feature = "user")]
@@ -34,6 +35,7 @@ pub use family::{Family, V4, V6};
 pub use filter::FilterBit;
 pub use flow::{Flow, FlowFlags, FlowKey, Hop, HopFlags, Stage, TcpState};
 pub use fragment::{Fragment, FragmentKey};
+pub use path::PathMtu;
 pub use service::{
     ServiceFlags, ServiceKey, ServiceName, ServicePolicy, ServiceStats, ServiceValue, Slot, SlotRange,
 };

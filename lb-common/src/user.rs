@@ -2,8 +2,8 @@
 
 use crate::{
     Affinity, Backend, ClientKey, Device, FamilySettings, Flow, FlowKey, Fragment, FragmentKey, Hop, Ip4,
-    Ip6, LocalKey, NodeAddress, Port, Prefix, RangeKey, ServiceKey, ServiceName, ServicePolicy, ServiceStats,
-    ServiceValue, Settings, Slot, SlotRange,
+    Ip6, LocalKey, NodeAddress, PathMtu, Port, Prefix, RangeKey, ServiceKey, ServiceName, ServicePolicy,
+    ServiceStats, ServiceValue, Settings, Slot, SlotRange,
 };
 
 macro_rules! pod {
@@ -20,7 +20,7 @@ pod! {
     Backend<Ip4>, Backend<Ip6>, LocalKey<Ip4>, LocalKey<Ip6>,
     ClientKey<Ip4>, ClientKey<Ip6>, Affinity, RangeKey<Ip4>, RangeKey<Ip6>,
     FlowKey<Ip4>, FlowKey<Ip6>, Flow<Ip4>, Flow<Ip6>, Hop,
-    FragmentKey<Ip4>, FragmentKey<Ip6>, Fragment,
+    FragmentKey<Ip4>, FragmentKey<Ip6>, Fragment, PathMtu,
     Device, NodeAddress, Settings, FamilySettings<Ip4>, FamilySettings<Ip6>, Prefix<Ip4>, Prefix<Ip6>,
 }
 

@@ -13,6 +13,7 @@ use crate::limit;
 use crate::verdict::Stop;
 use crate::wire::Wire;
 use crate::work::{Origin, Work};
+use crate::wrap;
 
 /// Whether the packet may open a flow to `work.front_end`; finds out who has sent it.
 ///
@@ -87,12 +88,13 @@ pub fn client<F: Wire>(work: &Work<F>) -> ClientKey<F::Addr> {
 
 /// On an address that is the node's own, a packet without state may as well belong to a connection of the node that
 /// happens to use a port of the NodePort range: only what surely opens a connection is taken. On any other address a
-/// packet in mid-connection is taken, too: its flow moved here from another node, and the hash finds its backend.
+/// packet in mid-connection is taken, too: its flow moved here from another node, and the hash finds its backend. What
+/// another node has wrapped has been through this there.
 #[inline(always)]
 fn check_state<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Stop> {
     let key = &work.packet.key;
     let is_ours = work.front_end.flags & ServiceFlags::NODE_PORT != 0 || cx.node_address(key.dst).is_some();
-    if !is_ours {
+    if !is_ours || work.given != 0 {
         return Ok(());
     }
     let opens = if work.packet.is_tcp() {
@@ -109,12 +111,13 @@ fn check_state<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Sto
     Err(Stop::Pass)
 }
 
-/// A pod with a forged source must not create entries.
+/// A pod with a forged source must not create entries, nor somebody outside with one that is nobody's.
 #[inline(never)]
 pub fn has_forged_source<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
     match cx.hook() {
         // The node's own packets.
         Hook::Egress => false,
+        Hook::Xdp | Hook::Ingress if work.given != 0 => wrap::has_bad_source(cx, work),
         Hook::Xdp | Hook::Ingress => cx.device(cx.ifindex()).is_some_and(|device| {
             device.role == DeviceRole::Pod as u8 && !cx.routed_by(work.packet.key.src, device.route_ifindex)
         }),

@@ -4,7 +4,8 @@
 
 use lb_common::{
     Affinity, Backend, ClientKey, Counter, Device, Family, Flow, FlowKey, Fragment, FragmentKey, Hop,
-    LocalKey, NodeAddress, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings, Slot,
+    LocalKey, NodeAddress, PathMtu, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings,
+    Slot,
 };
 
 use crate::verdict::Stop;
@@ -16,6 +17,9 @@ pub trait Packet {
 
     /// How many packets this one will be, or was, on the wire (generic segmentation offload).
     fn segments(&self) -> u32;
+
+    /// Bytes of payload in each of them but the last, which may have less; 0 for a packet that is one.
+    fn segment_size(&self) -> u32;
 
     /// Makes sure that the first `bytes` (or the whole packet, if shorter) can be read.
     fn linearize(&mut self, bytes: u32) -> Result<(), Stop>;
@@ -80,11 +84,20 @@ pub enum Hook {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
     /// An outer IPv4 header over IPv4.
-    Ip4,
+    Ip4(Segments),
     /// An outer IPv6 header over IPv6.
-    Ip6,
+    Ip6(Segments),
     /// An answer's headers: the packet is nobody's any more.
     Answer,
+}
+
+/// What becomes of the packets that one will be ([`Packet::segment_size`]) when it is given an outer header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segments {
+    /// They are cut as before.
+    Kept,
+    /// They carry less payload, so that they become no longer: for TCP alone, which does not care.
+    Smaller,
 }
 
 /// What changed under a TCP or UDP checksum, as one's complement sums of (new - old), 32 bits wide.
@@ -240,6 +253,12 @@ pub trait Tables<F: Family> {
 
     /// Remembers them.
     fn set_fragment(&mut self, key: &FragmentKey<F::Addr>, fragment: &Fragment);
+
+    /// The largest packet on the way to an address.
+    fn path_mtu(&self, addr: F::Addr) -> Option<PathMtu>;
+
+    /// Remembers it.
+    fn set_path_mtu(&mut self, addr: F::Addr, path: &PathMtu);
 
     /// Open connections of a backend.
     fn load(&self, backend: u32) -> u32;

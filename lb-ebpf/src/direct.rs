@@ -3,6 +3,7 @@
 
 use lb_common::{Counter, DeviceFlags, Flow, FlowFlags};
 
+use crate::admit;
 use crate::ctx::{Ctx, Hook};
 use crate::headers::Headers;
 use crate::known;
@@ -38,6 +39,9 @@ pub fn check<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
     if reverse::is_over(cx, work) {
         delete_both(cx, work);
         cx.count(Counter::DeadReverseDeleted);
+        return Err(Stop::Pass);
+    }
+    if admit::has_forged_source(cx, work) {
         return Err(Stop::Pass);
     }
     if cx.hook() == Hook::Egress {

@@ -79,11 +79,15 @@ fn judge<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Met {
     }
 }
 
-/// Reads the headers once more, as far as they are about fragments.
+/// Reads the headers once more, as far as they are about fragments; nobody else looks at the end of a later one's.
 #[inline(always)]
 fn part<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<Part, Stop> {
     let mut network = Network::default();
     F::network(cx, work.packet.l3, &mut network)?;
+    let end = F::end(cx, work.packet.l3)?;
+    if end < work.packet.l4 || cx.length() < work.packet.l4 {
+        return Err(Stop::Pass);
+    }
     F::part(cx, network.transport.part)
 }
 
@@ -162,10 +166,11 @@ fn is_service<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> bool {
     let Some(row) = cx.service(&ServiceKey::address(addr)) else {
         return false;
     };
-    row.flags & ServiceFlags::FROM_UPLINK == 0
+    let counts = row.flags & ServiceFlags::FROM_UPLINK == 0
         || cx
             .device(cx.ifindex())
-            .is_none_or(|device| device.role == DeviceRole::Uplink as u8)
+            .is_some_and(|device| device.role == DeviceRole::Uplink as u8);
+    counts && cx.node_address(addr).is_none()
 }
 
 #[inline(always)]

@@ -9,9 +9,13 @@ use crate::ctx::{Ctx, Hook, Insert, Route};
 use crate::verdict::{Answer, Stop};
 use crate::wire::Wire;
 use crate::work::Work;
+use crate::wrap;
 
 /// The index of the loopback device, in every network namespace. As a next hop: the node itself.
 pub const LOOPBACK: u32 = 1;
+
+/// In [`lb_common::Hop::mtu`]: packets of any size. IPv6 knows some that are longer than the number says, and loopback takes them.
+pub const ANY_SIZE: u16 = u16::MAX;
 
 /// Asks the kernel how the packets of `work.flow` leave: to its endpoint, from its other endpoint. Uses
 /// `work.other_key`.
@@ -27,24 +31,30 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
     (way.src, way.src_port) = (flow.peer_addr, flow.peer_port);
     (way.dst, way.dst_port) = (flow.addr, flow.port);
     way.protocol = packet.key.protocol;
-    let length = if cx.segments() > 1 {
+    let length = if cx.segment_size() != 0 {
         0
     } else {
-        cx.length().wrapping_sub(packet.l3)
+        cx.length().wrapping_sub(packet.l3) + wrap::overhead(flow)
     };
     let epoch = cx.settings().route_epoch;
     flow.hop.flags = 0;
     flow.hop.epoch = epoch;
-    match cx.route(way, length, &mut flow.hop) {
+    let route = cx.route(way, length, &mut flow.hop);
+    wrap::narrow(cx, flow);
+    match route {
         Route::Neighbour => {}
         Route::TooLong => return Err(leave(cx, Answer::TooBig)),
-        Route::NoNeighbour if cx.hook() != Hook::Xdp => flow.hop.epoch = epoch.wrapping_sub(1),
+        Route::NoNeighbour if cx.hook() != Hook::Xdp => {
+            flow.hop.epoch = epoch.wrapping_sub(1);
+            flow.hop.mtu = device_mtu(cx, flow.hop.ifindex);
+            wrap::narrow(cx, flow);
+        }
         Route::None if cx.hook() != Hook::Xdp => {
             // The kernel does not tell whether there is no way, or none is needed.
             if cx.node_address(flow.addr).is_none() {
                 return Err(Stop::Drop(DropReason::NoRoute));
             }
-            (flow.hop.ifindex, flow.hop.mtu) = (LOOPBACK, u16::MAX);
+            (flow.hop.ifindex, flow.hop.mtu) = (LOOPBACK, ANY_SIZE);
         }
         Route::NoNeighbour | Route::None => return Err(pass(cx)),
     }
@@ -60,6 +70,14 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
         return Err(pass(cx));
     }
     Ok(())
+}
+
+/// The size that a device takes: the kernel does not tell a way's without a neighbour.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "at most 65535")]
+fn device_mtu<F: Wire, C: Ctx<F>>(cx: &C, ifindex: u32) -> u16 {
+    cx.device(ifindex)
+        .map_or(u16::MAX, |device| device.mtu.min(u16::MAX.into()) as u16)
 }
 
 /// As [`look`], for a flow that is known: what was found is written down.

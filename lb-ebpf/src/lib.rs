@@ -24,6 +24,7 @@ pub mod link;
 pub mod masquerade;
 pub mod node;
 pub mod open;
+pub mod outer;
 pub mod reverse;
 pub mod rewrite;
 pub mod send;

@@ -3,6 +3,7 @@
 use lb_common::{Counter, FlowFlags, Hop, HopFlags};
 
 use crate::ctx::{Ctx, Hook};
+use crate::headers::Headers;
 use crate::hop;
 use crate::node;
 use crate::rewrite;
@@ -29,21 +30,21 @@ pub fn out<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, S
         // What the node itself has made has come no hop further.
         rewrite::both(cx, work, cx.hook() != Hook::Egress)?;
     }
+    sent(cx, work)
+}
+
+/// Where a packet goes that is rewritten: out by the flow's next hop, or to the node itself.
+#[inline(always)]
+pub fn sent<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
     if work.flow.hop.ifindex == hop::LOOPBACK {
         return node::stay(cx, work);
     }
-    sent::<F, C>(cx);
-    Ok(Next::Out)
-}
-
-/// Counts a packet that is sent on.
-#[inline(always)]
-pub fn sent<F: Wire, C: Ctx<F>>(cx: &mut C) {
     cx.count(if cx.hook() == Hook::Xdp {
         Counter::XdpSent
     } else {
         Counter::TcSent
     });
+    Ok(Next::Out)
 }
 
 /// Finds the next hop of `work.flow`, if it is not known, and sees whether the packet may leave that way.
@@ -64,20 +65,42 @@ pub fn may_leave<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), S
         return Err(Stop::Pass);
     }
     if cx.hook() == Hook::Xdp {
-        // A tag is this device's alone.
-        let other_link = hop.ifindex != cx.ifindex() && packet.l3 != ETHERNET;
-        if other_link || hop.flags & HopFlags::XDP == 0 {
+        // A tag is this device's alone, and in the way of an outer header.
+        let is_rebuilt = hop.ifindex != cx.ifindex() || work.flow.flags & FlowFlags::WRAPPED != 0;
+        if (is_rebuilt && packet.l3 != ETHERNET) || hop.flags & HopFlags::XDP == 0 {
             return Err(hop::pass(cx));
         }
     }
-    let length = cx.length().wrapping_sub(packet.l3) + wrap::overhead(&work.flow);
-    if length > u32::from(hop.mtu) && cx.segments() == 1 {
+    // TCP's segments are made smaller by as much.
+    let overhead = if cx.segment_size() != 0 && packet.is_tcp() {
+        0
+    } else {
+        wrap::overhead(&work.flow)
+    };
+    if hop.mtu != hop::ANY_SIZE && longest(cx, packet)? + overhead > u32::from(hop.mtu) {
         return Err(hop::leave(cx, Answer::TooBig));
     }
     if cx.hook() != Hook::Egress && F::hops_left(cx, packet.l3)? <= 1 {
         return Err(hop::leave(cx, Answer::TimeExceeded));
     }
     Ok(())
+}
+
+/// The length, from the network header on, of the packet, or of the longest of those that it will be on the wire.
+#[inline(always)]
+pub fn longest<F: Wire, C: Ctx<F>>(cx: &C, packet: &Headers<F>) -> Result<u32, Stop> {
+    const UDP_HEADER: u32 = 8;
+    let size = cx.segment_size();
+    if size == 0 {
+        return Ok(cx.length().wrapping_sub(packet.l3));
+    }
+    let header = if packet.is_tcp() {
+        let [offset, _flags] = cx.read_u16(packet.l4 + 12)?.to_ne_bytes();
+        u32::from(offset >> 4) * 4
+    } else {
+        UDP_HEADER
+    };
+    Ok(packet.l4.wrapping_sub(packet.l3) + header + size)
 }
 
 /// The hardware address of the device that the packet arrived on.

@@ -33,7 +33,7 @@ pub enum Stop {
 
 /// Answers that the programs give by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u8)]
 pub enum Answer {
     /// A TCP reset, or ICMP port unreachable for other protocols.
     Reject = 0,

@@ -7,6 +7,7 @@ use crate::checksum;
 use crate::ctx::Packet;
 use crate::hash::Hash;
 use crate::headers::Fragment;
+use crate::outer::Outer;
 use crate::verdict::Stop;
 
 /// The most bytes of headers that are ever looked at, link layer included.
@@ -62,7 +63,7 @@ impl<F: Family> Default for Network<F> {
 }
 
 /// A family's header on the wire.
-pub trait Wire: Family + Message {
+pub trait Wire: Family + Message + Outer {
     /// Offset of the source address in the header.
     const SOURCE: u32;
     /// Offset of the destination address in the header.

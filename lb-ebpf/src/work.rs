@@ -28,6 +28,8 @@ pub struct Work<F: Wire> {
     pub partner_key: FlowKey<F::Addr>,
     /// Its other entry.
     pub partner: Flow<F::Addr>,
+    /// Those of the packet around it, if it came in one.
+    pub outer: Headers<F>,
     /// The packet that an ICMP error is about.
     pub quoted: Quoted<F>,
     /// What the packet is sent to.
@@ -80,6 +82,7 @@ impl<F: Wire> Default for Work<F> {
             standing: Flow::default(),
             partner_key: FlowKey::default(),
             partner: Flow::default(),
+            outer: Headers::default(),
             quoted: Quoted::default(),
             front_end: ServiceValue::default(),
             backend: Backend::default(),

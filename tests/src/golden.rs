@@ -6,6 +6,8 @@
 //! - `delete NAME`: that file is gone;
 //! - `host`: the node's devices (`device IFINDEX NAME ROLE`) and addresses (`address IP IFINDEX`);
 //! - `restart`: the agent ends, and another one adopts the maps;
+//! - `flags`: the same, with flags such as `cluster-cidr 10.244.0.0/16`, one a line;
+//! - `wait SECONDS`: time goes by;
 //! - `expect`: the warnings since the last time, how many rows were written, and the rows.
 //!
 //! `UPDATE_EXPECT=1` writes what comes out into the file instead of comparing.
@@ -13,10 +15,11 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use lb_agent::image::render::render;
-use lb_agent::model::{HostAddress, HostDevice, HostState};
+use lb_agent::model::{Forwarding, HostAddress, HostDevice, HostState};
 use lb_agent::reconcile::{Config, Pipe, Report};
 use lb_agent::source::{Folder, SourceEvent};
 use lb_agent::store::{MapStore, Rows};
@@ -43,6 +46,7 @@ struct Player<'a, S> {
     store: &'a mut S,
     folder: Folder,
     pipe: Pipe,
+    config: Config,
     files: Vec<(String, String)>,
     host: Option<HostState>,
 }
@@ -117,6 +121,7 @@ impl<'a, S: MapStore> Player<'a, S> {
             store,
             folder: Folder::default(),
             pipe,
+            config: config(),
             files: Vec::new(),
             host: None,
         };
@@ -141,6 +146,11 @@ impl<'a, S: MapStore> Player<'a, S> {
             }
             ("host", None) => self.host_changed(host(&section.body)?),
             ("restart", None) => self.restart()?,
+            ("flags", None) => {
+                self.config = flags(&section.body)?;
+                self.restart()?;
+            }
+            ("wait", Some(seconds)) => self.pipe.advance(Duration::from_secs(seconds.parse()?)),
             ("expect", None) => return Ok(Some(self.outcome()?)),
             _ => bail!("unknown section"),
         }
@@ -160,7 +170,7 @@ impl<'a, S: MapStore> Player<'a, S> {
 
     /// Another agent takes the maps over; it reads the files as they are now.
     fn restart(&mut self) -> Result<()> {
-        self.pipe = Pipe::adopt(self.store, config())?;
+        self.pipe = Pipe::adopt(self.store, self.config.clone())?;
         self.folder = Folder::default();
         if let Some(host) = self.host.clone() {
             self.pipe.host_changed(host);
@@ -184,6 +194,7 @@ impl<'a, S: MapStore> Player<'a, S> {
             deleted,
             problems,
             retry_after: _,
+            expire_after: _,
         } = self.pipe.sync(self.store);
         let mut text = String::new();
         for problem in problems {
@@ -198,10 +209,28 @@ impl<'a, S: MapStore> Player<'a, S> {
 fn config() -> Config {
     Config {
         node_name: NODE_NAME.into(),
-        settings: Settings::default(),
-        ipv4: true,
-        ipv6: true,
+        settings: Settings {
+            jiffies_per_second: 100,
+            ..Settings::default()
+        },
+        ..Config::default()
     }
+}
+
+fn flags(text: &str) -> Result<Config> {
+    let mut config = config();
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        match line.split_once(' ').unwrap_or((line, "")) {
+            ("cluster-cidr", prefix) => config.prefixes.cluster.push(prefix.parse()?),
+            ("service-cidr", prefix) => config.prefixes.service.push(prefix.parse()?),
+            ("dsr-peer", prefix) => config.prefixes.peers.push(prefix.parse()?),
+            ("forwarding", "dsr") => config.forwarding = Forwarding::Dsr,
+            ("hash-seed", seed) => config.seed = Some(seed.parse()?),
+            ("max-maglev-table", size) => config.max_table = size.parse()?,
+            _ => bail!("unknown flag {line}"),
+        }
+    }
+    Ok(config)
 }
 
 fn host(text: &str) -> Result<HostState> {
@@ -222,8 +251,8 @@ fn host(text: &str) -> Result<HostState> {
                     role,
                     flags: 0,
                     route_ifindex: ifindex,
-                    mac: [0; 6],
                     mtu: 1500,
+                    mac: [0; 6],
                 });
             }
             ["address", ip, ifindex] => {

@@ -1,11 +1,13 @@
 //! Every packet case on the host engine, and on host and kernel side by side.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use anyhow::Result;
 use lb_common::{V4, V6, protocol};
 use lb_ebpf::testkit::Host;
-use lb_tests::cases::{self, random};
+use lb_tests::cases;
+use lb_tests::cases::random::{self, search};
 use lb_tests::engine::{Bed, Engine, Ground, Kernel, TestFamily};
 use lb_tests::need_root;
 
@@ -74,4 +76,32 @@ fn random_packets_on_host_and_kernel() {
             random::run::<V6>(&mut [&mut Host::default(), plain, complete], protocol);
         }
     });
+}
+
+#[test]
+fn kept_packets_on_the_host() {
+    for protocol in [protocol::TCP, protocol::UDP] {
+        search::replay::<V4>(&mut [&mut Host::default()], protocol);
+        search::replay::<V6>(&mut [&mut Host::default()], protocol);
+    }
+}
+
+#[test]
+fn kept_packets_on_host_and_kernel() {
+    need_root!();
+    with_kernels(|plain, complete| {
+        for protocol in [protocol::TCP, protocol::UDP] {
+            search::replay::<V4>(&mut [&mut Host::default(), plain, complete], protocol);
+            search::replay::<V6>(&mut [&mut Host::default(), plain, complete], protocol);
+        }
+    });
+}
+
+#[test]
+fn search_on_the_host() {
+    const TIME: Duration = Duration::from_secs(2);
+    for protocol in [protocol::TCP, protocol::UDP] {
+        search::run::<V4>(protocol, TIME);
+        search::run::<V6>(protocol, TIME);
+    }
 }

@@ -7,6 +7,7 @@ mod output;
 mod run;
 mod services;
 mod status;
+mod traffic;
 mod view;
 
 use std::io::IsTerminal as _;

@@ -7,12 +7,13 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 
+use super::traffic::TrafficArgs;
 use super::{LogFormat, PinArgs, log, tokio_runtime};
 use crate::dataplane::devices::Patterns;
 use crate::dataplane::reserved::{PortRange, PortRangeError};
 use crate::dataplane::xdp::XdpChoice;
 use crate::dataplane::{Sizes, default_flows};
-use crate::runtime::{Options, Timeouts, run};
+use crate::runtime::{Options, run};
 
 /// Flags of `run`.
 #[derive(Debug, Args)]
@@ -56,31 +57,18 @@ pub(super) struct RunArgs {
     /// for; without any 32768 for each CPU, and at least 131072.
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     max_flows: Option<u32>,
-    /// An established TCP flow without packets is finished after this time.
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
-    tcp_established: Duration,
-    /// A TCP flow in its handshake without packets is finished after this time.
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
-    tcp_handshake: Duration,
-    /// A closing TCP flow without packets is finished after this time.
-    #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration)]
-    tcp_closing: Duration,
-    /// A UDP flow without packets is finished after this time.
-    #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration)]
-    udp_idle: Duration,
     /// Keep these ports from the node's own connections, in `net.ipv4.ip_local_reserved_ports`: the range that NodePorts
     /// come from, or `none`.
     #[arg(long, value_name = "RANGE", default_value = "30000-32767")]
     node_port_range: NodePortRange,
-    /// Seed of the flow hash; the same on all nodes.
-    #[arg(long, value_name = "N", default_value_t = 0x51ce)]
-    hash_seed: u64,
     /// Remove programs and maps when the agent ends.
     #[arg(long)]
     detach_on_exit: bool,
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+    #[command(flatten)]
+    traffic: TrafficArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -132,16 +120,10 @@ impl RunArgs {
             pins,
             devices: Patterns::new(&self.devices, &self.exclude_devices, &self.uplinks)?,
             xdp: self.xdp.choice(),
+            traffic: self.traffic.traffic(&self.manifests, self.node_port_range.0)?,
             manifests: self.manifests,
             node_name: self.node_name,
-            timeouts: Timeouts {
-                tcp_established: self.tcp_established,
-                tcp_handshake: self.tcp_handshake,
-                tcp_closing: self.tcp_closing,
-                udp_idle: self.udp_idle,
-            },
             reserved_ports: self.node_port_range.0,
-            hash_seed: self.hash_seed,
             detach_on_exit: self.detach_on_exit,
         };
         let runtime = tokio_runtime()?;
@@ -175,7 +157,7 @@ fn node_name(text: &str) -> Result<String, &'static str> {
     Ok(text.to_owned())
 }
 
-fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
+pub(super) fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text)
 }
 

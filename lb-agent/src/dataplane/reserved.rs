@@ -167,6 +167,21 @@ fn text(ranges: &[PortRange]) -> String {
 }
 
 impl PortRange {
+    /// The first port.
+    pub const fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The last port.
+    pub const fn last(self) -> u16 {
+        self.last
+    }
+
+    /// Whether any port is in both.
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
     /// What is left of it on both sides of `taken`.
     fn cut(self, taken: Self) -> impl Iterator<Item = Self> {
         let below = (taken.first > self.first).then(|| Self {

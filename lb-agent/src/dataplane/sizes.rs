@@ -163,7 +163,7 @@ struct FamilyMaps {
     /// Those whose size a flag decides, in the order of [`Sizes::by_map`].
     by_flag: [&'static str; 11],
     /// Those that are as large as the object says.
-    by_object: [&'static str; 3],
+    by_object: [&'static str; 4],
 }
 
 const FAMILY4: FamilyMaps = FamilyMaps {
@@ -180,7 +180,7 @@ const FAMILY4: FamilyMaps = FamilyMaps {
         map::SOURCES4,
         map::FRAGS4,
     ],
-    by_object: [map::NODE_ADDRS4, map::SNAT4, map::FAMILY4],
+    by_object: [map::NODE_ADDRS4, map::SNAT4, map::FAMILY4, map::PATH_MTU4],
 };
 
 const FAMILY6: FamilyMaps = FamilyMaps {
@@ -197,7 +197,7 @@ const FAMILY6: FamilyMaps = FamilyMaps {
         map::SOURCES6,
         map::FRAGS6,
     ],
-    by_object: [map::NODE_ADDRS6, map::SNAT6, map::FAMILY6],
+    by_object: [map::NODE_ADDRS6, map::SNAT6, map::FAMILY6, map::PATH_MTU6],
 };
 
 #[cfg(test)]

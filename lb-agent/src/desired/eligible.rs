@@ -1,33 +1,52 @@
-//! Which endpoints get new flows: the ready ones, or, when there is none, those that serve while they terminate.
+//! Which endpoints get new flows: the ready ones, or, when there is none, those that serve while they terminate. Those of
+//! weight 0 get none.
 
 use std::collections::BTreeMap;
 
 use super::Target;
 use super::endpoints::Candidate;
 
-/// Those that the policy Cluster leads to.
-pub(super) fn cluster<A: Copy>(endpoints: &BTreeMap<Target<A>, Candidate>) -> Vec<Target<A>> {
+/// Those that the policy Cluster leads to, with their weights.
+pub(super) fn cluster<A: Copy>(endpoints: &BTreeMap<Target<A>, Candidate>) -> Vec<(Target<A>, u32)> {
     eligible(endpoints, |_| true)
 }
 
 /// Those that the policy Local leads to, decided without regard to other nodes' endpoints.
-pub(super) fn local<A: Copy>(endpoints: &BTreeMap<Target<A>, Candidate>) -> Vec<Target<A>> {
+pub(super) fn local<A: Copy>(endpoints: &BTreeMap<Target<A>, Candidate>) -> Vec<(Target<A>, u32)> {
     eligible(endpoints, |candidate| candidate.local)
+}
+
+/// Whether there is an endpoint anywhere that could get new flows.
+pub(super) fn any<A>(endpoints: &BTreeMap<Target<A>, Candidate>) -> bool {
+    endpoints
+        .values()
+        .any(|candidate| candidate.weight > 0 && (is_ready(candidate) || is_draining(candidate)))
 }
 
 fn eligible<A: Copy>(
     endpoints: &BTreeMap<Target<A>, Candidate>,
     counts: impl Fn(&Candidate) -> bool,
-) -> Vec<Target<A>> {
+) -> Vec<(Target<A>, u32)> {
     let those = |fit: fn(&Candidate) -> bool| -> Vec<_> {
         let found = endpoints
             .iter()
-            .filter(|(_, candidate)| counts(candidate) && fit(candidate));
-        found.map(|(target, _)| *target).collect()
+            .filter(|(_, candidate)| candidate.weight > 0 && counts(candidate) && fit(candidate));
+        found
+            .map(|(target, candidate)| (*target, candidate.weight))
+            .collect()
     };
-    let ready = those(|candidate| candidate.conditions.ready);
+    let ready = those(is_ready);
     if ready.is_empty() {
-        return those(|candidate| candidate.conditions.serving && candidate.conditions.terminating);
+        those(is_draining)
+    } else {
+        ready
     }
-    ready
+}
+
+fn is_ready(candidate: &Candidate) -> bool {
+    candidate.conditions.ready
+}
+
+fn is_draining(candidate: &Candidate) -> bool {
+    candidate.conditions.serving && candidate.conditions.terminating
 }

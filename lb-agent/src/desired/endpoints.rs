@@ -16,12 +16,14 @@ pub(super) struct Candidate {
     pub(super) conditions: Conditions,
     /// Whether it is on this node.
     pub(super) local: bool,
+    /// Its weight.
+    pub(super) weight: u32,
     /// The UID of the pod, when known.
     pub(super) pod: Option<Arc<str>>,
 }
 
 /// The endpoints of `port` in one family, from every slice port of the same name and protocol, which also gives
-/// the target port. An address and port that is there twice: the entry that is not terminating wins, else the last.
+/// the target port. An address and port that is there twice: see [`add`].
 pub(super) fn endpoints<'a, F: Family>(
     port: &ServicePort,
     slices: impl Iterator<Item = &'a EndpointSlice>,
@@ -42,18 +44,29 @@ pub(super) fn endpoints<'a, F: Family>(
                 let candidate = Candidate {
                     conditions: endpoint.conditions,
                     local: endpoint.node.as_deref() == Some(node_name),
+                    weight: slice.weight,
                     pod: endpoint.pod.clone(),
                 };
-                let better = found
-                    .get(&target)
-                    .is_none_or(|other| other.conditions.terminating || !candidate.conditions.terminating);
-                if better {
-                    found.insert(target, candidate);
-                }
+                add(&mut found, target, candidate);
             }
         }
     }
     found
+}
+
+/// Adds an endpoint to those of other slices. One that is there already: the entry that is not terminating wins, else the
+/// last.
+pub(super) fn add<A: Ord>(
+    found: &mut BTreeMap<Target<A>, Candidate>,
+    target: Target<A>,
+    candidate: Candidate,
+) {
+    let better = found
+        .get(&target)
+        .is_none_or(|other| other.conditions.terminating || !candidate.conditions.terminating);
+    if better {
+        found.insert(target, candidate);
+    }
 }
 
 fn same_port(port: &ServicePort, other: &crate::model::SlicePort) -> bool {

@@ -7,18 +7,28 @@ mod eligible;
 mod endpoints;
 mod frontends;
 pub mod node;
+mod policy;
+mod ranges;
+mod seed;
+mod split;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::addr::Address as _;
-use lb_common::{Family, Port, ServiceKey, V4, V6};
+use lb_common::{Family, Port, ServiceFlags, ServiceKey, ServicePolicy, V4, V6};
 
-use crate::model::{EndpointSlice, IpFamily, PortName, Service, ServicePort, TrafficPolicy};
+use crate::model::{Forwarding, IpFamily, IpPrefix, PortName, Service, ServicePort, TrafficPolicy, World};
 
 pub use claims::{Claim, Claims};
 use endpoints::Candidate;
 pub use frontends::claims_of;
+pub use policy::interval;
+pub use ranges::range_key;
+pub use seed::{cluster_seed, seed_of, seed_of_words, seed_words};
+use split::Pool;
+pub use split::split_problems;
 
 /// An address and port that packets are sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +44,8 @@ pub struct Target<A> {
 pub struct DesiredPort {
     /// What it is called.
     pub name: PortName,
+    /// Its times and limits.
+    pub policy: ServicePolicy,
     /// Its half of IPv4.
     pub v4: Half<V4>,
     /// Its half of IPv6.
@@ -48,9 +60,11 @@ pub struct Half<F: Family> {
     /// Every endpoint in the slices.
     pub backends: BTreeMap<Target<F::Addr>, Member>,
     /// The endpoints that the policy Cluster leads to, in order of address: the same on all nodes.
-    pub cluster: Vec<Target<F::Addr>>,
-    /// The endpoints that the policy Local leads to.
-    pub local: Vec<Target<F::Addr>>,
+    pub cluster: Vec<(Target<F::Addr>, u32)>,
+    /// The endpoints that the policy Local leads to. Weights are in no common divisor.
+    pub local: Vec<(Target<F::Addr>, u32)>,
+    /// The sources that may use the load balancer's addresses; none: all.
+    pub ranges: BTreeSet<IpPrefix>,
 }
 
 /// An endpoint in the slices.
@@ -69,10 +83,30 @@ pub struct Member {
 pub struct Frontend {
     /// [`lb_common::ServiceFlags`].
     pub flags: u32,
-    /// Which of the two sets of endpoints it leads clients from outside the cluster to.
-    pub outside: TrafficPolicy,
-    /// Which of them it leads pods and the node itself to.
-    pub inside: TrafficPolicy,
+    /// Where it leads clients from outside the cluster.
+    pub outside: Way,
+    /// Where it leads pods and the node itself.
+    pub inside: Way,
+    /// [`lb_common::ServiceFlags`] of the row of its address as such; 0: there is none.
+    pub address_flags: u32,
+}
+
+/// Which endpoints a front end leads to, and how they are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Way {
+    /// Which of the two sets of endpoints.
+    pub policy: TrafficPolicy,
+    /// How their slots are laid out.
+    pub spread: Spread,
+}
+
+/// How slots are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Spread {
+    /// As many for each endpoint as it weighs.
+    Slots,
+    /// A Maglev table.
+    Maglev,
 }
 
 /// What the rules look at beside the Service itself.
@@ -80,29 +114,34 @@ pub struct Frontend {
 pub struct Surroundings<'a> {
     /// The name of this node.
     pub node_name: &'a str,
+    /// Every object.
+    pub world: &'a World,
     /// Who claims which front end.
     pub claims: &'a Claims,
+    /// The addresses that are the node's own.
+    pub own_addresses: &'a BTreeSet<IpAddr>,
+    /// How packets reach other nodes, where a Service does not say.
+    pub forwarding: Forwarding,
+    /// The kernel's clock.
+    pub jiffies_per_second: u32,
     /// Whether IPv4 is on.
     pub ipv4: bool,
     /// Whether IPv6 is on.
     pub ipv6: bool,
 }
 
-/// What the maps should say about each port of `service`, whose slices are `slices`.
-pub fn desired<'a>(
-    service: &Service,
-    slices: &(impl Iterator<Item = &'a EndpointSlice> + Clone),
-    around: Surroundings<'_>,
-) -> Vec<DesiredPort> {
+/// What the maps should say about each port of `service`.
+pub fn desired(service: &Service, around: Surroundings<'_>) -> Vec<DesiredPort> {
     let port = |port| DesiredPort {
         name: service.port_name(port),
+        policy: policy::policy(service, around.jiffies_per_second),
         v4: if around.ipv4 {
-            desired_half(service, port, slices.clone(), around)
+            desired_half(service, port, around)
         } else {
             Half::default()
         },
         v6: if around.ipv6 {
-            desired_half(service, port, slices.clone(), around)
+            desired_half(service, port, around)
         } else {
             Half::default()
         },
@@ -110,52 +149,89 @@ pub fn desired<'a>(
     service.ports.iter().map(port).collect()
 }
 
-fn desired_half<'a, F: Family>(
-    service: &Service,
-    port: &ServicePort,
-    slices: impl Iterator<Item = &'a EndpointSlice>,
-    around: Surroundings<'_>,
-) -> Half<F> {
-    let frontends: BTreeMap<_, _> = frontends::frontends::<F>(service, port)
+fn desired_half<F: Family>(service: &Service, port: &ServicePort, around: Surroundings<'_>) -> Half<F> {
+    let ranges = ranges::of_service::<F>(service, around);
+    let mut frontends: BTreeMap<_, _> = frontends::frontends::<F>(service, port)
         .into_iter()
         .filter(|(key, _)| around.claims.holds(&Claim::of(key), &service.name))
+        .map(|(key, kind)| {
+            (
+                key,
+                kind.frontend(key.addr.ip(), service, !ranges.is_empty(), around),
+            )
+        })
         .collect();
     if frontends.is_empty() {
         return Half::default();
     }
-    let endpoints = endpoints::endpoints::<F>(port, slices, around.node_name);
+    let pools = split::pools::<F>(service, port, around);
     let uses = |policy| {
-        frontends
+        let mut ways = frontends
             .values()
-            .any(|frontend| frontend.outside == policy || frontend.inside == policy)
+            .flat_map(|frontend| [frontend.outside, frontend.inside]);
+        ways.any(|way| way.policy == policy)
     };
-    let cluster = if uses(TrafficPolicy::Cluster) {
-        eligible::cluster(&endpoints)
-    } else {
-        Vec::new()
+    let members = |policy, eligible: fn(&_) -> _| {
+        let pools = pools.iter().filter(|_| uses(policy));
+        split::combine(&pools.map(|pool| pool.members(eligible)).collect::<Vec<_>>())
     };
-    let local = if uses(TrafficPolicy::Local) {
-        eligible::local(&endpoints)
-    } else {
-        Vec::new()
-    };
-    let member = |(target, candidate): (_, Candidate)| {
-        let active = [&cluster, &local]
-            .iter()
-            .any(|set| set.binary_search(&target).is_ok());
+    let cluster = members(TrafficPolicy::Cluster, eligible::cluster);
+    let local = members(TrafficPolicy::Local, eligible::local);
+    let elsewhere = local.is_empty() && pools.iter().any(|pool| eligible::any(&pool.endpoints));
+    for frontend in frontends.values_mut() {
+        frontend.flags |= drops(*frontend, elsewhere);
+    }
+    Half {
+        frontends,
+        backends: backends(pools, [&cluster, &local]),
+        cluster,
+        local,
+        ranges,
+    }
+}
+
+/// Where a policy Local is in force and the endpoints are elsewhere, packets are dropped and not rejected.
+fn drops(frontend: Frontend, elsewhere: bool) -> u32 {
+    let scopes = [
+        (frontend.outside, ServiceFlags::OUTSIDE_DROPS),
+        (frontend.inside, ServiceFlags::INSIDE_DROPS),
+    ];
+    let dropping = scopes
+        .into_iter()
+        .filter(|(way, _)| elsewhere && way.policy == TrafficPolicy::Local);
+    dropping.fold(0, |flags, (_, flag)| flags | flag)
+}
+
+fn backends<A: Copy + Ord>(
+    pools: Vec<Pool<A>>,
+    sets: [&Vec<(Target<A>, u32)>; 2],
+) -> BTreeMap<Target<A>, Member> {
+    let mut found = BTreeMap::new();
+    for (target, candidate) in pools.into_iter().flat_map(|pool| pool.endpoints) {
+        endpoints::add(&mut found, target, candidate);
+    }
+    let member = |(target, candidate)| {
+        let has =
+            |set: &Vec<(Target<A>, u32)>| set.binary_search_by_key(&target, |(other, _)| *other).is_ok();
         let Candidate {
             local,
             pod,
             conditions: _,
+            weight: _,
         } = candidate;
+        let active = sets.into_iter().any(has);
         (target, Member { active, local, pod })
     };
-    let backends = endpoints.into_iter().map(member).collect();
-    Half {
-        frontends,
-        backends,
-        cluster,
-        local,
+    found.into_iter().map(member).collect()
+}
+
+impl<F: Family> Half<F> {
+    /// The endpoints that a policy leads to, with their weights.
+    pub fn members(&self, policy: TrafficPolicy) -> &[(Target<F::Addr>, u32)] {
+        match policy {
+            TrafficPolicy::Cluster => &self.cluster,
+            TrafficPolicy::Local => &self.local,
+        }
     }
 }
 
@@ -166,6 +242,7 @@ impl<F: Family> Default for Half<F> {
             backends: BTreeMap::new(),
             cluster: Vec::new(),
             local: Vec::new(),
+            ranges: BTreeSet::new(),
         }
     }
 }

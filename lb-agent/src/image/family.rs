@@ -1,53 +1,51 @@
-//! One family's rows: indices of backends, places of slots.
+//! One family's rows: who has which front ends, indices of backends, places of slots, and lists.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
-use lb_common::{Backend, BackendFlags, BackendState, Family, ServiceKey, ServiceValue, Slot, SlotRange};
+use lb_common::{
+    Backend, BackendState, Family, LocalKey, RangeKey, ServiceFlags, ServiceKey, ServiceValue, SlotRange,
+};
 
+use super::addresses::{AddressRow, Addresses, is_address};
+use super::backends::{free, local_of, locals, own_row, removed, target_of};
+use super::half::HalfRows;
 use super::pods::Pods;
-use super::{Generations, IndexPool, NoRoom, SlotRegions};
-use crate::desired::{Half, Target};
-use crate::model::TrafficPolicy;
+use super::regions::{Found, Region};
+use super::{IndexPool, Layout, NoRoom, SlotRegions};
+use crate::desired::{Half, Target, range_key};
 use crate::store::{FamilyTables, MapStore, Rows, StoreError, Table};
 
 /// What is in use of one family's maps, and by which port.
 #[derive(Debug)]
 pub(super) struct FamilyImage<F: Family> {
-    indices: IndexPool,
-    slots: SlotRegions,
-    ports: BTreeMap<u32, Holdings<F>>,
+    pub(super) indices: IndexPool,
+    pub(super) slots: SlotRegions,
+    pub(super) ports: BTreeMap<u32, Holdings<F>>,
     /// Indices that are nobody's, but whose rows do not say so yet.
     cast_off: BTreeSet<u32>,
+    addresses: Addresses<F::Addr>,
 }
 
 /// What one port has of one family's maps.
 #[derive(Debug)]
-struct Holdings<F: Family> {
+pub(super) struct Holdings<F: Family> {
     /// Front ends that may have a row of this port.
     keys: BTreeSet<ServiceKey<F::Addr>>,
     /// The index of each endpoint, also of those that have left.
-    backends: BTreeMap<Target<F::Addr>, u32>,
-    pods: Pods<F::Addr>,
-    regions: Vec<SlotRange>,
-}
-
-/// The rows of one port in one family's maps.
-#[derive(Debug)]
-pub struct HalfRows<F: Family> {
-    /// Rows of front ends that it should have.
-    pub services: BTreeMap<ServiceKey<F::Addr>, ServiceValue>,
-    /// Front ends whose rows it should have no longer.
-    pub gone: Vec<ServiceKey<F::Addr>>,
-    /// Regions that its front ends need, with the indices of backends in them.
-    pub slots: Vec<(SlotRange, Vec<u32>)>,
-    /// Rows of backends.
-    pub backends: BTreeMap<u32, Backend<F::Addr>>,
+    pub(super) backends: BTreeMap<Target<F::Addr>, u32>,
+    pub(super) pods: Pods<F::Addr>,
+    pub(super) regions: Vec<Region<F::Addr>>,
+    /// Prefixes that may have a row of this port.
+    ranges: BTreeSet<RangeKey<F::Addr>>,
+    /// Local endpoints that may have a row of this port.
+    locals: BTreeMap<LocalKey<F::Addr>, u32>,
 }
 
 // === impl FamilyImage ===
 
 impl<F: FamilyTables> FamilyImage<F> {
-    pub(super) fn adopt(store: &impl MapStore, rows: &Rows) -> Result<Self, StoreError> {
+    pub(super) fn adopt(store: &impl MapStore, rows: &Rows, now: Instant) -> Result<Self, StoreError> {
         let slots = SlotRegions::new(capacity::<F::Slots>(store)?);
         let indices = IndexPool::new(0, capacity::<F::Backends>(store)?);
         let mut image = Self {
@@ -55,9 +53,11 @@ impl<F: FamilyTables> FamilyImage<F> {
             slots,
             ports: BTreeMap::new(),
             cast_off: BTreeSet::new(),
+            addresses: Addresses::default(),
         };
-        image.adopt_backends(rows);
+        image.adopt_backends(rows, now);
         image.adopt_services(rows);
+        image.adopt_lists(rows);
         Ok(image)
     }
 
@@ -80,56 +80,92 @@ impl<F: FamilyTables> FamilyImage<F> {
         id: u32,
         half: &Half<F>,
         rows: &Rows,
-        generations: &mut Generations,
+        layout: &mut Layout<'_>,
     ) -> Result<HalfRows<F>, NoRoom> {
-        let mut found = HalfRows {
-            backends: self.assign_backends(id, half, rows)?,
-            ..HalfRows::default()
-        };
-        let cluster = self.assign_region(id, &half.cluster, rows, generations, &mut found)?;
-        let local = self.assign_region(id, &half.local, rows, generations, &mut found)?;
-        let port = self.ports.entry(id).or_default();
+        let mut found = self.assign_backends(id, half, rows)?;
+        let mut regions = Found::default();
+        let mut addresses = BTreeMap::<_, u32>::new();
         for (key, frontend) in &half.frontends {
-            let region = |policy| match policy {
-                TrafficPolicy::Cluster => cluster,
-                TrafficPolicy::Local => local,
-            };
             let row = ServiceValue {
                 service: id,
                 flags: frontend.flags,
-                outside: region(frontend.outside),
-                inside: region(frontend.inside),
+                outside: self.assign_region(id, half, frontend.outside, rows, layout, &mut regions)?,
+                inside: self.assign_region(id, half, frontend.inside, rows, layout, &mut regions)?,
             };
             found.services.insert(*key, row);
+            if frontend.address_flags != 0 {
+                addresses.insert(key.addr, frontend.address_flags);
+            }
         }
-        found.gone = port
-            .keys
-            .iter()
-            .filter(|key| !half.frontends.contains_key(key))
-            .copied()
-            .collect();
+        found.slots = regions.into_slots();
+        self.addresses.want(id, &addresses);
+        let port = self.ports.entry(id).or_default();
+        let gone = port.keys.iter().filter(|key| !half.frontends.contains_key(key));
+        found.gone = gone.copied().collect();
         port.keys.extend(half.frontends.keys());
+        port.assign_lists(id, half, rows, &mut found);
         Ok(found)
     }
 
+    /// Says that a port keeps what it has, because what it should have cannot be.
+    pub(super) fn keep(&mut self, id: u32, rows: &Rows) {
+        let Some(port) = self.ports.get(&id) else { return };
+        let flags = |addr| {
+            rows.get::<F::Services>(&ServiceKey::address(addr))
+                .map(|row| row.flags)
+        };
+        let own = port
+            .keys
+            .iter()
+            .filter(|key| rows.get::<F::Services>(key).is_some_and(|row| row.service == id));
+        let kept = own.filter_map(|key| Some((key.addr, flags(key.addr)?))).collect();
+        self.addresses.want(id, &kept);
+    }
+
+    /// Says that a port wants nothing of addresses as such any more.
+    pub(super) fn forget_wishes(&mut self, id: u32) {
+        self.addresses.want(id, &BTreeMap::new());
+    }
+
+    /// The rows of addresses as such that differ, whosever they are. `planned`: whether a port is in this pass.
+    pub(super) fn address_rows(
+        &mut self,
+        rows: &Rows,
+        planned: impl Fn(u32) -> bool,
+    ) -> Vec<AddressRow<F::Addr>> {
+        let ports = &self.ports;
+        let listed = |addr, id| {
+            let keys = ports.get(&id).into_iter().flat_map(|port| &port.keys);
+            let own = |row: &ServiceValue| row.service == id;
+            let mut keys = keys.filter(|key| key.addr == addr);
+            keys.any(|key| rows.get::<F::Services>(key).is_some_and(own))
+        };
+        self.addresses.rows::<F>(rows, listed, planned)
+    }
+
     /// No front ends, and backends that have left.
-    pub(super) fn retire(&self, id: u32, rows: &Rows) -> HalfRows<F> {
+    pub(super) fn retire(&mut self, id: u32, rows: &Rows) -> HalfRows<F> {
         let mut found = HalfRows::default();
+        self.forget_wishes(id);
         if let Some(port) = self.ports.get(&id) {
             found.gone = port.keys.iter().copied().collect();
+            found.gone_ranges = port.ranges.iter().copied().collect();
             for (target, index) in &port.backends {
                 if let Some(row) = own_row::<F>(rows, id, target, *index) {
                     found.backends.insert(*index, removed(row));
                 }
             }
+            let stay = |index| found.backends.contains_key(index);
+            let gone = port.locals.iter().filter(|(_, index)| !stay(index));
+            found.gone_locals = gone.map(|(key, _)| *key).collect();
         }
         found
     }
 
     /// Frees the backends that the former holder of an id has left behind.
     pub(super) fn vacate(&mut self, id: u32, rows: &Rows) -> HalfRows<F> {
-        let port = self.ports.remove(&id).unwrap_or_default();
-        for index in port.backends.into_values() {
+        let Holdings { backends, locals, .. } = self.ports.remove(&id).unwrap_or_default();
+        for index in backends.into_values() {
             self.give_back(index, rows);
         }
         let row = |index: &u32| Some((*index, *rows.get::<F::Backends>(index)?));
@@ -137,12 +173,33 @@ impl<F: FamilyTables> FamilyImage<F> {
         let left = left.filter(|(_, row)| row.service == id);
         HalfRows {
             backends: left.map(|(index, row)| (index, free(&row))).collect(),
+            vacated_locals: locals.into_keys().collect(),
             ..HalfRows::default()
         }
     }
 
+    /// Frees the backends that have left at `then` or before.
+    pub(super) fn expire(&self, then: Instant, rows: &Rows) -> Vec<(u32, HalfRows<F>)> {
+        let mut found = BTreeMap::<u32, HalfRows<F>>::new();
+        for index in self.indices.resting_since(then) {
+            if let Some(row) = rows.get::<F::Backends>(&index)
+                && row.state == BackendState::Removed as u8
+            {
+                let half = found.entry(row.service).or_default();
+                half.backends.insert(index, free(row));
+                half.vacated_locals.extend(local_of::<F>(rows, row, index));
+            }
+        }
+        found.into_iter().collect()
+    }
+
+    /// When the backend that left first did so.
+    pub(super) fn first_removed(&self) -> Option<Instant> {
+        self.indices.first_rest()
+    }
+
     /// Gives back what no row speaks of. Returns whether anything is left but removed backends.
-    pub(super) fn settle(&mut self, id: u32, rows: &Rows) -> bool {
+    pub(super) fn settle(&mut self, id: u32, rows: &Rows, now: Instant) -> bool {
         let Some(port) = self.ports.get_mut(&id) else {
             return false;
         };
@@ -156,11 +213,19 @@ impl<F: FamilyTables> FamilyImage<F> {
             .map(|region| region.generation)
             .collect();
         port.regions.retain(|region| {
-            let used = generations.contains(&region.generation);
+            let used = generations.contains(&region.range.generation);
             if !used {
-                self.slots.release(region.base, region.count);
+                self.slots.release(region.range.base, region.range.count);
             }
             used
+        });
+        port.ranges.retain(|key| rows.get::<F::Ranges>(key).is_some());
+        port.locals.retain(|key, index| match rows.get::<F::Locals>(key) {
+            Some(row) => {
+                *index = *row;
+                true
+            }
+            None => false,
         });
         let mut unused = Vec::new();
         port.backends.retain(|target, index| {
@@ -170,14 +235,14 @@ impl<F: FamilyTables> FamilyImage<F> {
                     port.pods.forget(target);
                     unused.push(*index);
                 }
-                Some(BackendState::Removed) => self.indices.rest(*index),
+                Some(BackendState::Removed) => self.indices.rest(*index, now),
                 Some(BackendState::Active | BackendState::NoNew) => self.indices.wake(*index),
             }
             row.is_some()
         });
         let resting = port.backends.values().all(|index| self.indices.rests(*index));
-        let left = !(port.keys.is_empty() && port.regions.is_empty() && resting);
-        if !left && port.backends.is_empty() {
+        let left = !(port.keys.is_empty() && port.regions.is_empty() && port.ranges.is_empty() && resting);
+        if !left && port.backends.is_empty() && port.locals.is_empty() {
             self.ports.remove(&id);
         }
         for index in unused {
@@ -202,6 +267,7 @@ impl<F: FamilyTables> FamilyImage<F> {
                 row.service,
                 HalfRows {
                     backends,
+                    vacated_locals: local_of::<F>(rows, &row, index).into_iter().collect(),
                     ..HalfRows::default()
                 },
             )
@@ -219,133 +285,11 @@ impl<F: FamilyTables> FamilyImage<F> {
         }
     }
 
-    fn assign_backends(
-        &mut self,
-        id: u32,
-        half: &Half<F>,
-        rows: &Rows,
-    ) -> Result<BTreeMap<u32, Backend<F::Addr>>, NoRoom> {
-        let mut found = BTreeMap::new();
-        if let Some(port) = self.ports.get(&id) {
-            // Endpoints that have come back must have their indices before new ones take them.
-            for (target, index) in &port.backends {
-                if half.backends.contains_key(target) {
-                    self.indices.wake(*index);
-                } else if let Some(row) = own_row::<F>(rows, id, target, *index) {
-                    found.insert(*index, removed(row));
-                }
-            }
-        }
-        let port = self.ports.entry(id).or_default();
-        let new = half
-            .backends
-            .keys()
-            .filter(|target| !port.backends.contains_key(target))
-            .count();
-        if new > self.indices.available() {
-            return Err(NoRoom::Backends {
-                map: F::Backends::NAME,
-            });
-        }
-        for (target, member) in &half.backends {
-            let index = self.index_of(id, target, rows)?;
-            let flags = if member.local { BackendFlags::LOCAL } else { 0 };
-            let state = if member.active {
-                BackendState::Active
-            } else {
-                BackendState::NoNew
-            };
-            let row = backend_row::<F>(rows, id, target, index, state);
-            let port = self.ports.entry(id).or_default();
-            let epoch = port.pods.epoch(target, member.pod.as_ref(), row.epoch);
-            // This replaces the row of an endpoint of this port that has just lost its index.
-            found.insert(index, Backend { epoch, flags, ..row });
-        }
-        Ok(found)
-    }
-
-    /// The index of an endpoint: its own, or a new one.
-    fn index_of(&mut self, id: u32, target: &Target<F::Addr>, rows: &Rows) -> Result<u32, NoRoom> {
-        if let Some(index) = self.ports.get(&id).and_then(|port| port.backends.get(target)) {
-            return Ok(*index);
-        }
-        let index = self.indices.take().ok_or(NoRoom::Backends {
-            map: F::Backends::NAME,
-        })?;
-        if let Some(row) = rows.get::<F::Backends>(&index) {
-            let before = Target {
-                addr: row.addr,
-                port: row.port,
-            };
-            if let Some(port) = self.ports.get_mut(&row.service)
-                && port.backends.get(&before) == Some(&index)
-            {
-                port.backends.remove(&before);
-                port.pods.forget(&before);
-            }
-        }
-        self.ports.entry(id).or_default().backends.insert(*target, index);
-        Ok(index)
-    }
-
-    /// The region that holds `targets`: one that holds just these already, or a new one.
-    fn assign_region(
-        &mut self,
-        id: u32,
-        targets: &[Target<F::Addr>],
-        rows: &Rows,
-        generations: &mut Generations,
-        found: &mut HalfRows<F>,
-    ) -> Result<SlotRange, NoRoom> {
-        if targets.is_empty() {
-            return Ok(SlotRange::default());
-        }
-        let port = self.ports.entry(id).or_default();
-        let indices: Vec<u32> = targets
-            .iter()
-            .filter_map(|target| port.backends.get(target).copied())
-            .collect();
-        if let Some((region, _)) = found.slots.iter().find(|(_, other)| *other == indices) {
-            return Ok(*region);
-        }
-        let mut held = port.regions.iter().copied();
-        let region = match held.find(|region| holds::<F>(*region, &indices, rows)) {
-            Some(region) => region,
-            None => self.new_region(id, indices.len(), generations)?,
-        };
-        found.slots.push((region, indices));
-        Ok(region)
-    }
-
-    fn new_region(
-        &mut self,
-        id: u32,
-        count: usize,
-        generations: &mut Generations,
-    ) -> Result<SlotRange, NoRoom> {
-        let full = NoRoom::Slots {
-            map: F::Slots::NAME,
-            count,
-        };
-        let count = u32::try_from(count).map_err(|_| full)?;
-        let base = self.slots.take(count).ok_or(full)?;
-        let region = SlotRange {
-            base,
-            count,
-            generation: generations.next(),
-        };
-        self.ports.entry(id).or_default().regions.push(region);
-        Ok(region)
-    }
-
-    fn adopt_backends(&mut self, rows: &Rows) {
+    fn adopt_backends(&mut self, rows: &Rows, now: Instant) {
         let mut spare = Vec::new();
         for (index, row) in rows.iter::<F::Backends>() {
             self.indices.adopt(index);
-            let target = Target {
-                addr: row.addr,
-                port: row.port,
-            };
+            let target = target_of(row);
             let port = self.ports.entry(row.service).or_default();
             match BackendState::from_number(row.state) {
                 None | Some(BackendState::Free) => spare.push(index),
@@ -354,7 +298,7 @@ impl<F: FamilyTables> FamilyImage<F> {
                 Some(state) => {
                     port.backends.insert(target, index);
                     if state == BackendState::Removed {
-                        self.indices.rest(index);
+                        self.indices.rest(index, now);
                     }
                 }
             }
@@ -367,90 +311,65 @@ impl<F: FamilyTables> FamilyImage<F> {
 
     fn adopt_services(&mut self, rows: &Rows) {
         for (key, row) in rows.iter::<F::Services>() {
+            if is_address(row) {
+                self.addresses.adopt(key.addr);
+                continue;
+            }
             let port = self.ports.entry(row.service).or_default();
             port.keys.insert(key);
             for region in regions(row) {
                 // Slots that another row has already are not this row's: it will get new ones.
                 if region.count > 0
-                    && !port.regions.contains(&region)
+                    && !port.regions.iter().any(|other| other.range == region)
                     && self.slots.reserve(region.base, region.count)
                 {
-                    port.regions.push(region);
+                    port.regions.push(Region::adopted(region));
                 }
             }
         }
     }
+
+    fn adopt_lists(&mut self, rows: &Rows) {
+        for (key, _) in rows.iter::<F::Ranges>().filter(|(key, _)| is_port(key.list)) {
+            self.ports.entry(key.list).or_default().ranges.insert(key);
+        }
+        for (key, index) in rows.iter::<F::Locals>() {
+            let port = self.ports.entry(key.service).or_default();
+            port.locals.insert(key, *index);
+        }
+    }
 }
 
-/// Whether the maps hold just these backends in a region.
-pub fn holds<F: FamilyTables>(region: SlotRange, indices: &[u32], rows: &Rows) -> bool {
-    region.count as usize == indices.len()
-        && (region.base..).zip(indices).all(|(slot, index)| {
-            let row = Slot {
-                generation: region.generation,
-                backend: *index,
-            };
-            rows.get::<F::Slots>(&slot) == Some(&row)
-        })
+// === impl Holdings ===
+
+impl<F: FamilyTables> Holdings<F> {
+    /// The sources of a port, and its local endpoints where packets come wrapped.
+    fn assign_lists(&mut self, id: u32, half: &Half<F>, rows: &Rows, found: &mut HalfRows<F>) {
+        found.ranges = half
+            .ranges
+            .iter()
+            .filter_map(|range| range_key::<F>(id, *range))
+            .collect();
+        found.gone_ranges = self.ranges.difference(&found.ranges).copied().collect();
+        self.ranges.extend(&found.ranges);
+        let mut frontends = half.frontends.values();
+        if frontends.any(|frontend| frontend.flags & ServiceFlags::DSR != 0) {
+            found.locals = locals::<F>(id, &found.backends, rows);
+        }
+        let gone = self.locals.keys().filter(|key| !found.locals.contains_key(key));
+        found.gone_locals = gone.copied().collect();
+        self.locals.extend(&found.locals);
+    }
+}
+
+/// Whether a list of prefixes is a port's.
+fn is_port(list: u32) -> bool {
+    list < lb_common::RangeList::PODS
 }
 
 /// The regions that a front end leads to.
 fn regions(row: &ServiceValue) -> [SlotRange; 2] {
     [row.outside, row.inside]
-}
-
-/// The row at `index`, when it is that of `target` and not free.
-fn own_row<F: FamilyTables>(
-    rows: &Rows,
-    service: u32,
-    target: &Target<F::Addr>,
-    index: u32,
-) -> Option<Backend<F::Addr>> {
-    let row = *rows.get::<F::Backends>(&index)?;
-    let own = row.service == service && row.addr == target.addr && row.port == target.port;
-    (own && row.state != BackendState::Free as u8).then_some(row)
-}
-
-/// The row for `target` at `index`, of a new epoch when the index has been another's.
-fn backend_row<F: FamilyTables>(
-    rows: &Rows,
-    service: u32,
-    target: &Target<F::Addr>,
-    index: u32,
-    state: BackendState,
-) -> Backend<F::Addr> {
-    let own = own_row::<F>(rows, service, target, index);
-    let epoch = own.map_or_else(
-        || {
-            rows.get::<F::Backends>(&index)
-                .map_or(1, |before| before.epoch.wrapping_add(1))
-        },
-        |row| row.epoch,
-    );
-    Backend {
-        addr: target.addr,
-        port: target.port,
-        epoch,
-        service,
-        state: state as u8,
-        flags: 0,
-        pad: [0; 2],
-    }
-}
-
-fn removed<A>(row: Backend<A>) -> Backend<A> {
-    Backend {
-        state: BackendState::Removed as u8,
-        ..row
-    }
-}
-
-/// Nobody's, so that no flow matches it; the epoch stays, for the next one.
-fn free<A: Default>(row: &Backend<A>) -> Backend<A> {
-    Backend {
-        epoch: row.epoch,
-        ..Backend::default()
-    }
 }
 
 fn capacity<T: Table>(store: &impl MapStore) -> Result<u32, StoreError> {
@@ -464,17 +383,8 @@ impl<F: Family> Default for Holdings<F> {
             backends: BTreeMap::new(),
             pods: Pods::default(),
             regions: Vec::new(),
-        }
-    }
-}
-
-impl<F: Family> Default for HalfRows<F> {
-    fn default() -> Self {
-        Self {
-            services: BTreeMap::new(),
-            gone: Vec::new(),
-            slots: Vec::new(),
-            backends: BTreeMap::new(),
+            ranges: BTreeSet::new(),
+            locals: BTreeMap::new(),
         }
     }
 }

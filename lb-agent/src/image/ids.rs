@@ -1,6 +1,7 @@
 //! Numbers that stay: which index belongs to whom, and which is given out next.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 /// Gives out indices: those never used first, then free ones, then resting ones, the longest so first.
 ///
@@ -11,10 +12,13 @@ pub struct IndexPool {
     end: u32,
     free: VecDeque<u32>,
     /// Resting indices in order of the time at which they began to.
-    resting: BTreeMap<u64, u32>,
-    since: BTreeMap<u32, u64>,
-    clock: u64,
+    resting: BTreeMap<Since, u32>,
+    since: BTreeMap<u32, Since>,
+    rests: u64,
 }
+
+/// When an index began to rest, and how many did so before.
+type Since = (Instant, u64);
 
 impl IndexPool {
     /// Of the indices `start`..`end`, none of them used.
@@ -26,7 +30,7 @@ impl IndexPool {
             free,
             resting,
             since,
-            clock: 0,
+            rests: 0,
         }
     }
 
@@ -65,12 +69,23 @@ impl IndexPool {
     }
 
     /// Lets an index rest, from now on if it does not do so already.
-    pub fn rest(&mut self, index: u32) {
+    pub fn rest(&mut self, index: u32, now: Instant) {
         if !self.rests(index) {
-            self.clock += 1;
-            self.since.insert(index, self.clock);
-            self.resting.insert(self.clock, index);
+            self.rests += 1;
+            let since = (now, self.rests);
+            self.since.insert(index, since);
+            self.resting.insert(since, index);
         }
+    }
+
+    /// The indices that have rested at least since `then`.
+    pub fn resting_since(&self, then: Instant) -> impl Iterator<Item = u32> {
+        self.resting.range(..=(then, u64::MAX)).map(|(_, index)| *index)
+    }
+
+    /// When the index that rests longest began to.
+    pub fn first_rest(&self) -> Option<Instant> {
+        self.resting.first_key_value().map(|((since, _), _)| *since)
     }
 
     /// Whether an index rests.
@@ -101,27 +116,27 @@ mod tests {
     fn never_used_goes_before_free_and_free_before_resting() {
         let mut pool = IndexPool::new(0, 4);
         check(&mut pool, &[Some(0), Some(1), Some(2)]);
-        pool.rest(0);
+        pool.rest(0, Instant::now());
         pool.release(1);
         check(&mut pool, &[Some(3), Some(1), Some(0), None]);
     }
 
     #[test]
     fn of_those_that_rest_the_longest_goes_first() {
-        let mut pool = IndexPool::new(0, 3);
+        let (mut pool, now) = (IndexPool::new(0, 3), Instant::now());
         check(&mut pool, &[Some(0), Some(1), Some(2)]);
-        pool.rest(2);
-        pool.rest(0);
-        pool.rest(2);
+        pool.rest(2, now);
+        pool.rest(0, now);
+        pool.rest(2, now);
         check(&mut pool, &[Some(2), Some(0), None]);
     }
 
     #[test]
     fn an_index_in_use_again_is_not_taken() {
-        let mut pool = IndexPool::new(0, 2);
+        let (mut pool, now) = (IndexPool::new(0, 2), Instant::now());
         check(&mut pool, &[Some(0), Some(1)]);
-        pool.rest(0);
-        pool.rest(1);
+        pool.rest(0, now);
+        pool.rest(1, now);
         pool.wake(0);
         check(&mut pool, &[Some(1), None]);
     }
@@ -132,5 +147,20 @@ mod tests {
         pool.adopt(2);
         pool.adopt(4);
         check(&mut pool, &[Some(5), Some(6), Some(1), Some(3), None]);
+    }
+
+    #[test]
+    fn indices_that_rest_long_enough_are_named() {
+        let (mut pool, now) = (IndexPool::new(0, 4), Instant::now());
+        let later = |seconds| now + std::time::Duration::from_secs(seconds);
+        check(&mut pool, &[Some(0), Some(1), Some(2)]);
+        pool.rest(2, later(1));
+        pool.rest(0, later(2));
+        pool.rest(2, later(9));
+        pool.rest(1, later(3));
+        assert_eq!(pool.resting_since(later(2)).collect::<Vec<_>>(), [2, 0]);
+        assert_eq!(pool.first_rest(), Some(later(1)));
+        pool.wake(2);
+        assert_eq!(pool.first_rest(), Some(later(2)));
     }
 }

@@ -28,6 +28,11 @@ impl SlotRegions {
         Some(base)
     }
 
+    /// Whether [`Self::take`] would find so many.
+    pub fn fits(&self, count: u32) -> bool {
+        self.free.values().any(|room| *room >= count)
+    }
+
     /// Takes exactly these slots; `false` when they are not all free.
     pub fn reserve(&mut self, base: u32, count: u32) -> bool {
         let Some((start, room)) = self

@@ -15,6 +15,8 @@ pub struct EndpointSlice {
     pub service: ObjectName,
     /// The family of all its addresses.
     pub family: IpFamily,
+    /// The weight of each of its endpoints; those of weight 0 get no new flows.
+    pub weight: u32,
     /// Its ports: each endpoint has all of them.
     pub ports: Vec<SlicePort>,
     /// Its endpoints.

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use lb_common::DeviceRole;
 
+use super::IpPrefix;
+
 /// A Node object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -11,6 +13,17 @@ pub struct Node {
     pub name: String,
     /// Its addresses of type `InternalIP`.
     pub internal_ips: Vec<IpAddr>,
+    /// The prefixes that its pods get their addresses from.
+    pub pod_cidrs: Vec<IpPrefix>,
+}
+
+/// A Namespace object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its name.
+    pub name: String,
+    /// Its UID, when it has one.
+    pub uid: Option<String>,
 }
 
 /// This machine's devices and addresses, as netlink tells them: always all of them.

@@ -3,12 +3,16 @@
 mod endpoint;
 mod host;
 mod name;
+mod option;
+mod prefix;
 mod service;
 mod world;
 
 pub use endpoint::{Conditions, Endpoint, EndpointSlice, IpFamily, SlicePort};
-pub use host::{HostAddress, HostDevice, HostState, Node};
+pub use host::{HostAddress, HostDevice, HostState, Namespace, Node};
 pub use name::{Kind, ObjectName, ObjectRef, Origin, Problem};
+pub use option::{Algorithm, Forwarding, ServiceOptions, Share};
+pub use prefix::{IpPrefix, NoPrefix};
 pub use service::{PortName, Protocol, Service, ServicePort, TrafficPolicy};
 pub use world::{Known, World};
 
@@ -21,6 +25,8 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// A Node.
     Node(Node),
+    /// A Namespace.
+    Namespace(Namespace),
 }
 
 impl Object {
@@ -38,6 +44,10 @@ impl Object {
             Self::Node(node) => ObjectRef {
                 kind: Kind::Node,
                 name: ObjectName::new("", &node.name),
+            },
+            Self::Namespace(namespace) => ObjectRef {
+                kind: Kind::Namespace,
+                name: ObjectName::new("", &namespace.name),
             },
         }
     }

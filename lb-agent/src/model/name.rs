@@ -21,6 +21,8 @@ pub enum Kind {
     EndpointSlice,
     /// A Node.
     Node,
+    /// A Namespace.
+    Namespace,
 }
 
 /// Names one object.
@@ -80,6 +82,7 @@ impl fmt::Display for Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Node => "Node",
+            Self::Namespace => "Namespace",
         })
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lb_common::protocol;
 
-use super::{IpFamily, ObjectName};
+use super::{IpFamily, IpPrefix, ObjectName, ServiceOptions};
 
 /// A Service. One that is not for us (headless, ExternalName, another proxy's) has no ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// The ingress addresses of its load balancer that are VIPs.
     pub load_balancer_ips: Vec<IpAddr>,
+    /// The sources that may use the load balancer's addresses; empty: all.
+    pub source_ranges: Vec<IpPrefix>,
     /// Its ports.
     pub ports: Vec<ServicePort>,
     /// Which endpoints the ClusterIPs lead to.
@@ -27,6 +29,8 @@ pub struct Service {
     pub external_policy: TrafficPolicy,
     /// Seconds for which a client stays with its endpoint (session affinity `ClientIP`).
     pub affinity_seconds: Option<u32>,
+    /// What its annotations say.
+    pub options: ServiceOptions,
 }
 
 /// One port of a Service.
@@ -52,7 +56,7 @@ pub enum Protocol {
 }
 
 /// Which endpoints traffic may go to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TrafficPolicy {
     /// Any.
     #[default]
@@ -76,6 +80,15 @@ impl Service {
     /// Whether it has a ClusterIP of this family, without which nothing of the family is done for it.
     pub fn has_family(&self, family: IpFamily) -> bool {
         self.cluster_ips.iter().any(|ip| IpFamily::of(*ip) == family)
+    }
+
+    /// The Services that its traffic is split over.
+    pub fn split_targets(&self) -> impl Iterator<Item = ObjectName> {
+        let shares = self.options.split.iter();
+        shares.map(|share| ObjectName {
+            namespace: Arc::clone(&self.name.namespace),
+            name: Arc::clone(&share.service),
+        })
     }
 
     /// What `port` is called.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
 
-use super::{EndpointSlice, Kind, Node, Object, ObjectName, ObjectRef, Origin, Service};
+use super::{EndpointSlice, Kind, Namespace, Node, Object, ObjectName, ObjectRef, Origin, Service};
 
 /// The objects that are there, and which Services have changed since they were last looked at.
 #[derive(Debug, Default)]
@@ -15,6 +15,9 @@ pub struct World {
     /// The Service of each slice.
     service_of: BTreeMap<ObjectName, ObjectName>,
     nodes: BTreeMap<Arc<str>, Node>,
+    namespaces: BTreeMap<Arc<str>, Namespace>,
+    /// The Services that send their traffic to the backends of each.
+    split_over: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     changed: BTreeSet<ObjectName>,
 }
 
@@ -35,13 +38,13 @@ impl World {
                 let name = object.name.clone();
                 let known = Known { object, origin };
                 if self.services.get(&name) != Some(&known) {
-                    self.services.insert(name.clone(), known);
-                    self.changed.insert(name);
+                    self.replace_service(&name, Some(known));
                 }
             }
             Object::EndpointSlice(object) => self.apply_slice(Known { object, origin }),
-            Object::Node(node) => {
-                self.nodes.insert(node.name.as_str().into(), node);
+            Object::Node(node) => _ = self.nodes.insert(node.name.as_str().into(), node),
+            Object::Namespace(namespace) => {
+                self.namespaces.insert(namespace.name.as_str().into(), namespace);
             }
         }
     }
@@ -50,15 +53,19 @@ impl World {
     pub fn delete(&mut self, gone: &ObjectRef) {
         match gone.kind {
             Kind::Service => {
-                if self.services.remove(&gone.name).is_some() {
-                    self.changed.insert(gone.name.clone());
+                if self.services.contains_key(&gone.name) {
+                    self.replace_service(&gone.name, None);
                 }
             }
             Kind::EndpointSlice => self.delete_slice(&gone.name),
-            Kind::Node => {
-                self.nodes.remove(&gone.name.name);
-            }
+            Kind::Node => _ = self.nodes.remove(&gone.name.name),
+            Kind::Namespace => _ = self.namespaces.remove(&gone.name.name),
         }
+    }
+
+    /// Every Service.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values().map(|known| &known.object)
     }
 
     /// The Service of this name.
@@ -80,14 +87,48 @@ impl World {
         self.nodes.get(name)
     }
 
+    /// Every Node.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// The Namespace of this name.
+    pub fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.get(name)
+    }
+
     /// Makes [`Self::take_changed`] name a Service once more.
     pub fn touch(&mut self, service: ObjectName) {
         self.changed.insert(service);
     }
 
-    /// The Services that have changed, or whose slices have, since the last call.
+    /// The Services that have changed since the last call, or whose slices have, or those that they are split over.
     pub fn take_changed(&mut self) -> BTreeSet<ObjectName> {
-        mem::take(&mut self.changed)
+        let mut changed = mem::take(&mut self.changed);
+        let split = changed.iter().filter_map(|name| self.split_over.get(name));
+        let split: Vec<_> = split.flatten().cloned().collect();
+        changed.extend(split);
+        changed
+    }
+
+    fn replace_service(&mut self, name: &ObjectName, now: Option<Known<Service>>) {
+        if let Some(before) = self.services.remove(name) {
+            for target in before.object.split_targets() {
+                if let Some(others) = self.split_over.get_mut(&target) {
+                    others.remove(name);
+                    if others.is_empty() {
+                        self.split_over.remove(&target);
+                    }
+                }
+            }
+        }
+        if let Some(now) = now {
+            for target in now.object.split_targets() {
+                self.split_over.entry(target).or_default().insert(name.clone());
+            }
+            self.services.insert(name.clone(), now);
+        }
+        self.changed.insert(name.clone());
     }
 
     fn apply_slice(&mut self, known: Known<EndpointSlice>) {
@@ -124,13 +165,14 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::IpFamily;
+    use crate::model::{IpFamily, ServiceOptions, Share, TrafficPolicy};
 
     fn slice(name: &str, service: &str) -> Object {
         Object::EndpointSlice(EndpointSlice {
             name: ObjectName::new("default", name),
             service: ObjectName::new("default", service),
             family: IpFamily::V4,
+            weight: 1,
             ports: Vec::new(),
             endpoints: Vec::new(),
         })
@@ -162,5 +204,38 @@ mod tests {
         check(&mut world, slice("a", "web"), &["web"]);
         check(&mut world, slice("a", "dns"), &["dns", "web"]);
         assert_eq!(world.slices(&ObjectName::new("default", "web")).count(), 0);
+    }
+
+    #[test]
+    fn a_service_changes_with_those_that_it_is_split_over() {
+        let service = |split: &[&str]| {
+            let share = |service: &&str| Share {
+                service: (*service).into(),
+                weight: 1,
+            };
+            let options = ServiceOptions {
+                split: split.iter().map(share).collect(),
+                ..ServiceOptions::default()
+            };
+            Object::Service(Service {
+                name: ObjectName::new("default", "web"),
+                cluster_ips: Vec::new(),
+                external_ips: Vec::new(),
+                load_balancer_ips: Vec::new(),
+                source_ranges: Vec::new(),
+                ports: Vec::new(),
+                internal_policy: TrafficPolicy::Cluster,
+                external_policy: TrafficPolicy::Cluster,
+                affinity_seconds: None,
+                options,
+            })
+        };
+        let mut world = World::default();
+        check(&mut world, service(&["v1", "v2"]), &["web"]);
+        check(&mut world, slice("a", "v1"), &["v1", "web"]);
+        check(&mut world, slice("b", "v2"), &["v2", "web"]);
+        check(&mut world, service(&["v2"]), &["web"]);
+        check(&mut world, slice("c", "v1"), &["v1"]);
+        check(&mut world, slice("d", "v2"), &["v2", "web"]);
     }
 }

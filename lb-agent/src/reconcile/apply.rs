@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::addr::Address as _;
-use lb_common::{Slot, SlotRange};
+use lb_common::{ServiceKey, Slot, SlotRange};
 
 use super::plan::{FamilyWrite, Plan, Planned, Write};
-use crate::store::{DevicesTable, FamilyTables, MapStore, Names, Rows, SettingsTable, StoreError, Table};
+use crate::store::{
+    DevicesTable, FamilyTables, MapStore, Names, Policies, Rows, SettingsTable, StoreError, Table,
+};
 
 /// What became of a plan.
 #[derive(Debug, Default)]
@@ -51,13 +53,23 @@ fn holder(write: &Write, rows: &Rows) -> Option<u32> {
         match write {
             FamilyWrite::Service(key, _) => rows.get::<F::Services>(key).map(|row| row.service),
             FamilyWrite::Backend(index, _) => rows.get::<F::Backends>(index).map(|row| row.service),
-            FamilyWrite::NodeAddress(..) | FamilyWrite::Slots(..) => None,
+            FamilyWrite::NodeAddress(..)
+            | FamilyWrite::SnatAddress(..)
+            | FamilyWrite::Settings(_)
+            | FamilyWrite::Slots(..)
+            | FamilyWrite::Range(..)
+            | FamilyWrite::Local(..)
+            | FamilyWrite::Address(..) => None,
         }
     }
     match write {
         Write::V4(write) => of_family(write, rows),
         Write::V6(write) => of_family(write, rows),
-        Write::Settings(_) | Write::Device(..) | Write::Name(..) | Write::ResetStats(_) => None,
+        Write::Settings(_)
+        | Write::Device(..)
+        | Write::Name(..)
+        | Write::Policy(..)
+        | Write::ResetStats(_) => None,
     }
 }
 
@@ -73,6 +85,7 @@ impl<S: MapStore> Writer<'_, S> {
             Write::Settings(row) => self.put::<SettingsTable>(0, Some(row)),
             Write::Device(ifindex, row) => self.put::<DevicesTable>(*ifindex, row.as_ref()),
             Write::Name(id, row) => self.put::<Names>(*id, row.as_ref()),
+            Write::Policy(id, row) => self.put::<Policies>(*id, Some(row)),
             Write::ResetStats(id) => self.store.reset_stats(*id),
             Write::V4(write) => self.write_family(owner, write),
             Write::V6(write) => self.write_family(owner, write),
@@ -86,11 +99,21 @@ impl<S: MapStore> Writer<'_, S> {
     ) -> Result<(), StoreError> {
         match write {
             FamilyWrite::NodeAddress(addr, row) => self.put::<F::NodeAddresses>(*addr, row.as_ref()),
+            FamilyWrite::SnatAddress(ifindex, addr) => self.put::<F::SnatAddresses>(*ifindex, addr.as_ref()),
+            FamilyWrite::Settings(row) => self.put::<F::FamilySettings>(0, Some(row)),
+            FamilyWrite::Range(key, there) => self.put::<F::Ranges>(*key, there.then_some(&1)),
+            FamilyWrite::Local(key, index) => self.put::<F::Locals>(*key, index.as_ref()),
             FamilyWrite::Backend(index, row) => self.put::<F::Backends>(*index, Some(row)),
             FamilyWrite::Slots(region, backends) => self.write_slots::<F>(*region, backends),
             FamilyWrite::Service(key, Some(row)) => {
                 self.open_filter::<F>(key.addr)?;
                 self.put::<F::Services>(*key, Some(row))
+            }
+            FamilyWrite::Address(addr, row) => {
+                if row.is_some() {
+                    self.open_filter::<F>(*addr)?;
+                }
+                self.put::<F::Services>(ServiceKey::address(*addr), row.as_ref())
             }
             FamilyWrite::Service(key, None) => {
                 // Another port may have taken the front end over, in this plan or before.

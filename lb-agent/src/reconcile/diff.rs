@@ -1,16 +1,21 @@
-//! What differs between the rows that should be and those that are. Pure.
+//! What differs between the rows of a port that should be and those that are. Pure.
 
-use std::collections::BTreeMap;
+use lb_common::{Backend, BackendState, ServicePolicy};
 
-use lb_common::{Backend, BackendState, Device, NodeAddress, Settings};
-
-use super::plan::{FamilyWrite, FamilyWrites, NODE, Phase, Plan, Write};
-use crate::image::{HalfRows, PortRows, holds};
-use crate::store::{DevicesTable, FamilyTables, Names, Rows, SettingsTable};
+use super::plan::{FamilyWrite, FamilyWrites, Phase, Plan, Write};
+use crate::image::{AddressRow, HalfRows, PortRows, holds};
+use crate::store::{FamilyTables, Names, Policies, Rows};
 
 /// Plans the writes that make the rows of a port those of `wanted`.
 pub(super) fn diff_port(wanted: &PortRows, rows: &Rows, plan: &mut Plan) {
-    let PortRows { id, name, v4, v6 } = wanted;
+    let PortRows {
+        id,
+        name,
+        policy,
+        v4,
+        v6,
+        compromises: _,
+    } = wanted;
     if rows.get::<Names>(id) != name.as_ref() {
         if name.is_some() {
             plan.add(Phase::Names, *id, Write::ResetStats(*id));
@@ -19,52 +24,31 @@ pub(super) fn diff_port(wanted: &PortRows, rows: &Rows, plan: &mut Plan) {
             plan.add(Phase::Unname, *id, Write::Name(*id, None));
         }
     }
+    diff_policy(*id, *policy, rows, plan);
     diff_half(*id, v4, rows, plan);
     diff_half(*id, v6, rows, plan);
 }
 
-/// Plans the writes that make the row of settings `wanted`.
-pub(super) fn diff_settings(wanted: Settings, rows: &Rows, plan: &mut Plan) {
-    if rows.get::<SettingsTable>(&0) != Some(&wanted) {
-        plan.add(Phase::Node, NODE, Write::Settings(wanted));
-    }
+/// Plans the write of an address as such.
+pub(super) fn diff_address<F: FamilyWrites>(wanted: &AddressRow<F::Addr>, plan: &mut Plan) {
+    let AddressRow { owner, addr, row } = *wanted;
+    plan.add(Phase::Addresses, owner, F::write(FamilyWrite::Address(addr, row)));
 }
 
-/// Plans the writes that make the rows of devices those of `wanted`.
-pub(super) fn diff_devices(wanted: &BTreeMap<u32, Device>, rows: &Rows, plan: &mut Plan) {
-    for (ifindex, row) in wanted {
-        if rows.get::<DevicesTable>(ifindex) != Some(row) {
-            plan.add(Phase::Node, NODE, Write::Device(*ifindex, Some(*row)));
-        }
+/// Until the flip the front ends need what is there, and from then on what is wanted: between them both.
+fn diff_policy(id: u32, wanted: ServicePolicy, rows: &Rows, plan: &mut Plan) {
+    let before = rows.get::<Policies>(&id).copied().unwrap_or_default();
+    let both = |wanted, before| if wanted == 0 { before } else { wanted };
+    let between = ServicePolicy {
+        affinity: both(wanted.affinity, before.affinity),
+        interval: both(wanted.interval, before.interval),
+        source_interval: both(wanted.source_interval, before.source_interval),
+    };
+    if between != before {
+        plan.add(Phase::Lists, id, Write::Policy(id, between));
     }
-    for (ifindex, _) in rows
-        .iter::<DevicesTable>()
-        .filter(|(ifindex, _)| !wanted.contains_key(ifindex))
-    {
-        plan.add(Phase::Node, NODE, Write::Device(ifindex, None));
-    }
-}
-
-/// Plans the writes that make the rows of node addresses those of `wanted`.
-pub(super) fn diff_addresses<F: FamilyTables + FamilyWrites>(
-    wanted: &BTreeMap<F::Addr, NodeAddress>,
-    rows: &Rows,
-    plan: &mut Plan,
-) {
-    for (addr, row) in wanted {
-        if rows.get::<F::NodeAddresses>(addr) != Some(row) {
-            plan.add(
-                Phase::Node,
-                NODE,
-                F::write(FamilyWrite::NodeAddress(*addr, Some(*row))),
-            );
-        }
-    }
-    for (addr, _) in rows
-        .iter::<F::NodeAddresses>()
-        .filter(|(addr, _)| !wanted.contains_key(addr))
-    {
-        plan.add(Phase::Node, NODE, F::write(FamilyWrite::NodeAddress(addr, None)));
+    if wanted != between {
+        plan.add(Phase::Shorten, id, Write::Policy(id, wanted));
     }
 }
 
@@ -74,33 +58,55 @@ fn diff_half<F: FamilyTables + FamilyWrites>(id: u32, wanted: &HalfRows<F>, rows
         gone,
         slots,
         backends,
+        ranges,
+        gone_ranges,
+        locals,
+        gone_locals,
+        vacated_locals,
     } = wanted;
+    let mut add = |phase, write| plan.add(phase, id, F::write(write));
+    let has_local = |key: &&_| rows.get::<F::Locals>(key).is_some();
+    for key in vacated_locals.iter().filter(has_local) {
+        add(Phase::Vacate, FamilyWrite::Local(*key, None));
+    }
     for (index, row) in backends {
         let before = rows.get::<F::Backends>(index);
         if before != Some(row) {
-            plan.add(
-                backend_phase(before, row),
-                id,
-                F::write(FamilyWrite::Backend(*index, *row)),
-            );
+            add(backend_phase(before, row), FamilyWrite::Backend(*index, *row));
         }
     }
-    for (region, indices) in slots {
-        if !holds::<F>(*region, indices, rows) {
-            plan.add(
-                Phase::Slots,
-                id,
-                F::write(FamilyWrite::Slots(*region, indices.clone())),
-            );
-        }
+    for key in ranges.iter().filter(|key| rows.get::<F::Ranges>(key).is_none()) {
+        add(Phase::Lists, FamilyWrite::Range(*key, true));
     }
-    for (key, row) in services {
-        if rows.get::<F::Services>(key) != Some(row) {
-            plan.add(Phase::Flip, id, F::write(FamilyWrite::Service(*key, Some(*row))));
-        }
+    for (key, index) in locals
+        .iter()
+        .filter(|(key, index)| rows.get::<F::Locals>(key) != Some(index))
+    {
+        add(Phase::Lists, FamilyWrite::Local(*key, Some(*index)));
+    }
+    for (region, indices) in slots
+        .iter()
+        .filter(|(region, indices)| !holds::<F>(*region, indices, rows))
+    {
+        add(Phase::Slots, FamilyWrite::Slots(*region, indices.clone()));
+    }
+    for (key, row) in services
+        .iter()
+        .filter(|(key, row)| rows.get::<F::Services>(key) != Some(row))
+    {
+        add(Phase::Flip, FamilyWrite::Service(*key, Some(*row)));
     }
     for key in gone {
-        plan.add(Phase::Unlist, id, F::write(FamilyWrite::Service(*key, None)));
+        add(Phase::Unlist, FamilyWrite::Service(*key, None));
+    }
+    for key in gone_ranges
+        .iter()
+        .filter(|key| rows.get::<F::Ranges>(key).is_some())
+    {
+        add(Phase::Shorten, FamilyWrite::Range(*key, false));
+    }
+    for key in gone_locals.iter().filter(has_local) {
+        add(Phase::Shorten, FamilyWrite::Local(*key, None));
     }
 }
 
@@ -111,7 +117,7 @@ fn backend_phase<A>(before: Option<&Backend<A>>, row: &Backend<A>) -> Phase {
     if is(row, BackendState::Removed) || (was_active && !is(row, BackendState::Active)) {
         Phase::Retire
     } else if is(row, BackendState::Free) {
-        Phase::Free
+        Phase::Vacate
     } else {
         Phase::Backends
     }

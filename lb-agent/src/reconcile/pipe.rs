@@ -1,35 +1,26 @@
 //! The pipe: events in, rows out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
-use lb_common::{Settings, V4, V6};
+use lb_common::{Settings, SettingsFlags, V4, V6};
 
+use super::Config;
 use super::apply::{Outcome, apply};
-use super::diff::{diff_addresses, diff_devices, diff_port, diff_settings};
+use super::diff::{diff_address, diff_port};
+use super::diff_node::{diff_devices, diff_gone_ranges, diff_node, diff_settings};
 use super::plan::{NODE, Plan};
 use super::problems::{self, Problems};
-use crate::desired::{self, Claims, DesiredPort, Surroundings};
-use crate::image::{Image, NoRoom};
+use crate::desired::node::{NodeRows, devices, node_rows, prefix_problems};
+use crate::desired::{self, Claims, DesiredPort, Surroundings, seed_of_words, seed_words};
+use crate::image::{Compromise, Image, NoRoom, Tables, name_text};
 use crate::model::{HostState, Kind, Object, ObjectName, Origin, PortName, Problem, World};
 use crate::source::SourceEvent;
 use crate::store::{FamilyTables, MapStore, Rows, StoreError};
 
 /// The first and the longest time until something that failed is tried again, unless room was made: then at once.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-
-/// What the pipe is told once.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The name of this node's Node object.
-    pub node_name: String,
-    /// The row of settings; its NodePort range is filled in by the pipe.
-    pub settings: Settings,
-    /// Whether IPv4 is on.
-    pub ipv4: bool,
-    /// Whether IPv6 is on.
-    pub ipv6: bool,
-}
 
 /// Events in, rows out: everything between the sources and the maps.
 #[derive(Debug)]
@@ -39,6 +30,8 @@ pub struct Pipe {
     claims: Claims,
     /// `None` until it is known.
     host: Option<HostState>,
+    /// The node's addresses as the rows of Services were made by them.
+    around: Around,
     image: Image,
     /// What the maps hold.
     rows: Rows,
@@ -49,6 +42,15 @@ pub struct Pipe {
     /// Services whose last update failed, wholly or in part.
     failing: BTreeSet<ObjectName>,
     retries: u32,
+    /// What is added to the clock.
+    ahead: Duration,
+}
+
+/// What rows of Services depend on beside objects.
+#[derive(Debug, Default)]
+struct Around {
+    own_addresses: BTreeSet<IpAddr>,
+    node_ips: Vec<IpAddr>,
 }
 
 /// What one pass did.
@@ -62,6 +64,8 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// When something failed that may go better: call [`Pipe::retry`] and [`Pipe::sync`] after this time.
     pub retry_after: Option<Duration>,
+    /// When the next backend that has left is to be forgotten: call [`Pipe::sync`] after this time.
+    pub expire_after: Option<Duration>,
 }
 
 /// What a pass is about: the Services, the problems with each, and the ports that are planned, by id.
@@ -85,18 +89,19 @@ impl Pipe {
     /// Reads what the maps hold, so that ids stay as they are.
     pub fn adopt(store: &impl MapStore, config: Config) -> Result<Self, StoreError> {
         let rows = Rows::of(store)?;
-        let image = Image::adopt(store, &rows)?;
+        let image = Image::adopt(store, &rows, Instant::now())?;
         let strays = image.strays(&rows);
         let mut world = World::default();
         for service in image.services() {
             world.touch(service.clone());
         }
-        let (claims, problems, failing) = Default::default();
+        let (claims, problems, failing, around) = Default::default();
         Ok(Self {
             config,
             world,
             claims,
             host: None,
+            around,
             image,
             rows,
             synced: false,
@@ -104,6 +109,7 @@ impl Pipe {
             problems,
             failing,
             retries: 0,
+            ahead: Duration::ZERO,
         })
     }
 
@@ -140,18 +146,39 @@ impl Pipe {
         }
     }
 
+    /// Whether anything but chance has said what the seed of hashes is.
+    pub fn has_seed(&self) -> bool {
+        self.config.seed.is_some() || desired::cluster_seed(&self.world).is_some()
+    }
+
+    /// Uses this seed where nothing else says what it is.
+    pub fn set_seed(&mut self, seed: u64) {
+        self.config.settings.hash_seed = seed_words(seed);
+    }
+
+    /// Acts from now on as if so much more time had gone by: for tests.
+    pub fn advance(&mut self, time: Duration) {
+        self.ahead += time;
+    }
+
     /// Writes what differs. Before the source is synced only devices are written.
     pub fn sync(&mut self, store: &mut impl MapStore) -> Report {
         let mut pass = Pass::default();
+        let now = Instant::now() + self.ahead;
+        if self.synced {
+            self.look_around();
+        }
         self.plan_node(&mut pass.plan);
         if self.synced {
             self.plan_strays(&mut pass);
             for service in self.world.take_changed() {
-                self.plan_service(&service, &mut pass);
+                self.plan_service(&service, now, &mut pass);
             }
+            self.plan_expired(now, &mut pass);
+            self.plan_addresses(&mut pass);
         }
         let outcome = apply(std::mem::take(&mut pass.plan), store, &mut self.rows);
-        self.finish(pass, outcome)
+        self.finish(pass, outcome, now)
     }
 
     /// Raises the epoch of routes and writes it at once, and nothing else; before the source is synced it is only raised.
@@ -186,22 +213,78 @@ impl Pipe {
         }
     }
 
+    /// Takes note of what is around Services, and makes this pass look at those that depend on what has changed.
+    fn look_around(&mut self) {
+        let addresses = self.host.iter().flat_map(|host| &host.addresses);
+        let own_addresses: BTreeSet<IpAddr> = addresses.map(|address| address.ip).collect();
+        let node = self.world.node(&self.config.node_name);
+        let node_ips = node.map(|node| node.internal_ips.clone()).unwrap_or_default();
+        let before = std::mem::replace(
+            &mut self.around,
+            Around {
+                own_addresses,
+                node_ips,
+            },
+        );
+        // Kept when what names the cluster goes away.
+        self.config.settings.hash_seed = seed_words(self.seed());
+        let tables = Tables {
+            seed: self.seed(),
+            max_size: self.config.max_table,
+        };
+        let other_tables = self.image.make_tables_by(tables);
+        let moved: BTreeSet<_> = before
+            .own_addresses
+            .symmetric_difference(&self.around.own_addresses)
+            .collect();
+        let other_node = before.node_ips != self.around.node_ips;
+        let changed = self.world.services().filter(|service| {
+            let mut vips = service.cluster_ips.iter().chain(&service.load_balancer_ips);
+            let ranged = other_node && !service.source_ranges.is_empty();
+            other_tables || ranged || vips.any(|ip| moved.contains(ip))
+        });
+        let changed: Vec<_> = changed.map(|service| service.name.clone()).collect();
+        for service in changed {
+            self.world.touch(service);
+        }
+    }
+
+    fn seed(&self) -> u64 {
+        let configured = self.config.seed.or_else(|| desired::cluster_seed(&self.world));
+        configured.unwrap_or_else(|| seed_of_words(self.config.settings.hash_seed))
+    }
+
     fn plan_node(&self, plan: &mut Plan) {
         if let Some(host) = &self.host {
-            diff_devices(&desired::node::devices(host), &self.rows, plan);
+            diff_devices(&devices(host), &self.rows, plan);
         }
         if !self.synced {
             return;
         }
+        let v4 = self.host.as_ref().filter(|_| self.config.ipv4);
+        let v4 = v4.map(|host| self.node_rows::<V4>(host));
+        let v6 = self.host.as_ref().filter(|_| self.config.ipv6);
+        let v6 = v6.map(|host| self.node_rows::<V6>(host));
+        if let Some(rows) = &v4 {
+            diff_node(rows, &self.rows, plan);
+        }
+        if let Some(rows) = &v6 {
+            diff_node(rows, &self.rows, plan);
+        }
         self.plan_settings(plan);
-        let Some(host) = &self.host else { return };
-        let node = self.world.node(&self.config.node_name);
-        if self.config.ipv4 {
-            diff_addresses::<V4>(&desired::node::addresses::<V4>(host, node), &self.rows, plan);
+        if let Some(rows) = &v4 {
+            diff_gone_ranges::<V4>(&rows.ranges, &self.rows, plan);
         }
-        if self.config.ipv6 {
-            diff_addresses::<V6>(&desired::node::addresses::<V6>(host, node), &self.rows, plan);
+        if let Some(rows) = &v6 {
+            diff_gone_ranges::<V6>(&rows.ranges, &self.rows, plan);
         }
+    }
+
+    fn node_rows<F: FamilyTables>(&self, host: &HostState) -> NodeRows<F> {
+        let Config {
+            node_name, prefixes, ..
+        } = &self.config;
+        node_rows(host, &self.world, node_name, prefixes)
     }
 
     fn plan_settings(&self, plan: &mut Plan) {
@@ -209,9 +292,27 @@ impl Pipe {
         let wanted = Settings {
             node_port_min,
             node_port_max,
+            hash_seed: seed_words(self.seed()),
+            flags: self.config.settings.flags | self.flags(),
             ..self.config.settings
         };
         diff_settings(wanted, &self.rows, plan);
+    }
+
+    /// The flags of settings that say which lists count.
+    fn flags(&self) -> u32 {
+        let node = self.world.node(&self.config.node_name);
+        let pods =
+            !self.config.prefixes.cluster.is_empty() || node.is_some_and(|node| !node.pod_cidrs.is_empty());
+        let flags = [
+            (SettingsFlags::DETECTS_PODS, pods && self.host.is_some()),
+            (
+                SettingsFlags::SERVICE_CIDRS,
+                !self.config.prefixes.service.is_empty() && self.host.is_some(),
+            ),
+        ];
+        let set = flags.into_iter().filter(|(_, set)| *set);
+        set.fold(0, |flags, (flag, _)| flags | flag)
     }
 
     /// Clears up what no object leads to.
@@ -225,7 +326,33 @@ impl Pipe {
         }
     }
 
-    fn plan_service(&mut self, service: &ObjectName, pass: &mut Pass) {
+    /// Forgets backends that have left long enough ago.
+    fn plan_expired(&mut self, now: Instant, pass: &mut Pass) {
+        let Some(then) = now.checked_sub(self.config.removed_grace) else {
+            return;
+        };
+        for rows in self.image.expire(then, &self.rows) {
+            let name = rows
+                .name
+                .as_ref()
+                .and_then(|name| PortName::parse(name_text(name)));
+            diff_port(&rows, &self.rows, &mut pass.plan);
+            pass.ports.entry(rows.id).or_insert(name);
+        }
+    }
+
+    /// Addresses as such, which ports of several Services may share: after all of these have said what they want.
+    fn plan_addresses(&mut self, pass: &mut Pass) {
+        let planned = |id: u32| pass.ports.contains_key(&id);
+        for row in self.image.address_rows4(&self.rows, planned) {
+            diff_address::<V4>(&row, &mut pass.plan);
+        }
+        for row in self.image.address_rows6(&self.rows, planned) {
+            diff_address::<V6>(&row, &mut pass.plan);
+        }
+    }
+
+    fn plan_service(&mut self, service: &ObjectName, now: Instant, pass: &mut Pass) {
         let wanted = self.desired(service);
         for name in self.image.ports_of(service) {
             if let Some(id) = self.image.id(&name)
@@ -237,29 +364,44 @@ impl Pipe {
         }
         let mut problems = problems::of_objects(service, &self.world, &self.claims);
         for port in &wanted {
-            if let Err(error) = self.plan_port(port, pass) {
-                problems.insert(self.failure(&port.name, &error));
-                pass.failing.insert(service.clone());
+            match self.plan_port(port, now, pass) {
+                Ok(compromises) => {
+                    let told = compromises
+                        .iter()
+                        .map(|compromise| self.problem(&port.name, compromise));
+                    problems.extend(told);
+                    if !compromises.is_empty() {
+                        pass.failing.insert(service.clone());
+                    }
+                }
+                Err(error) => {
+                    let text = format!("{}; its last good state stays", chain(&error));
+                    problems.insert(self.problem(&port.name, &text));
+                    pass.failing.insert(service.clone());
+                }
             }
         }
         pass.problems.insert(service.clone(), problems);
     }
 
-    fn plan_port(&mut self, port: &DesiredPort, pass: &mut Pass) -> Result<(), NoRoom> {
+    fn plan_port(
+        &mut self,
+        port: &DesiredPort,
+        now: Instant,
+        pass: &mut Pass,
+    ) -> Result<Vec<Compromise>, NoRoom> {
         let id = match self.image.id(&port.name) {
             Some(id) => id,
             None => self.plan_id(&port.name, pass)?,
         };
         pass.ports.insert(id, Some(port.name.clone()));
-        match self.image.assign(id, port, &self.rows) {
-            Ok(wanted) => diff_port(&wanted, &self.rows, &mut pass.plan),
-            Err(error) => {
-                // What it took and will not use is other ports' again.
-                self.image.settle(id, Some(&port.name), &self.rows);
-                return Err(error);
-            }
+        let assigned = self.image.assign(id, port, &self.rows);
+        if assigned.is_err() {
+            self.image.keep(id, &port.name, &self.rows, now);
         }
-        Ok(())
+        let wanted = assigned?;
+        diff_port(&wanted, &self.rows, &mut pass.plan);
+        Ok(wanted.compromises)
     }
 
     fn plan_id(&mut self, name: &PortName, pass: &mut Pass) -> Result<u32, NoRoom> {
@@ -272,26 +414,23 @@ impl Pipe {
         let Some(known) = self.world.service(service) else {
             return Vec::new();
         };
-        let Config {
-            node_name,
-            settings: _,
-            ipv4,
-            ipv6,
-        } = &self.config;
         let around = Surroundings {
-            node_name,
+            node_name: &self.config.node_name,
+            world: &self.world,
             claims: &self.claims,
-            ipv4: *ipv4,
-            ipv6: *ipv6,
+            own_addresses: &self.around.own_addresses,
+            forwarding: self.config.forwarding,
+            jiffies_per_second: self.config.settings.jiffies_per_second,
+            ipv4: self.config.ipv4,
+            ipv6: self.config.ipv6,
         };
-        let slices = self.world.slices(service).map(|slice| &slice.object);
-        desired::desired(&known.object, &slices, around)
+        desired::desired(&known.object, around)
     }
 
     /// Draws the conclusions from what was written: what is in use no more, what failed, what to tell.
-    fn finish(&mut self, mut pass: Pass, outcome: Outcome) -> Report {
+    fn finish(&mut self, mut pass: Pass, outcome: Outcome, now: Instant) -> Report {
         for (id, name) in &pass.ports {
-            self.image.settle(*id, name.as_ref(), &self.rows);
+            self.image.settle(*id, name.as_ref(), &self.rows, now);
         }
         let Outcome {
             written,
@@ -299,18 +438,20 @@ impl Pipe {
             failed,
             held_up,
         } = outcome;
-        let mut node = BTreeSet::new();
+        let mut node: BTreeSet<_> = self.node_problems().collect();
+        let mut node_failed = false;
         for (id, error) in &failed {
             match pass.ports.get(id) {
                 Some(Some(name)) => {
-                    let problem = self.failure(name, error);
+                    let text = format!("{}; its last good state stays", chain(error));
+                    let problem = self.problem(name, &text);
                     pass.problems
                         .entry(name.service.clone())
                         .or_default()
                         .insert(problem);
                 }
                 Some(None) => self.strays.push(*id),
-                None if *id == NODE => _ = node.insert(node_failure(error)),
+                None if *id == NODE => node_failed |= node.insert(node_failure(error)),
                 // Nobody's row: it is tried again in every pass.
                 None => {}
             }
@@ -321,7 +462,6 @@ impl Pipe {
             .filter_map(|id| pass.ports.get(id)?.as_ref());
         pass.failing.extend(unfinished.map(|name| name.service.clone()));
         let made_room = written + deleted > 0 && pass.has_finished();
-        let node_failed = !node.is_empty();
         self.problems.update(&ObjectName::new("", ""), node);
         for (service, problems) in pass.problems {
             self.failing.remove(&service);
@@ -334,7 +474,15 @@ impl Pipe {
             deleted,
             problems: self.problems.take(),
             retry_after,
+            expire_after: self.expire_after(now),
         }
+    }
+
+    fn expire_after(&self, now: Instant) -> Option<Duration> {
+        let first = self.image.first_removed()?;
+        let at = first.checked_add(self.config.removed_grace)?;
+        // A moment later, so that it has surely come.
+        Some(at.saturating_duration_since(now) + Duration::from_millis(1))
     }
 
     fn retry_after(&mut self, node_failed: bool, made_room: bool) -> Option<Duration> {
@@ -350,21 +498,39 @@ impl Pipe {
         Some(first.saturating_mul(1 << self.retries.min(16)).min(longest))
     }
 
-    fn failure(&self, port: &PortName, error: &dyn std::error::Error) -> Problem {
+    /// What is the matter with the node as it is set up.
+    fn node_problems(&self) -> impl Iterator<Item = Problem> {
+        let Settings {
+            snat_port_min: min,
+            snat_port_max: max,
+            ..
+        } = self.config.settings;
+        let overlap = self
+            .node_ports()
+            .filter(|(low, high)| *low <= max && min <= *high);
+        let overlap = overlap.map(|(low, high)| {
+            format!(
+                "NodePorts {low}-{high} overlap --snat-ports {min}-{max}: replies to the node may be taken for \
+                 connections to services; choose other source ports"
+            )
+        });
+        let texts = prefix_problems(&self.config.prefixes).into_iter().chain(overlap);
+        texts.map(|text| Problem {
+            object: None,
+            origin: Origin::default(),
+            text,
+        })
+    }
+
+    fn problem(&self, port: &PortName, what: &dyn std::fmt::Display) -> Problem {
         let origin = self
             .world
             .service(&port.service)
             .map(|known| known.origin.clone());
-        let text = format!(
-            "port {}/{}: {}; its last good state stays",
-            port.port,
-            port.protocol.as_str(),
-            chain(error)
-        );
         Problem {
             object: Some(problems::reference(&port.service)),
             origin: origin.unwrap_or_default(),
-            text,
+            text: format!("port {}/{}: {what}", port.port, port.protocol.as_str()),
         }
     }
 }

@@ -1,27 +1,36 @@
 //! What is to be written, in the one order in which no packet sees half an update.
 
+use std::sync::Arc;
+
 use lb_common::{
-    Backend, Device, Family, NodeAddress, ServiceKey, ServiceName, ServiceValue, Settings, SlotRange, V4, V6,
+    Backend, Device, Family, FamilySettings, LocalKey, NodeAddress, RangeKey, ServiceKey, ServiceName,
+    ServicePolicy, ServiceValue, Settings, SlotRange, V4, V6,
 };
 
 /// The parts of an update, in order. New rows that nothing leads to go first, then the rows that lead to them, and
 /// what nothing leads to any more goes last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
-    /// Settings, devices, addresses of the node.
+    /// Settings, devices, addresses of the node, lists of the node.
     Node,
-    /// Backends that are nobody's and that nothing leads to.
-    Free,
+    /// Backends that are nobody's and that no front end leads to, and what else leads to them.
+    Vacate,
     /// Names of new ports.
     Names,
     /// Backends that are new or that get more flows than before.
     Backends,
+    /// What front ends' flags need more of: times and limits, sources, local endpoints.
+    Lists,
     /// New slots.
     Slots,
     /// Front ends: the flip.
     Flip,
     /// Front ends that are gone.
     Unlist,
+    /// Addresses as such: by now their front ends are there, or gone.
+    Addresses,
+    /// What no front end's flags need any more.
+    Shorten,
     /// Backends that get fewer flows than before, or none.
     Retire,
     /// Names of ports that are gone.
@@ -31,7 +40,7 @@ pub(super) enum Phase {
 /// Writes by phase.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    phases: [Vec<Planned>; 9],
+    phases: [Vec<Planned>; 12],
 }
 
 /// A write and whose it is.
@@ -55,6 +64,8 @@ pub(super) enum Write {
     Device(u32, Option<Device>),
     /// A row of names.
     Name(u32, Option<ServiceName>),
+    /// A row of times and limits.
+    Policy(u32, ServicePolicy),
     /// The traffic counters of a port that is new: they are its id's former holder's.
     ResetStats(u32),
     /// Rows of IPv4.
@@ -68,12 +79,22 @@ pub(super) enum Write {
 pub(super) enum FamilyWrite<F: Family> {
     /// A row of node addresses.
     NodeAddress(F::Addr, Option<NodeAddress>),
+    /// The address to masquerade with on a device.
+    SnatAddress(u32, Option<F::Addr>),
+    /// The row of what is told of the family.
+    Settings(FamilySettings<F::Addr>),
     /// A row of backends.
     Backend(u32, Backend<F::Addr>),
     /// The slots of a region: the indices of its backends.
-    Slots(SlotRange, Vec<u32>),
+    Slots(SlotRange, Arc<[u32]>),
+    /// A prefix in a list: whether it is there.
+    Range(RangeKey<F::Addr>, bool),
+    /// The index of a local endpoint.
+    Local(LocalKey<F::Addr>, Option<u32>),
     /// A row of services.
     Service(ServiceKey<F::Addr>, Option<ServiceValue>),
+    /// The row of an address as such.
+    Address(F::Addr, Option<ServiceValue>),
 }
 
 /// A family whose writes have their place in [`Write`].

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
-use crate::desired::Claims;
+use crate::desired::{Claims, split_problems};
 use crate::model::{EndpointSlice, Kind, Known, ObjectName, ObjectRef, Problem, World};
 
 /// What has been told.
@@ -61,7 +61,14 @@ pub(super) fn of_objects(service: &ObjectName, world: &World, claims: &Claims) -
         );
         of_slice(slice, text)
     });
-    lost.chain(foreign).collect()
+    let split = split_problems(&known.object, world)
+        .into_iter()
+        .map(|text| Problem {
+            object: Some(reference(service)),
+            origin: known.origin.clone(),
+            text,
+        });
+    lost.chain(foreign).chain(split).collect()
 }
 
 /// How a Service is referred to.

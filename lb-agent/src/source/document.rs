@@ -1,6 +1,6 @@
 //! The text of a manifest file, taken apart into documents and objects.
 
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use super::parse::{self, ParseError, Parsed};
 use crate::model::{Kind, Object, ObjectName, ObjectRef};
 
 /// Kinds that people put into the same files, and that are nothing to us.
-const OTHER_KINDS: [&str; 24] = [
+const OTHER_KINDS: [&str; 23] = [
     "ConfigMap",
     "CronJob",
     "CustomResourceDefinition",
@@ -22,7 +22,6 @@ const OTHER_KINDS: [&str; 24] = [
     "Ingress",
     "Job",
     "LimitRange",
-    "Namespace",
     "NetworkPolicy",
     "PersistentVolume",
     "PersistentVolumeClaim",
@@ -159,7 +158,9 @@ fn value(document: &str) -> Result<Value, String> {
 /// Adds the object, or those of a List.
 fn collect(place: String, mut value: Value, found: &mut Vec<Entry>) {
     let kind = text(&value, "/kind").to_owned();
-    let Some(item_kind @ ("" | "Service" | "EndpointSlice" | "Node")) = kind.strip_suffix("List") else {
+    let Some(item_kind @ ("" | "Service" | "EndpointSlice" | "Node" | "Namespace")) =
+        kind.strip_suffix("List")
+    else {
         let (object, content) = interpret(&kind, &value);
         found.push(Entry {
             place,
@@ -197,6 +198,7 @@ fn interpret(kind: &str, value: &Value) -> (Option<ObjectRef>, Content) {
         "Service" => object::<Service>(Kind::Service, value, parse::service),
         "EndpointSlice" => object::<EndpointSlice>(Kind::EndpointSlice, value, parse::endpoint_slice),
         "Node" => object::<Node>(Kind::Node, value, parse::node),
+        "Namespace" => object::<Namespace>(Kind::Namespace, value, parse::namespace),
         "" => (None, Content::Broken(no_object(value).into())),
         other if OTHER_KINDS.contains(&other) => (None, Content::OtherKind(other.into())),
         other => {
@@ -251,6 +253,7 @@ fn other_version(kind: Kind, value: &Value) -> Option<Content> {
         Kind::Service => ("Service", "v1"),
         Kind::EndpointSlice => ("EndpointSlice", "discovery.k8s.io/v1"),
         Kind::Node => ("Node", "v1"),
+        Kind::Namespace => ("Namespace", "v1"),
     };
     let version = value.get("apiVersion").filter(|version| *version != ours)?;
     let text = version.as_str().unwrap_or_default();
@@ -277,7 +280,7 @@ fn no_object(value: &Value) -> &'static str {
 fn reference(kind: Kind, value: &Value) -> Option<ObjectRef> {
     let name = Some(text(value, "/metadata/name")).filter(|name| !name.is_empty())?;
     let namespace = match (kind, text(value, "/metadata/namespace")) {
-        (Kind::Node, _) => "",
+        (Kind::Node | Kind::Namespace, _) => "",
         (_, "") => "default",
         (_, namespace) => namespace,
     };

@@ -29,8 +29,10 @@ pub(super) fn make<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result
     let (l3, l4) = (work.packet.l3, work.packet.l4);
     let quoted = quoted_length(cx, work)?;
     cx.trim(l3 + quoted)?;
-    let network = sum(cx, work, l3, l4)?;
-    let transport = sum(cx, work, l4, l3 + quoted)?;
+    sum(cx, work, l3, l4)?;
+    let network = checksum::fold32(work.span.sum);
+    sum(cx, work, l4, l3 + quoted)?;
+    let transport = checksum::fold32(work.span.sum);
     let unfinished = unfinished(cx, work);
     cx.make_room(l3, F::LENGTH + LENGTH, Room::Answer)?;
 
@@ -112,9 +114,9 @@ pub struct Span {
     to: u32,
 }
 
-/// The one's complement sum of the bytes from `from`, which is even, up to `to`: so many at most as are quoted.
+/// Sums up the bytes from `from`, which is even, up to `to`: so many at most as are quoted.
 #[inline(never)]
-fn sum<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>, from: u32, to: u32) -> Result<u32, Stop> {
+fn sum<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>, from: u32, to: u32) -> Result<(), Stop> {
     work.span = Span { sum: 0, at: from, to };
     for _word in 0..QUOTED / 4 {
         let Span { sum, at, to } = *black_box(&mut work.span);
@@ -125,16 +127,16 @@ fn sum<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>, from: u32, to: u32) -> Re
         work.span.sum = sum + u64::from(word);
         work.span.at = at + 4;
     }
-    let Span { mut sum, mut at, to } = *black_box(&mut work.span);
+    let Span { mut at, to, .. } = *black_box(&mut work.span);
     if at + 2 <= to {
-        sum += u64::from(cx.read_u16(at)?);
+        work.span.sum += u64::from(cx.read_u16(at)?);
         at += 2;
     }
     if at < to {
         let [_, last] = cx.read_u16(at - 1)?.to_ne_bytes();
-        sum += u64::from(u16::from_ne_bytes([last, 0]));
+        work.span.sum += u64::from(u16::from_ne_bytes([last, 0]));
     }
-    Ok(checksum::fold32(sum))
+    Ok(())
 }
 
 /// The sum of a TCP or UDP packet whose checksum is yet to be computed, as it will be then: the checksum balances all

@@ -1,11 +1,12 @@
 //! The node and its tables, by maps and helpers. Written once for all hooks.
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
-use aya_ebpf::helpers::bpf_jiffies64;
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64};
 use lb_common::addr::Address as _;
 use lb_common::{
     Affinity, Backend, ClientKey, Counter, Device, DropReason, Flow, FlowKey, Fragment, FragmentKey, Hop,
-    LocalKey, NodeAddress, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings, Slot,
+    LocalKey, NodeAddress, PathMtu, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings,
+    Slot,
 };
 use lb_ebpf::ctx::{
     ChecksumPatch, Hook, Insert, InsertError, Node, Packet, Room, Route, ServiceEvent, Tables,
@@ -99,12 +100,17 @@ impl<H: Context> Node for Cx<H> {
         maps::POLICIES.get(service).copied().unwrap_or_default()
     }
 
-    /// The number of connections that this CPU has opened.
+    /// The number of connections that this CPU has opened, from another start than other CPUs.
     #[inline(always)]
     fn turn(&mut self, service: u32) -> u32 {
-        maps::STATS
+        /// The golden ratio of 2^32: multiples are far apart.
+        const STEP: u32 = 0x9e37_79b9;
+        // SAFETY: the helper takes nothing.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        let opened = maps::STATS
             .get(service)
-            .map_or(0, |stats| stats.connections as u32)
+            .map_or(0, |stats| stats.connections as u32);
+        opened.wrapping_add(cpu.wrapping_mul(STEP))
     }
 
     #[inline(always)]
@@ -219,6 +225,17 @@ impl<H: Context, F: KernelFamily> Tables<F> for Cx<H> {
     }
 
     #[inline(always)]
+    fn path_mtu(&self, addr: F::Addr) -> Option<PathMtu> {
+        // SAFETY: copied at once; what is torn is a size or a time that was right for another moment.
+        F::paths().get_ptr(addr).map(|row| unsafe { *row })
+    }
+
+    #[inline(always)]
+    fn set_path_mtu(&mut self, addr: F::Addr, path: &PathMtu) {
+        let _full = F::paths().insert(addr, path, BPF_ANY.into());
+    }
+
+    #[inline(always)]
     fn load(&self, backend: u32) -> u32 {
         F::loads().get(backend).copied().unwrap_or_default()
     }
@@ -308,6 +325,11 @@ impl<H: Packet> Packet for Cx<H> {
     }
 
     #[inline(always)]
+    fn segment_size(&self) -> u32 {
+        self.0.segment_size()
+    }
+
+    #[inline(always)]
     fn linearize(&mut self, bytes: u32) -> Result<(), Stop> {
         self.0.linearize(bytes)
     }
@@ -333,13 +355,13 @@ impl<H: Packet> Packet for Cx<H> {
     }
 
     #[inline(always)]
-    fn unbalanced(&mut self, change: u32) {
-        self.0.unbalanced(change);
+    fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop> {
+        self.0.patch_checksum(patch)
     }
 
     #[inline(always)]
-    fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop> {
-        self.0.patch_checksum(patch)
+    fn unbalanced(&mut self, change: u32) {
+        self.0.unbalanced(change);
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@ use aya_ebpf::macros::btf_map;
 use lb_common::filter;
 use lb_common::{
     Affinity, Backend, ClientKey, Counter, Device, DropReason, Family, FamilySettings, Flow, FlowKey,
-    Fragment, FragmentKey, Ip4, Ip6, LocalKey, NodeAddress, ServiceKey, ServiceName, ServicePolicy,
+    Fragment, FragmentKey, Ip4, Ip6, LocalKey, NodeAddress, PathMtu, ServiceKey, ServiceName, ServicePolicy,
     ServiceStats, ServiceValue, Settings, Slot, V4, V6,
 };
 use lb_ebpf::wire::Wire;
@@ -27,6 +27,7 @@ const DEVICES: usize = 16_384;
 const RANGES: usize = 65_536;
 const CLIENTS: usize = 65_536;
 const FRAGMENTS: usize = 8_192;
+const PATHS: usize = 4_096;
 
 type ServiceMap<A> = HashMap<ServiceKey<A>, ServiceValue, SERVICES, NO_PREALLOC>;
 type FilterMap = Array<u64, { filter::ROWS as usize }>;
@@ -40,6 +41,7 @@ type FamilyMap<A> = Array<FamilySettings<A>, 1>;
 type AffinityMap<A> = LruHashMap<ClientKey<A>, Affinity, CLIENTS>;
 type SourceMap<A> = LruHashMap<ClientKey<A>, u64, CLIENTS>;
 type FragmentMap<A> = LruHashMap<FragmentKey<A>, Fragment, FRAGMENTS>;
+type PathMap<A> = LruHashMap<A, PathMtu, PATHS>;
 type LoadMap = Array<u32, BACKENDS>;
 type WorkMap<F> = PerCpuArray<Work<F>, 1>;
 
@@ -131,6 +133,12 @@ static FRAGS4: FragmentMap<Ip4> = FragmentMap::new();
 #[btf_map(name = "lb_frags6")]
 static FRAGS6: FragmentMap<Ip6> = FragmentMap::new();
 
+/// The largest packets on ways to other nodes. Written by the programs.
+#[btf_map(name = "lb_path_mtu4")]
+static PATH_MTU4: PathMap<Ip4> = PathMap::new();
+#[btf_map(name = "lb_path_mtu6")]
+static PATH_MTU6: PathMap<Ip6> = PathMap::new();
+
 /// Open connections of backends. Written by the programs, and set right by the agent.
 #[btf_map(name = "lb_loads4")]
 static LOADS4: LoadMap = LoadMap::new();
@@ -211,6 +219,7 @@ family_maps! {
     affinity: AffinityMap<Self::Addr>, AFFINITY4 AFFINITY6;
     sources: SourceMap<Self::Addr>, SOURCES4 SOURCES6;
     fragments: FragmentMap<Self::Addr>, FRAGS4 FRAGS6;
+    paths: PathMap<Self::Addr>, PATH_MTU4 PATH_MTU6;
     loads: LoadMap, LOADS4 LOADS6;
     work: WorkMap<Self>, WORK4 WORK6;
 }

@@ -1,15 +1,15 @@
 //! A packet at a TC hook.
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_INGRESS,
-    BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
+    __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO,
+    BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
 };
 use aya_ebpf::helpers::{
     bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room,
     bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_vlan_pop,
 };
 use lb_common::DropReason;
-use lb_ebpf::ctx::{ChecksumPatch, Hook, Packet, Room};
+use lb_ebpf::ctx::{ChecksumPatch, Hook, Packet, Room, Segments};
 use lb_ebpf::verdict::{Next, Stop};
 use lb_ebpf::wire::Wire;
 use lb_ebpf::work::Work;
@@ -131,6 +131,11 @@ impl<const EGRESS: bool> Packet for Tc<EGRESS> {
     }
 
     #[inline(always)]
+    fn segment_size(&self) -> u32 {
+        field!(self.gso_size)
+    }
+
+    #[inline(always)]
     fn linearize(&mut self, bytes: u32) -> Result<(), Stop> {
         let wanted = if self.length() < bytes {
             self.length()
@@ -194,19 +199,29 @@ impl<const EGRESS: bool> Packet for Tc<EGRESS> {
 
     #[inline(always)]
     fn make_room(&mut self, _l3: u32, bytes: u32, what: Room) -> Result<(), Stop> {
-        let flags = match what {
-            Room::Ip4 => BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
-            Room::Ip6 => BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
-            Room::Answer => 0,
+        let (header, segments) = match what {
+            Room::Ip4(segments) => (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, segments),
+            Room::Ip6(segments) => (BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, segments),
+            Room::Answer => (0, Segments::Smaller),
         };
+        let flags = header
+            | match segments {
+                Segments::Kept => BPF_F_ADJ_ROOM_FIXED_GSO,
+                Segments::Smaller => 0,
+            };
         // SAFETY: the context is valid.
         done(unsafe { bpf_skb_adjust_room(self.skb, bytes as i32, AFTER_LINK_LAYER, flags.into()) })
     }
 
     #[inline(always)]
-    fn take_away(&mut self, _l3: u32, bytes: u32, _what: Room) -> Result<(), Stop> {
+    fn take_away(&mut self, _l3: u32, bytes: u32, what: Room) -> Result<(), Stop> {
+        let flags = match what {
+            // Longer segments than came might not fit on their way.
+            Room::Ip4(_) | Room::Ip6(_) => BPF_F_ADJ_ROOM_FIXED_GSO,
+            Room::Answer => 0,
+        };
         // SAFETY: the context is valid.
-        done(unsafe { bpf_skb_adjust_room(self.skb, -(bytes as i32), AFTER_LINK_LAYER, 0) })
+        done(unsafe { bpf_skb_adjust_room(self.skb, -(bytes as i32), AFTER_LINK_LAYER, flags.into()) })
     }
 
     #[inline(always)]

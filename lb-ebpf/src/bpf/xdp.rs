@@ -1,5 +1,7 @@
 //! A packet at the XDP hook of an uplink.
 
+use core::arch::asm;
+
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
@@ -60,12 +62,21 @@ impl Bounds for Xdp {
 impl Packet for Xdp {
     #[inline(always)]
     fn length(&self) -> u32 {
-        (self.data_end() - self.data()) as u32
+        let mut length = self.data_end() - self.data();
+        // The compiler would move what is added to it to before the difference, where it would be added to a pointer.
+        // SAFETY: a register is copied to itself: lines of debug information must not share an instruction.
+        unsafe { asm!("{0} = {0}", inout(reg) length, options(pure, nomem, nostack)) };
+        length as u32
     }
 
     #[inline(always)]
     fn segments(&self) -> u32 {
         1
+    }
+
+    #[inline(always)]
+    fn segment_size(&self) -> u32 {
+        0
     }
 
     /// What is not in the linear part is left to TC.

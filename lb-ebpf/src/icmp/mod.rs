@@ -28,7 +28,7 @@ use crate::ctx::{Ctx, Hook};
 use crate::verdict::{Answer, Next, Stop};
 use crate::wire::Wire;
 use crate::work::{Origin, Work};
-use crate::{choose, hop, open, reverse, send, service, vip, wrap};
+use crate::{choose, hop, node, open, reverse, send, service, vip, wrap};
 
 /// In pre.
 #[inline(always)]
@@ -109,16 +109,11 @@ fn go_on<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Sto
             return Err(hop::pass(cx));
         }
         translate(cx, work, false)?;
-        return Ok(if work.flow.arrival == cx.ifindex() {
-            Next::Stack
-        } else {
-            Next::Arrive
-        });
+        return node::arrive(cx, work);
     }
     send::ready(cx, work)?;
-    translate(cx, work, true)?;
-    send::sent::<F, C>(cx);
-    Ok(Next::Out)
+    translate(cx, work, cx.hook() != Hook::Egress)?;
+    send::sent(cx, work)
 }
 
 /// No error is sent about an error (RFC 1122, section 3.2.2; RFC 4443, section 2.4).
@@ -184,6 +179,5 @@ fn is_from_outside<F: Wire, C: Ctx<F>>(cx: &C) -> bool {
 #[inline(always)]
 fn send_wrapped<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
     wrap::wrap(cx, work)?;
-    send::sent::<F, C>(cx);
-    Ok(Next::Out)
+    send::sent(cx, work)
 }

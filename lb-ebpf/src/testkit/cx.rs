@@ -5,7 +5,8 @@ use std::collections::btree_map::Entry;
 use lb_common::addr::Address as _;
 use lb_common::{
     Affinity, Backend, ClientKey, Counter, Device, DropReason, Flow, FlowKey, Fragment, FragmentKey, Hop,
-    LocalKey, NodeAddress, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings, Slot,
+    LocalKey, NodeAddress, PathMtu, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings,
+    Slot,
 };
 
 use super::{Frame, Host, Kept};
@@ -49,6 +50,11 @@ impl Packet for Cx<'_> {
 
     fn segments(&self) -> u32 {
         self.frame.segments
+    }
+
+    /// Test runs in the kernel do not know either.
+    fn segment_size(&self) -> u32 {
+        0
     }
 
     fn linearize(&mut self, _bytes: u32) -> Result<(), Stop> {
@@ -137,15 +143,14 @@ impl Packet for Cx<'_> {
         self.hook
     }
 
-    /// At TC as a test run has it, with link layer or without: by the device's own address, and a group's is for all.
+    /// At TC as a test run has it, with link layer or without: by the device's own address.
     fn is_for(&self, mac: [u8; 6]) -> bool {
         let to = &self.frame.bytes;
         if self.hook == Hook::Xdp {
             return to.starts_with(&mac);
         }
-        let is_group = to.first().is_some_and(|byte| byte & 1 != 0);
         let device = self.host.devices.get(&self.frame.ifindex);
-        is_group || device.is_none_or(|device| to.starts_with(&device.mac))
+        device.is_none_or(|device| to.starts_with(&device.mac))
     }
 }
 
@@ -283,6 +288,14 @@ impl<F: Kept> Tables<F> for Cx<'_> {
 
     fn set_fragment(&mut self, key: &FragmentKey<F::Addr>, fragment: &Fragment) {
         F::of_mut(self.host).fragments.insert(*key, *fragment);
+    }
+
+    fn path_mtu(&self, addr: F::Addr) -> Option<PathMtu> {
+        F::of(self.host).paths.get(&addr).copied()
+    }
+
+    fn set_path_mtu(&mut self, addr: F::Addr, path: &PathMtu) {
+        F::of_mut(self.host).paths.insert(addr, *path);
     }
 
     fn load(&self, backend: u32) -> u32 {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use lb_common::addr::Address as _;
 use lb_common::{
     Affinity, Backend, ClientKey, Family, FamilySettings, FlowKey, Fragment, FragmentKey, Hop, LocalKey,
-    NodeAddress, Port, RangeKey, ServiceKey, ServiceValue, Slot, V4, V6,
+    NodeAddress, PathMtu, Port, RangeKey, ServiceKey, ServiceValue, Slot, V4, V6,
 };
 
 use super::{Flows, Host};
@@ -50,6 +50,8 @@ pub struct FamilyTables<F: Family> {
     pub sources: BTreeMap<ClientKey<F::Addr>, u64>,
     /// Packets in fragments.
     pub fragments: BTreeMap<FragmentKey<F::Addr>, Fragment>,
+    /// The largest packets on ways to backends.
+    pub paths: BTreeMap<F::Addr, PathMtu>,
     /// Open connections by index of the backend.
     pub loads: BTreeMap<u32, u32>,
     /// The node's own addresses.
@@ -83,6 +85,7 @@ impl<F: Family> Default for FamilyTables<F> {
             affinity: BTreeMap::new(),
             sources: BTreeMap::new(),
             fragments: BTreeMap::new(),
+            paths: BTreeMap::new(),
             loads: BTreeMap::new(),
             node_addresses: BTreeMap::new(),
             flows: Flows::new(),

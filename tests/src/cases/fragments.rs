@@ -148,7 +148,7 @@ fn fragments_of_the_nodes_own_packets_are_sent_on<F: TestFamily>(bed: &mut Bed<'
     let (sent, expected) = (long(bed, process, service), long(bed, process, pod));
     for (part, expected) in sent.fragments(1240).iter().zip(expected.fragments(1240)) {
         let step = bed.own(part);
-        step.leaves(WEB, &expected.hop_limit(63));
+        step.leaves(WEB, &expected);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use lb_common::{Counter, DropReason, FlowFlags, SettingsFlags, Stage, protocol};
+use lb_common::{Counter, DropReason, FlowFlags, ServiceFlags, SettingsFlags, Stage, protocol};
 use lb_ebpf::testkit::Program;
 
 use super::{cases, client, node, open, stranger, vip};
@@ -24,7 +24,9 @@ cases! {
         errors_about_the_nodes_own_packets,
         an_error_that_may_go_no_further_is_dropped,
         what_is_about_no_flow_is_untouched,
-        an_error_about_a_backend_that_is_gone_is_untouched;
+        an_error_about_a_backend_that_is_gone_is_untouched,
+        an_echo_request_to_a_service_is_answered,
+        an_echo_request_to_an_address_of_no_service_is_dropped;
     UDP:
         a_quoted_packet_without_checksum;
 }
@@ -350,7 +352,7 @@ fn errors_about_the_nodes_own_packets<F: TestFamily>(bed: &mut Bed<'_, F>) {
     let sent = error(&bed.data(service, process), process, unreachable);
     let step = bed.own(&sent);
     let original = error(&bed.data(pod, process), process, unreachable);
-    step.leaves(WEB, &original.hop_limit(63));
+    step.leaves(WEB, &original);
 }
 
 fn an_error_that_may_go_no_further_is_dropped<F: TestFamily>(bed: &mut Bed<'_, F>) {
@@ -426,4 +428,44 @@ fn a_quoted_packet_without_checksum<F: TestFamily>(bed: &mut Bed<'_, F>) {
         bed.data(client, service).without_checksum(),
     );
     becomes(bed, Program::Post, (&request, pod), (&asked, service));
+}
+
+fn an_echo_request_to_a_service_is_answered<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    let (client, service) = (client::<F>(), vip::<F>(2));
+    let request = PacketBuilder::icmp(client, service)
+        .icmp_rest([0x12, 0x34, 0, 7])
+        .hop_limit(3);
+    bed.pre(&request).untouched().counts(&[]);
+    bed.update(|rows| rows.add_address(service.ip(), ServiceFlags::REJECT | ServiceFlags::ECHO));
+    let reply = request.clone().reversed().swapped_macs().hop_limit(64);
+    bed.pre(&request)
+        .leaves(UPLINK, &reply)
+        .counts(&[Counter::AnsweredEcho]);
+    bed.xdp(&request).untouched().counts(&[Counter::XdpPassed]);
+    // The node itself may ask, too.
+    let own = PacketBuilder::icmp(node::<F>(0), service);
+    let step = bed.own(&own);
+    let answer = step.answers(UPLINK);
+    assert_eq!(
+        (answer.source, answer.destination),
+        (service.ip(), node::<F>(0).ip())
+    );
+    // Replies are nobody's request, and what the node forwards has been asked on its way in.
+    bed.pre(&request.clone().reversed()).untouched();
+    bed.post(&request).untouched().counts(&[]);
+    for to in [node::<F>(0), stranger::<F>(), backend::<F>(0)] {
+        bed.pre(&PacketBuilder::icmp(client, to)).untouched().counts(&[]);
+    }
+}
+
+fn an_echo_request_to_an_address_of_no_service_is_dropped<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    let unused = end::<F>([96, 200], 0);
+    let request = PacketBuilder::icmp(client::<F>(), unused);
+    bed.pre(&request).untouched();
+    bed.update(|rows| {
+        let bits = if F::SUFFIX == '4' { 24 } else { 120 };
+        rows.add_service_cidr(end::<F>([96, 0], 0).ip(), bits);
+        rows.settings.flags |= SettingsFlags::SERVICE_CIDRS;
+    });
+    bed.pre(&request).dropped(DropReason::UnusedServiceAddress);
 }

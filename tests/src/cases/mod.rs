@@ -15,6 +15,7 @@ mod checksums;
 mod choice;
 mod collisions;
 mod direct;
+mod dsr;
 mod eviction;
 mod fragments;
 mod headers;
@@ -84,6 +85,7 @@ pub fn all<F: TestFamily>() -> Vec<Case<F>> {
         node_itself::cases(),
         eviction::cases(),
         sent_on::cases(),
+        dsr::all(),
         choice::cases(),
         affinity::cases(),
         ranges::cases(),

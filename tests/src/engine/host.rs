@@ -71,6 +71,7 @@ impl<F: TestFamily> Engine<F> for Host {
             affinity: tables.affinity.clone(),
             fragments: tables.fragments.clone(),
             sources: tables.sources.clone(),
+            paths: tables.paths.clone(),
             loads: used(&tables.loads),
             limits,
         }
@@ -83,6 +84,7 @@ impl<F: TestFamily> Engine<F> for Host {
         tables.affinity.clone_from(&written.affinity);
         tables.fragments.clone_from(&written.fragments);
         tables.sources.clone_from(&written.sources);
+        tables.paths.clone_from(&written.paths);
         tables.loads.clone_from(&written.loads);
     }
 

@@ -42,6 +42,15 @@ impl Kernel {
     /// Loads the object. With `complete`, packets come with the sum of their bytes (`CHECKSUM_COMPLETE`), and a run
     /// fails when the programs do not keep it right.
     pub fn new(complete: bool) -> Result<Self> {
+        Self::load(complete, FLOWS)
+    }
+
+    /// The same, with room for so many entries of flows.
+    pub fn with_flows(flows: u32) -> Result<Self> {
+        Self::load(false, flows)
+    }
+
+    fn load(complete: bool, flows: u32) -> Result<Self> {
         let folder = std::env::var_os("SLUICE_BPF_DIR").context("SLUICE_BPF_DIR is not set")?;
         let mut loader = EbpfLoader::new();
         for name in [map::STATS, map::POLICIES, map::LIMITS] {
@@ -52,7 +61,7 @@ impl Kernel {
                 ("slots", ROWS),
                 ("backends", ROWS),
                 ("loads", ROWS),
-                ("flows", FLOWS),
+                ("flows", flows),
                 ("affinity", CLIENTS),
                 ("sources", CLIENTS),
                 ("frags", CLIENTS),

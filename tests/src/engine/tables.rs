@@ -154,6 +154,7 @@ impl Tables<'_> {
 
     fn written<F: TestFamily>(&mut self) -> Written<F::Addr>
     where
+        F::Addr: Pod,
         FlowKey<F::Addr>: Pod,
         Flow<F::Addr>: Pod,
         ClientKey<F::Addr>: Pod,
@@ -165,6 +166,7 @@ impl Tables<'_> {
             affinity: all(&self.hash(&name("affinity"))),
             fragments: all(&self.hash(&name("frags"))),
             sources: all(&self.hash(&name("sources"))),
+            paths: all(&self.hash(&name("path_mtu"))),
             loads: used(&self.array(&name("loads")), BACKENDS),
             limits: used(&self.array(map::LIMITS), SERVICES),
         }
@@ -172,6 +174,7 @@ impl Tables<'_> {
 
     fn set_written<F: TestFamily>(&mut self, written: &Written<F::Addr>)
     where
+        F::Addr: Pod,
         FlowKey<F::Addr>: Pod,
         Flow<F::Addr>: Pod,
         ClientKey<F::Addr>: Pod,
@@ -189,6 +192,7 @@ impl Tables<'_> {
         hash!("affinity", affinity);
         hash!("frags", fragments);
         hash!("sources", sources);
+        hash!("path_mtu", paths);
         fill(&mut self.array(&name("loads")), BACKENDS, None, &written.loads);
         fill(&mut self.array(map::LIMITS), SERVICES, None, &written.limits);
     }

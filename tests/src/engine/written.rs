@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
-use lb_common::{Affinity, ClientKey, Fragment, FragmentKey};
+use lb_common::{Affinity, ClientKey, Fragment, FragmentKey, PathMtu};
 use lb_ebpf::testkit::Flows;
 
 use super::UNIT;
@@ -19,6 +19,8 @@ pub struct Written<A> {
     pub fragments: BTreeMap<FragmentKey<A>, Fragment>,
     /// Limits on the connections of clients.
     pub sources: BTreeMap<ClientKey<A>, u64>,
+    /// The largest packets on ways to backends.
+    pub paths: BTreeMap<A, PathMtu>,
     /// Open connections by index of the backend. Only what is not zero.
     pub loads: BTreeMap<u32, u32>,
     /// Limits on new connections by service, and in row 0 on answers. Only what is not zero.
@@ -32,6 +34,7 @@ impl<A> Default for Written<A> {
             affinity: BTreeMap::new(),
             fragments: BTreeMap::new(),
             sources: BTreeMap::new(),
+            paths: BTreeMap::new(),
             loads: BTreeMap::new(),
             limits: BTreeMap::new(),
         }
@@ -104,6 +107,7 @@ impl<A: Ord> Written<A> {
             .fragments
             .values_mut()
             .map(|fragment| &mut fragment.first_seen);
-        flows.chain(clients).chain(fragments)
+        let paths = self.paths.values_mut().map(|path| &mut path.learned);
+        flows.chain(clients).chain(fragments).chain(paths)
     }
 }

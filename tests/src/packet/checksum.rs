@@ -187,11 +187,11 @@ fn collect(bytes: &[u8], depth: u8, found: &mut Vec<Residue>) {
         1 if payload.len() >= 4 => {
             let sum = Sum16BitWords::new().add_slice(payload);
             found.push(Residue::new("icmp", depth, is_whole, &sum));
-            quoted(&network, depth, found);
+            quoted(bytes, depth, found);
         }
         58 if payload.len() >= 4 => {
             found.push(Residue::new("icmp", depth, is_whole, &with_pseudo()));
-            quoted(&network, depth, found);
+            quoted(bytes, depth, found);
         }
         // A packet in a packet in a packet is nobody's business.
         4 | 41 if depth < 3 => collect(payload, depth + 1, found),
@@ -200,15 +200,12 @@ fn collect(bytes: &[u8], depth: u8, found: &mut Vec<Residue>) {
 }
 
 /// An error may quote an error only by mistake, so the depth ends this, too.
-fn quoted(network: &Network<'_>, depth: u8, found: &mut Vec<Residue>) {
-    let is_error = match (network.is_v4(), network.payload.first()) {
-        (true, Some(kind)) => [3, 4, 5, 11, 12].contains(kind),
-        (false, Some(kind)) => *kind < 128,
-        (_, None) => false,
-    };
-    if is_error && depth < 3 {
+fn quoted(bytes: &[u8], depth: u8, found: &mut Vec<Residue>) {
+    if let Some(quoted) = layers::quoted(bytes)
+        && depth < 3
+    {
         let before = found.len();
-        collect(network.payload.get(8..).unwrap_or_default(), depth + 1, found);
+        collect(quoted, depth + 1, found);
         for residue in &mut found[before..] {
             // What is quoted may always be cut, and some devices have changed it; the header is there or it is not.
             residue.is_whole &= residue.what == "ip";

@@ -69,6 +69,19 @@ pub fn ends(bytes: &[u8]) -> Option<([IpAddr; 2], u8)> {
     Some(([(*source).into(), (*destination).into()], header[6]))
 }
 
+/// The packet that an ICMP error without Ethernet header quotes; `None` when it is no such error. Redirects of IPv6 quote
+/// elsewhere and are none here.
+pub fn quoted(bytes: &[u8]) -> Option<&[u8]> {
+    let network = network(bytes)?;
+    let kind = *network.payload.first()?;
+    let is_error = match network.protocol {
+        1 => [3, 4, 5, 11, 12].contains(&kind),
+        58 => kind < 128,
+        _ => false,
+    };
+    is_error.then(|| network.payload.get(8..)).flatten()
+}
+
 /// Takes an IP header off; `None` when it is not all there.
 pub(super) fn network(bytes: &[u8]) -> Option<Network<'_>> {
     match bytes.first()? >> 4 {

@@ -28,16 +28,15 @@ impl Node {
         self.xdp().map(|(mode, _)| mode)
     }
 
-    /// What `status` says of XDP at `up0`: the mode and the reason.
-    fn told(&self, agent: &Agent) -> (Option<String>, Option<String>) {
+    /// What `status` says of XDP at `up0`: the mode and the reason, empty where there is none.
+    fn told(&self, agent: &Agent) -> [String; 2] {
         let text = agent
             .command(&self.host, &["status", "--output", "json"])
             .unwrap();
         let status: serde_json::Value = serde_json::from_str(&text).unwrap();
         let devices = status["devices"].as_array().unwrap();
         let device = devices.iter().find(|device| device["name"] == "up0").unwrap();
-        let word = |key: &str| device[key].as_str().map(str::to_owned);
-        (word("xdp"), word("xdp_reason"))
+        ["xdp", "xdp_reason"].map(|key| device[key].as_str().unwrap_or_default().to_owned())
     }
 
     /// The flags of the row of `up0` that are about XDP.
@@ -58,10 +57,6 @@ const NATIVE: u64 = 1;
 const GENERIC: u64 = 2;
 const BOTH: u8 = DeviceFlags::XDP | DeviceFlags::XDP_TARGET;
 
-fn some(word: &str) -> Option<String> {
-    Some(word.to_owned())
-}
-
 #[test]
 fn a_veth_is_left_to_tc_unless_it_is_forced() {
     need_root!();
@@ -69,7 +64,7 @@ fn a_veth_is_left_to_tc_unless_it_is_forced() {
     let mut agent = Agent::new().unwrap();
     node.start_with(&mut agent, &with("auto"));
     assert_eq!(node.xdp(), None);
-    assert_eq!(node.told(&agent), (None, some("virtual")));
+    assert_eq!(node.told(&agent), ["", "virtual"]);
     assert!(node.status(&agent).contains("no network card behind it"));
     assert_eq!(node.flags(&agent), 0);
     agent.stop().unwrap();
@@ -81,7 +76,7 @@ fn a_veth_is_left_to_tc_unless_it_is_forced() {
     ] {
         node.start_with(&mut agent, &with(choice));
         assert_eq!(node.xdp_mode(), Some(mode), "{choice}");
-        assert_eq!(node.told(&agent), (some(word), None));
+        assert_eq!(node.told(&agent), [word, ""]);
         eventually("the row tells of it", || node.flags(&agent) == flags);
         node.peer.command("ping", &["-c", "1", "192.0.2.1"]).unwrap();
         agent.stop().unwrap();
@@ -89,7 +84,7 @@ fn a_veth_is_left_to_tc_unless_it_is_forced() {
 
     node.start_with(&mut agent, &with("off"));
     assert_eq!(node.xdp(), None);
-    assert_eq!(node.told(&agent), (None, some("off")));
+    assert_eq!(node.told(&agent), ["", "off"]);
     eventually("the row tells of it", || node.flags(&agent) == 0);
     assert_eq!(links(&agent).len(), LINKS);
 }
@@ -139,7 +134,7 @@ fn a_program_of_somebody_else_stays_and_ours_comes_when_it_has_gone() {
 
     node.start_with(&mut agent, &with("native"));
     assert_eq!(node.xdp(), theirs);
-    assert_eq!(node.told(&agent), (None, some("foreign")));
+    assert_eq!(node.told(&agent), ["", "foreign"]);
     assert!(node.status(&agent).contains("another XDP program is attached"));
     eventually("the row tells of it", || node.flags(&agent) == 0);
     node.nudge();
@@ -151,7 +146,7 @@ fn a_program_of_somebody_else_stays_and_ours_comes_when_it_has_gone() {
         node.xdp_mode() == Some(NATIVE) && node.xdp() != theirs
     });
     eventually("the row tells of it", || node.flags(&agent) == BOTH);
-    assert_eq!(node.told(&agent), (some("native"), None));
+    assert_eq!(node.told(&agent), ["native", ""]);
 }
 
 #[test]
@@ -165,7 +160,7 @@ fn a_driver_that_refuses_leaves_the_device_to_tc() {
     node.start_with(&mut agent, &with("native"));
     assert_eq!(node.xdp(), None);
     let refused = format!("refused-{}", libc::ERANGE);
-    assert_eq!(node.told(&agent), (None, some(&refused)));
+    assert_eq!(node.told(&agent), ["", refused.as_str()]);
     assert!(node.status(&agent).contains("the driver refuses it"));
     eventually("the row tells of it", || node.flags(&agent) == 0);
     agent.stop().unwrap();
@@ -173,7 +168,7 @@ fn a_driver_that_refuses_leaves_the_device_to_tc() {
     node.host.netns.ip("link set up0 mtu 1500").unwrap();
     node.peer.ip("link set p0 mtu 1500").unwrap();
     node.start_with(&mut agent, &with("native"));
-    assert_eq!(node.told(&agent), (some("native"), None));
+    assert_eq!(node.told(&agent), ["native", ""]);
 }
 
 #[test]
@@ -208,9 +203,7 @@ fn a_device_that_becomes_a_port_of_a_bridge_loses_it() {
         .ip("link add br0 type bridge\nlink set up0 master br0")
         .unwrap();
     eventually("a port of a bridge has none", || node.xdp().is_none());
-    eventually("the reason is told", || {
-        node.told(&agent) == (None, some("bridge-port"))
-    });
+    eventually("the reason is told", || node.told(&agent) == ["", "bridge-port"]);
     eventually("the row tells of it", || node.flags(&agent) == 0);
     node.host.netns.ip("link set up0 nomaster").unwrap();
     eventually("it is back", || {

@@ -15,33 +15,40 @@ use crate::store::{FakeStore, MapStore, Rows};
 fn config() -> Config {
     Config {
         node_name: "node-a".into(),
-        settings: Settings::default(),
-        ipv4: true,
-        ipv6: true,
+        settings: Settings {
+            jiffies_per_second: 250,
+            ..Settings::default()
+        },
+        ..Config::default()
     }
 }
 
 /// A pipe over these maps, whose source has told everything that `events` say.
 fn pipe(store: &impl MapStore, events: impl IntoIterator<Item = SourceEvent>) -> Pipe {
-    let mut pipe = Pipe::adopt(store, config()).unwrap();
+    pipe_with(store, config(), events)
+}
+
+fn pipe_with(store: &impl MapStore, config: Config, events: impl IntoIterator<Item = SourceEvent>) -> Pipe {
+    let mut pipe = Pipe::adopt(store, config).unwrap();
     events.into_iter().for_each(|event| pipe.apply(event));
     pipe.apply(SourceEvent::Synced);
     pipe
 }
 
-/// The lines of front ends, which say all that packets see.
+/// The lines of front ends and of what belongs to them, which say all that packets of new flows see.
 fn front_ends(store: &impl MapStore) -> Vec<String> {
     let text = render(&Rows::of(store).unwrap());
+    let kinds = ["SVC", "ADDR", "RANGE", "POLICY"];
     text.lines()
-        .filter(|line| line.starts_with("SVC"))
+        .filter(|line| kinds.iter().any(|kind| line.starts_with(kind)))
         .map(str::to_owned)
         .collect()
 }
 
 /// The front ends that a fresh agent would write into empty maps.
-fn expected(events: impl IntoIterator<Item = SourceEvent>) -> Vec<String> {
+fn expected(config: Config, events: impl IntoIterator<Item = SourceEvent>) -> Vec<String> {
     let mut store = FakeStore::default();
-    let report = pipe(&store, events).sync(&mut store);
+    let report = pipe_with(&store, config, events).sync(&mut store);
     assert!(report.retry_after.is_none(), "{:?}", report.problems);
     front_ends(&store)
 }

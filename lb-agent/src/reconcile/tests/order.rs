@@ -4,8 +4,9 @@ use lb_common::{BackendState, V4, V6};
 
 use super::store::CheckedStore;
 use super::world::SmallWorld;
-use super::{expected, front_ends, pipe};
-use crate::store::{Backends, FakeStore, FamilyTables, Names, Slots};
+use super::{Config, config, expected, front_ends, pipe_with};
+use crate::source::SourceEvent;
+use crate::store::{Backends, FakeStore, FamilyTables, Names, Policies, Slots};
 
 /// What goes on beside the changes.
 #[derive(Clone, Copy, Default)]
@@ -26,8 +27,15 @@ fn check(seed: u64, trouble: Trouble) {
         inner: maps(trouble),
         ..CheckedStore::default()
     };
-    let mut agent = pipe(&store, []);
-    for _ in 0..400 {
+    // Tables have many slots to check; one world of four has them.
+    let max_table = if seed % 4 == 1 { 251 } else { 0 };
+    let config = || Config {
+        max_table,
+        ..config()
+    };
+    let pipe = |store: &CheckedStore, events: Vec<SourceEvent>| pipe_with(store, config(), events);
+    let mut agent = pipe(&store, Vec::new());
+    for _ in 0..if max_table == 0 { 400 } else { 100 } {
         store.faults = trouble
             .faults
             .map(|one_of| (crate::testkit::Random::new(1 + store.writes as u64), one_of));
@@ -35,6 +43,10 @@ fn check(seed: u64, trouble: Trouble) {
             agent.apply(world.change());
         }
         let report = agent.sync(&mut store);
+        // Those that have left are forgotten at times.
+        if world.below(8) == 0 {
+            agent.advance(Config::REMOVED_GRACE);
+        }
         if trouble.restarts.is_some_and(|one_of| world.below(one_of) == 0) {
             agent = pipe(&store, world.events());
         } else if report.retry_after.is_some() {
@@ -44,7 +56,7 @@ fn check(seed: u64, trouble: Trouble) {
         let report = agent.sync(&mut store);
         if !trouble.small {
             assert!(report.retry_after.is_none(), "{:?}", report.problems);
-            assert_eq!(front_ends(&store), expected(world.events()));
+            assert_eq!(front_ends(&store), expected(config(), world.events()));
         }
         if report.retry_after.is_some() {
             continue;
@@ -65,6 +77,11 @@ fn check(seed: u64, trouble: Trouble) {
     assert_eq!(store.inner.contents().count::<Names>(), 0);
     none_in_use::<V4>(&store.inner);
     none_in_use::<V6>(&store.inner);
+    agent.advance(Config::REMOVED_GRACE);
+    agent.sync(&mut store);
+    all_free::<V4>(&store.inner);
+    all_free::<V6>(&store.inner);
+    assert_eq!(agent.sync(&mut store).written, 0);
 }
 
 fn maps(trouble: Trouble) -> FakeStore {
@@ -74,7 +91,7 @@ fn maps(trouble: Trouble) -> FakeStore {
     }
     let store = store
         .with_capacity::<Backends<V4>>(20)
-        .with_capacity::<Slots<V4>>(40);
+        .with_capacity::<Slots<V4>>(600);
     store
         .with_capacity::<Backends<V6>>(8)
         .with_capacity::<Slots<V6>>(12)
@@ -86,6 +103,17 @@ fn none_in_use<F: FamilyTables>(store: &FakeStore) {
         let unused = [BackendState::Free as u8, BackendState::Removed as u8];
         assert!(unused.contains(&row.state), "{index} {row:?}");
     }
+    assert_eq!(store.contents().count::<Policies>(), 0);
+    assert_eq!(store.contents().count::<F::Services>(), 0);
+    assert_eq!(store.contents().count::<F::Ranges>(), 0);
+}
+
+/// After the grace nobody remembers them.
+fn all_free<F: FamilyTables>(store: &FakeStore) {
+    for (index, row) in store.contents().iter::<F::Backends>() {
+        assert_eq!(row.state, BackendState::Free as u8, "{index} {row:?}");
+    }
+    assert_eq!(store.contents().count::<F::Locals>(), 0);
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! A store that checks after every single write what packets rely on, and that can fail.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use lb_common::addr::Address as _;
-use lb_common::{Backend, BackendState, ServiceValue, Slot, SlotRange, V4, V6};
+use lb_common::{Backend, BackendState, ServiceFlags, ServiceKey, ServiceValue, Slot, V4, V6};
 
-use crate::store::{FakeStore, FamilyTables, MapStore, Names, StoreError, Table};
+use crate::image::is_address;
+use crate::store::{FakeStore, FamilyTables, MapStore, Names, Policies, Rows, StoreError, Table};
 use crate::testkit::Random;
 
 /// Checks every write.
@@ -33,6 +34,8 @@ impl MapStore for CheckedStore {
         self.fail::<T>()?;
         check_epoch::<T, V4>(&self.inner, key, value);
         check_epoch::<T, V6>(&self.inner, key, value);
+        check_address::<T, V4>(&self.inner, key, value);
+        check_address::<T, V6>(&self.inner, key, value);
         self.check_former_holder::<T>(key, value);
         self.inner.set::<T>(key, value)?;
         self.check();
@@ -88,7 +91,10 @@ impl CheckedStore {
             let v4 = backends_of::<V4>(&self.inner, id);
             v4.chain(backends_of::<V6>(&self.inner, id)).collect::<Vec<_>>()
         };
-        if let Some(row) = value.downcast_ref::<ServiceValue>() {
+        if let Some(row) = value
+            .downcast_ref::<ServiceValue>()
+            .filter(|row| !is_address(row))
+        {
             let now = all_of(row.service);
             let left = self.left.get(&row.service).into_iter().flatten();
             assert!(
@@ -112,28 +118,40 @@ impl CheckedStore {
     }
 }
 
-/// Every front end leads to slots of its own generation, and those to active backends of its own; free rows are nobody's.
+/// Every front end leads to slots of its own generation, and those to active backends of its own; what its flags need
+/// more of is there; free rows are nobody's.
 fn check_family<F: FamilyTables>(store: &FakeStore) {
     let rows = store.contents();
+    let mut regions = BTreeSet::new();
     for (key, row) in rows.iter::<F::Services>() {
-        assert!(rows.get::<Names>(&row.service).is_some(), "{key:?} has no name");
         let bit = key.addr.filter_bit();
         let filter = rows.get::<F::Filter>(&bit.row).copied().unwrap_or_default();
         assert_ne!(filter & bit.mask, 0, "the filter hides {key:?}");
-        let slots =
-            |region: SlotRange| (region.base..region.base + region.count).map(move |slot| (region, slot));
-        for (region, index) in slots(row.outside).chain(slots(row.inside)) {
+        if is_address(row) {
+            let bare = ServiceValue {
+                flags: row.flags,
+                ..ServiceValue::default()
+            };
+            assert_eq!((key, *row), (ServiceKey::address(key.addr), bare));
+            continue;
+        }
+        assert!(rows.get::<Names>(&row.service).is_some(), "{key:?} has no name");
+        regions.extend([(row.outside, row.service), (row.inside, row.service)]);
+        check_flags::<F>(rows, row);
+    }
+    for (region, service) in regions {
+        for index in region.base..region.base + region.count {
             let slot = rows.get::<F::Slots>(&index).copied().unwrap_or_default();
             let Slot { generation, backend } = slot;
-            assert_eq!(generation, region.generation, "slot {index} of {key:?}");
+            assert_eq!(generation, region.generation, "slot {index} of {region:?}");
             let backend = rows
                 .get::<F::Backends>(&backend)
                 .expect("a slot leads to a backend");
-            assert_eq!(backend.service, row.service, "{key:?} leads to {backend:?}");
+            assert_eq!(backend.service, service, "{region:?} leads to {backend:?}");
             assert_eq!(
                 backend.state,
                 BackendState::Active as u8,
-                "{key:?} leads to {backend:?}"
+                "{region:?} leads to {backend:?}"
             );
         }
     }
@@ -144,6 +162,23 @@ fn check_family<F: FamilyTables>(store: &FakeStore) {
             "{index} {row:?}"
         );
     }
+    for (key, index) in rows.iter::<F::Locals>() {
+        let backend = rows.get::<F::Backends>(index).copied().unwrap_or_default();
+        let found = (backend.addr, backend.service);
+        assert_eq!(found, (key.addr, key.service), "{key:?} leads to {index}");
+    }
+}
+
+/// What the flags of a front end need more of is there.
+fn check_flags<F: FamilyTables>(rows: &Rows, row: &ServiceValue) {
+    let policy = rows.get::<Policies>(&row.service).copied().unwrap_or_default();
+    let has = |flag| row.flags & flag != 0;
+    assert!(!has(ServiceFlags::AFFINITY) || policy.affinity > 0, "{row:?}");
+    let limited = policy.interval > 0 || policy.source_interval > 0;
+    assert!(!has(ServiceFlags::LIMITED) || limited, "{row:?}");
+    let mut ranges = rows.iter::<F::Ranges>();
+    let mut ranged = || ranges.any(|(key, _)| key.list == row.service);
+    assert!(!has(ServiceFlags::SOURCE_RANGES) || ranged(), "{row:?}");
 }
 
 /// The backends of an id, by family, index and epoch.
@@ -179,4 +214,18 @@ fn check_epoch<T: Table, F: FamilyTables>(store: &FakeStore, key: &T::Key, value
         },
         "{before:?} {row:?}"
     );
+}
+
+/// An address as such is told of only when a front end of it is there.
+fn check_address<T: Table, F: FamilyTables>(store: &FakeStore, key: &T::Key, value: &T::Value) {
+    let (key, value): (&dyn Any, &dyn Any) = (key, value);
+    let Some((key, row)) = key
+        .downcast_ref::<ServiceKey<F::Addr>>()
+        .zip(value.downcast_ref::<ServiceValue>())
+    else {
+        return;
+    };
+    let mut front_ends = store.contents().iter::<F::Services>();
+    let mut has_front_end = || front_ends.any(|(other, row)| other.addr == key.addr && !is_address(row));
+    assert!(!is_address(row) || has_front_end(), "{key:?} without a front end");
 }

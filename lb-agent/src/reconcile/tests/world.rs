@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::model::{
-    Conditions, Endpoint, EndpointSlice, IpFamily, Object, ObjectName, ObjectRef, Origin, Protocol, Service,
-    ServicePort, SlicePort, TrafficPolicy,
+    Algorithm, Conditions, Endpoint, EndpointSlice, Forwarding, IpFamily, Object, ObjectName, ObjectRef,
+    Origin, Protocol, Service, ServiceOptions, ServicePort, Share, SlicePort, TrafficPolicy,
 };
 use crate::source::SourceEvent;
 use crate::testkit::Random;
@@ -73,7 +73,36 @@ impl SmallWorld {
         }
         service.internal_policy = self.policy();
         service.external_policy = self.policy();
+        self.add_options(&mut service);
         Object::Service(service)
+    }
+
+    fn add_options(&mut self, service: &mut Service) {
+        if self.below(3) == 0 {
+            service
+                .load_balancer_ips
+                .push(Ipv4Addr::new(192, 0, 2, self.byte(3)).into());
+            let ranges = ["198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"];
+            let ranges = ranges.into_iter().filter(|_| self.random.below(3) == 0);
+            service.source_ranges = ranges.map(|range| range.parse().unwrap()).collect();
+        }
+        service.affinity_seconds = (self.below(3) == 0).then(|| 60 + self.below(2));
+        let limits = [(); 2].map(|()| (self.below(4) == 0).then(|| 1 + self.below(2)));
+        let algorithms = Algorithm::ALL.map(|(_, algorithm)| algorithm);
+        service.options = ServiceOptions {
+            algorithm: algorithms.get(self.below(6) as usize).copied(),
+            forwarding: (self.below(3) == 0).then_some(Forwarding::Dsr),
+            split: Vec::new(),
+            limit: limits[0],
+            source_limit: limits[1],
+        };
+        if self.below(6) == 0 {
+            let share = |number| Share {
+                service: format!("s{number}").into(),
+                weight: number,
+            };
+            service.options.split = (1..4).map(share).collect();
+        }
     }
 
     fn slice(&mut self, number: u32, part: u32) -> Object {
@@ -84,6 +113,7 @@ impl SmallWorld {
         };
         let mut slice = slice(&format!("s{number}"), &format!("s{number}-{part}"), &[]);
         slice.family = family;
+        slice.weight = [1, 1, 1, 2, 0][self.below(5) as usize];
         for _ in 0..self.below(6) {
             let host = self.byte(8);
             let address = match family {
@@ -140,10 +170,12 @@ pub(super) fn service(name: &str, cluster_ips: &[IpAddr]) -> Service {
         cluster_ips: cluster_ips.to_vec(),
         external_ips: Vec::new(),
         load_balancer_ips: Vec::new(),
+        source_ranges: Vec::new(),
         ports: vec![port("a", 80, Protocol::Tcp), port("b", 53, Protocol::Udp)],
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         affinity_seconds: None,
+        options: ServiceOptions::default(),
     }
 }
 
@@ -167,6 +199,7 @@ pub(super) fn slice(service: &str, name: &str, endpoints: &[Ipv4Addr]) -> Endpoi
         name: ObjectName::new("default", name),
         service: ObjectName::new("default", service),
         family: IpFamily::V4,
+        weight: 1,
         ports: vec![port("a", 8080, Protocol::Tcp), port("b", 5353, Protocol::Udp)],
         endpoints: endpoints.iter().map(endpoint).collect(),
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::ParseError;
-use crate::model::{ObjectName, Protocol};
+use crate::model::{IpPrefix, NoPrefix, ObjectName, Protocol};
 
 /// The longest label of DNS (RFC 1123).
 const LABEL: usize = 63;
@@ -88,6 +88,14 @@ pub(super) fn address(field: impl FnOnce() -> String, value: &str) -> Result<IpA
     let parsed = value.parse().ok().or_else(|| decimal_ipv4(value).map(IpAddr::V4));
     parsed.ok_or_else(|| ParseError::Address {
         field: field(),
+        value: value.into(),
+    })
+}
+
+/// A prefix.
+pub(super) fn prefix(field: &str, value: &str) -> Result<IpPrefix, ParseError> {
+    value.parse().map_err(|_: NoPrefix| ParseError::Prefix {
+        field: field.into(),
         value: value.into(),
     })
 }

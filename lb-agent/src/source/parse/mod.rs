@@ -1,6 +1,8 @@
 //! Kubernetes objects to our words: the one place where fields, labels and annotations are interpreted.
 
+mod annotation;
 mod field;
+mod namespace;
 mod node;
 mod service;
 mod slice;
@@ -11,6 +13,7 @@ use thiserror::Error;
 
 use crate::model::{IpFamily, Object};
 
+pub use namespace::namespace;
 pub use node::node;
 pub use service::service;
 pub use slice::endpoint_slice;
@@ -46,6 +49,14 @@ pub enum ParseError {
     /// Not an address.
     #[error("{field}: \"{value}\" is no IP address")]
     Address {
+        /// The path of the field.
+        field: String,
+        /// What it holds.
+        value: String,
+    },
+    /// Not a prefix.
+    #[error("{field}: \"{value}\" is no prefix such as 10.244.0.0/16")]
+    Prefix {
         /// The path of the field.
         field: String,
         /// What it holds.

@@ -22,8 +22,24 @@ pub fn node(object: &api::Node) -> Result<Parsed, ParseError> {
             field::address(|| format!("status.addresses[{place}].address"), &address.address)
         })
         .collect::<Result<_, _>>()?;
+    let spec = object.spec.as_ref();
+    let cidrs = spec
+        .and_then(|spec| spec.pod_cidrs.as_deref())
+        .unwrap_or_default();
+    let one = spec
+        .and_then(|spec| spec.pod_cidr.as_ref())
+        .filter(|_| cidrs.is_empty());
+    let cidrs = cidrs.iter().chain(one).filter(|cidr| !cidr.is_empty());
+    let pod_cidrs = cidrs
+        .map(|cidr| field::prefix("spec.podCIDRs", cidr))
+        .collect::<Result<_, _>>()?;
+    let node = Node {
+        name,
+        internal_ips,
+        pod_cidrs,
+    };
     Ok(Parsed {
-        object: Some(Object::Node(Node { name, internal_ips })),
+        object: Some(Object::Node(node)),
         notices: Vec::new(),
         lacking: None,
     })

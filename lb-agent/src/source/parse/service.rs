@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1 as api;
 
 use super::field::{self, Transport};
-use super::{ParseError, Parsed};
-use crate::model::{IpFamily, Object, Service, ServicePort, TrafficPolicy};
+use super::{ParseError, Parsed, annotation};
+use crate::model::{IpFamily, IpPrefix, Object, Service, ServiceOptions, ServicePort, TrafficPolicy};
 
 /// The label by which a Service belongs to another proxy.
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -41,6 +41,7 @@ pub fn service(object: &api::Service) -> Result<Parsed, ParseError> {
         cluster_ips: Vec::new(),
         external_ips: Vec::new(),
         load_balancer_ips: Vec::new(),
+        source_ranges: Vec::new(),
         ports: Vec::new(),
         internal_policy: policy(
             "spec.internalTrafficPolicy",
@@ -51,13 +52,15 @@ pub fn service(object: &api::Service) -> Result<Parsed, ParseError> {
             spec.external_traffic_policy.as_deref(),
         )?,
         affinity_seconds: affinity(spec)?,
+        options: ServiceOptions::default(),
     };
     if owner == Owner::Us {
         service.cluster_ips = cluster_ips(spec)?;
         service.external_ips = external_ips(spec, &service, &mut notices)?;
         service.load_balancer_ips = load_balancer_ips(object, spec, &service, &mut notices)?;
         service.ports = ports(spec, &mut notices)?;
-        notices.extend(without_effect(spec, &service));
+        service.source_ranges = source_ranges(spec, &mut notices);
+        service.options = annotation::service_options(&object.metadata, &mut notices);
     }
     Ok(Parsed {
         object: Some(Object::Service(service)),
@@ -89,18 +92,27 @@ fn owner(object: &api::Service, spec: &api::ServiceSpec) -> Result<Owner, ParseE
     })
 }
 
-/// What the Service asks for and does not get yet.
-fn without_effect(spec: &api::ServiceSpec, service: &Service) -> Vec<String> {
-    let mut notices = Vec::new();
-    let ranges = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
-    if is_load_balancer(spec) && !ranges.is_empty() {
-        notices
-            .push("spec.loadBalancerSourceRanges: not enforced yet: every source is let through".to_owned());
+/// The sources that may use the load balancer's addresses. As for kube-proxy, those that cannot be read are left out, and
+/// without any that can be read every source may.
+fn source_ranges(spec: &api::ServiceSpec, notices: &mut Vec<String>) -> Vec<IpPrefix> {
+    const FIELD: &str = "spec.loadBalancerSourceRanges";
+    let texts = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
+    if !is_load_balancer(spec) {
+        return Vec::new();
     }
-    if service.affinity_seconds.is_some() {
-        notices.push("spec.sessionAffinity: ClientIP has no effect yet".to_owned());
+    let mut ranges = Vec::new();
+    for (place, text) in texts.iter().enumerate() {
+        match field::prefix(&format!("{FIELD}[{place}]"), text) {
+            Ok(range) => ranges.push(range),
+            Err(error) => notices.push(format!("{error}; left out")),
+        }
     }
-    notices
+    if ranges.is_empty() && !texts.is_empty() {
+        notices.push(format!(
+            "{FIELD}: none of them can be used: every source is let through"
+        ));
+    }
+    ranges
 }
 
 fn is_load_balancer(spec: &api::ServiceSpec) -> bool {

@@ -3,7 +3,7 @@
 use k8s_openapi::api::discovery::v1 as api;
 
 use super::field::{self, Transport};
-use super::{ParseError, Parsed};
+use super::{ParseError, Parsed, annotation};
 use crate::model::{Conditions, Endpoint, EndpointSlice, IpFamily, Object, ObjectName, SlicePort};
 
 /// The label that names the Service of a slice.
@@ -42,10 +42,12 @@ pub fn endpoint_slice(object: &api::EndpointSlice) -> Result<Parsed, ParseError>
     let endpoints = object.endpoints.iter().enumerate();
     let endpoints = endpoints.map(|(place, endpoint)| self::endpoint(place, endpoint, family));
     let endpoints = endpoints.collect::<Result<_, _>>()?;
+    let weight = annotation::weight(&object.metadata, &mut notices);
     let slice = EndpointSlice {
         name,
         service,
         family,
+        weight,
         ports,
         endpoints,
     };

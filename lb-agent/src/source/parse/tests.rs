@@ -251,27 +251,66 @@ fn sctp_ports_are_left_out() {
 }
 
 #[test]
-fn what_is_not_honoured_yet_is_told() {
-    let ranges = json!(["192.0.2.0/24", "198.51.100.0/24"]);
-    let open = "spec.loadBalancerSourceRanges: not enforced yet: every source is let through";
-    let loose = "spec.sessionAffinity: ClientIP has no effect yet";
-    let load_balancer = |ranges: &Value| {
-        with_spec(json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ranges.clone()}))
+fn source_ranges_are_those_of_load_balancers_that_can_be_read() {
+    let check = |kind: &str, ranges: Value, expected: &[&str], told: &[&str]| {
+        let value = with_spec(json!({"type": kind, "loadBalancerSourceRanges": ranges}));
+        let found = service_of(value.clone()).source_ranges;
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, expected);
+        check_notice(value, told);
     };
-    check_notice(load_balancer(&ranges), &[open]);
-    check_notice(load_balancer(&json!([])), &[]);
-    check_notice(
-        with_spec(json!({"loadBalancerSourceRanges": ranges.clone()})),
-        &[],
+    let ranges = json!(["192.0.2.7/24", " 2001:db8::/32 ", "198.51.100.0"]);
+    let bad =
+        "spec.loadBalancerSourceRanges[2]: \"198.51.100.0\" is no prefix such as 10.244.0.0/16; left out";
+    check(
+        "LoadBalancer",
+        ranges.clone(),
+        &["192.0.2.0/24", "2001:db8::/32"],
+        &[bad],
     );
-    check_notice(with_spec(json!({"sessionAffinity": "ClientIP"})), &[loose]);
-    check_notice(with_spec(json!({"sessionAffinity": "None"})), &[]);
-    let both =
-        json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ranges, "sessionAffinity": "ClientIP"});
-    check_notice(with_spec(both.clone()), &[open, loose]);
-    let mut headless = with_spec(both);
-    headless["spec"]["clusterIP"] = json!("None");
-    check_notice(headless, &[]);
+    check("LoadBalancer", json!([]), &[], &[]);
+    check("ClusterIP", ranges, &[], &[]);
+    check(
+        "LoadBalancer",
+        json!(["all"]),
+        &[],
+        &[
+            "spec.loadBalancerSourceRanges[0]: \"all\" is no prefix such as 10.244.0.0/16; left out",
+            "spec.loadBalancerSourceRanges: none of them can be used: every source is let through",
+        ],
+    );
+}
+
+#[test]
+fn affinity_has_a_timeout() {
+    let seconds = |spec: Value| service_of(with_spec(spec)).affinity_seconds;
+    assert_eq!(seconds(json!({"sessionAffinity": "None"})), None);
+    assert_eq!(seconds(json!({"sessionAffinity": "ClientIP"})), Some(10_800));
+    let config = json!({"clientIP": {"timeoutSeconds": 60}});
+    let spec = json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": config});
+    assert_eq!(seconds(spec), Some(60));
+}
+
+#[test]
+fn annotations_of_services_that_are_not_ours_are_not_looked_at() {
+    let mut value = with_spec(json!({"clusterIP": "None"}));
+    value["metadata"]["annotations"] = json!({"sluice.dev/algorithm": "fastest"});
+    check_notice(value.clone(), &[]);
+    value["spec"]["clusterIP"] = json!("10.96.0.1");
+    assert_eq!(parsed("Service", value).unwrap().notices.len(), 1);
+}
+
+#[test]
+fn only_the_namespace_that_names_the_cluster_counts() {
+    let found = |name: &str| {
+        let value = json!({"metadata": {"name": name, "uid": "u"}});
+        namespace(&serde_json::from_value(value).unwrap()).unwrap().object
+    };
+    assert_eq!(found("default"), None);
+    let Some(Object::Namespace(namespace)) = found("kube-system") else {
+        panic!("no Namespace")
+    };
+    assert_eq!(namespace.uid.as_deref(), Some("u"));
 }
 
 #[test]
@@ -323,6 +362,16 @@ fn a_node_has_its_internal_addresses() {
         panic!("no Node")
     };
     assert_eq!(node.internal_ips.len(), 2);
+    let cidrs = |spec: Value| match parsed("Node", json!({"metadata": {"name": "a"}, "spec": spec}))
+        .unwrap()
+        .object
+    {
+        Some(Object::Node(node)) => node.pod_cidrs.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        other => panic!("no Node: {other:?}"),
+    };
+    assert_eq!(cidrs(json!({"podCIDR": "10.244.1.0/24"})), ["10.244.1.0/24"]);
+    let both = json!({"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:244:1::/64"]});
+    assert_eq!(cidrs(both), ["10.244.1.0/24", "fd00:244:1::/64"]);
     let value =
         json!({"metadata": {"name": "a"}, "status": {"addresses": [{"type": "InternalIP", "address": "?"}]}});
     check_error(

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::cases::vip;
 use crate::engine::{TestFamily, Verdict, backend, end};
-use crate::packet::{Residue, network_checksums_are_right, network_residues};
+use crate::packet::{Residue, network_residues, quoted};
 
 /// How a packet was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +46,15 @@ pub(super) fn judge<F: TestFamily>(
     if verdict == Verdict::On {
         return Err("checksums are off by another amount than before");
     }
-    match network_checksums_are_right(after) {
-        Some(true) => Ok(Change::Answered),
-        Some(false) => Err("an answer with a wrong checksum"),
-        None => Err("an answer that is no whole packet"),
+    // A packet that was wrong is quoted as it was.
+    let own = is.iter().filter(|residue| residue.depth == 0);
+    if own.clone().any(|residue| !residue.is_whole || residue.off != 0) || own.count() == 0 {
+        return Err("an answer that is no whole packet, or has a wrong checksum");
     }
+    if quoted(after).is_some_and(|quoted| !before.starts_with(quoted)) {
+        return Err("an error that quotes another packet");
+    }
+    Ok(Change::Answered)
 }
 
 /// The residues of what is in a wrapper.

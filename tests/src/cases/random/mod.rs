@@ -3,6 +3,7 @@
 
 mod judge;
 mod numbers;
+pub mod search;
 mod shapes;
 mod storms;
 
