@@ -4,18 +4,18 @@
 //! service: then it opens a flow. Flows that the programs finish by themselves have both endpoints rewritten in `pre`.
 //!
 //! A program takes one step after the other, each a call of its own, so that their stacks do not add up: the first look
-//! ([`pre`], [`post`]), what it was not enough for ([`more_of_pre`], [`more_of_post`], [`own`]), and an [`answer`].
+//! ([`pre`], [`post`]), what it was not enough for ([`more_of_pre`], [`more_of_post`], [`own`]), and an answer
+//! ([`crate::answer::give`]).
 
 use lb_common::{BackendState, Counter, FlowFlags, Stage, TcpState};
 
 use crate::ctx::{Ctx, ServiceEvent};
 use crate::headers::Kind;
-use crate::verdict::{Answer, Next, Stop};
+use crate::verdict::{Next, Stop};
 use crate::wire::Wire;
 use crate::work::Work;
 use crate::{
-    admit, answer, choose, direct, fragment, icmp, known, masquerade, open, rewrite, send, service, split,
-    vip, wrap,
+    admit, choose, direct, fragment, icmp, known, masquerade, open, rewrite, send, service, split, vip, wrap,
 };
 
 /// Pre-routing: rewrites the destination. Here is the way of a packet of a known flow about which nothing has to be
@@ -117,15 +117,6 @@ pub fn own<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, S
     }
     work.packet.key.stage = Stage::Pre as u8;
     translate(cx, work)
-}
-
-/// Gives the answer that a stage has found the packet due.
-#[inline(always)]
-pub fn answer<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
-    match Answer::from_number(work.answer) {
-        Some(answer) => answer::give(cx, work, answer),
-        None => Err(Stop::Pass),
-    }
 }
 
 /// The way of a TCP or UDP packet whose key is that of stage pre.

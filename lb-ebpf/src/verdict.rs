@@ -17,6 +17,8 @@ pub enum Next {
     More,
     /// The node itself has made it, and it is no reply: [`crate::stage::own`] goes on.
     Own,
+    /// An answer is due, [`crate::work::Work::answer`]: [`crate::answer::give`] makes it, in a call of its own.
+    Answer,
 }
 
 /// Why a step does not go on.
@@ -32,28 +34,27 @@ pub enum Stop {
 
 /// Answers that the programs give by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u8)]
 pub enum Answer {
     /// A TCP reset, or ICMP port unreachable for other protocols.
-    Reject = 1,
+    Reject = 0,
     /// ICMP "fragmentation needed" or "packet too big", with the size in the flow's hop.
-    TooBig,
+    TooBig = 1,
     /// ICMP "time exceeded".
-    TimeExceeded,
+    TimeExceeded = 2,
     /// An echo reply.
-    Echo,
+    Echo = 3,
 }
 
 impl Answer {
-    /// From its number; `None` for a number that is none's.
+    /// From its number.
     #[inline(always)]
-    pub const fn from_number(number: u32) -> Option<Self> {
+    pub const fn from_number(number: u32) -> Self {
         match number {
-            1 => Some(Self::Reject),
-            2 => Some(Self::TooBig),
-            3 => Some(Self::TimeExceeded),
-            4 => Some(Self::Echo),
-            _ => None,
+            0 => Self::Reject,
+            1 => Self::TooBig,
+            2 => Self::TimeExceeded,
+            _ => Self::Echo,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use lb_common::{Backend, Flow, FlowKey, ServiceValue};
 
+use crate::answer::Span;
 use crate::headers::{Headers, Kind};
 use crate::icmp::Quoted;
 use crate::wire::Wire;
@@ -19,8 +20,6 @@ pub struct Work<F: Wire> {
     pub flow: Flow<F::Addr>,
     /// [`Kind`]: what the packet is.
     pub kind: u32,
-    /// [`crate::verdict::Answer`]: what the packet is answered with.
-    pub answer: u32,
     /// The key of the flow's other entry.
     pub other_key: FlowKey<F::Addr>,
     /// The flow's other entry, as it should be.
@@ -49,6 +48,10 @@ pub struct Work<F: Wire> {
     pub origin: u32,
     /// One more than the index of the backend that another node has chosen; 0: none has.
     pub given: u32,
+    /// [`crate::verdict::Answer`], when one is due.
+    pub answer: u32,
+    /// What is being summed up for it.
+    pub span: Span,
 }
 
 /// Who has sent a packet that opens a flow.
@@ -82,7 +85,6 @@ impl<F: Wire> Default for Work<F> {
         Self {
             packet: Headers::default(),
             kind: 0,
-            answer: 0,
             flow: Flow::default(),
             other_key: FlowKey::default(),
             other: Flow::default(),
@@ -98,6 +100,8 @@ impl<F: Wire> Default for Work<F> {
             term: 0,
             origin: 0,
             given: 0,
+            answer: 0,
+            span: Span::default(),
         }
     }
 }

@@ -3,13 +3,15 @@
 //! A router quotes as much of the packet as it may. Here it is less: what is quoted has to be summed up for the
 //! checksum, and all that anybody reads of it are the headers.
 
+use core::hint::black_box;
+
 use lb_common::protocol;
 
 use super::message::Header;
 use super::pseudo_header;
 use crate::checksum;
 use crate::ctx::{Ctx, Hook, Room};
-use crate::verdict::Stop;
+use crate::verdict::{Answer, Stop};
 use crate::wire::Wire;
 use crate::work::Work;
 use crate::wrap;
@@ -21,50 +23,30 @@ const LENGTH: u32 = 8;
 /// Where the checksum stands.
 pub(super) const CHECKSUM: u32 = 2;
 
-/// Makes the packet an ICMP error about itself.
-#[inline(always)]
-pub(super) fn make<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, what: [u8; 2]) -> Result<(), Stop> {
-    if is_made(cx, work, what) {
-        Ok(())
-    } else {
-        Err(Stop::Pass)
-    }
-}
-
-/// A real call; a result of more than a word would go through the stack.
+/// Makes the packet an ICMP error about itself, as `work.answer` has it.
 #[inline(never)]
-fn is_made<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, what: [u8; 2]) -> bool {
-    put(cx, work, what).is_ok()
-}
-
-#[inline(always)]
-fn put<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, what: [u8; 2]) -> Result<(), Stop> {
-    let src = sender(cx, work, what);
-    let rest = if what == F::TOO_BIG {
-        u32::from(work.flow.hop.mtu).wrapping_sub(wrap::overhead(&work.flow))
-    } else {
-        0
-    };
-    let packet = &work.packet;
+pub(super) fn make<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
+    let (l3, l4) = (work.packet.l3, work.packet.l4);
     let quoted = quoted_length(cx, work)?;
-    cx.trim(packet.l3 + quoted)?;
-    let network = sum(cx, packet.l3, packet.l4)?;
-    let transport = sum(cx, packet.l4, packet.l3 + quoted)?;
+    cx.trim(l3 + quoted)?;
+    sum(cx, work, l3, l4)?;
+    let network = checksum::fold32(work.span.sum);
+    sum(cx, work, l4, l3 + quoted)?;
+    let transport = checksum::fold32(work.span.sum);
     let unfinished = unfinished(cx, work);
-    cx.make_room(packet.l3, F::LENGTH + LENGTH, Room::Answer)?;
+    cx.make_room(l3, F::LENGTH + LENGTH, Room::Answer)?;
 
+    let src = sender(cx, work);
     let header = Header {
         src: &src,
-        dst: &packet.key.src,
+        dst: &work.packet.key.src,
         protocol: F::ICMP,
         length: LENGTH + quoted,
     };
-    F::write_header(cx, packet.l3, header)?;
-    let [kind, code] = what;
-    let l4 = packet.l3 + F::LENGTH;
-    let words = [u32::from_ne_bytes([kind, code, 0, 0]), rest.to_be()];
+    F::write_header(cx, l3, header)?;
+    let l4 = l3 + F::LENGTH;
     let mut message = u64::from(network);
-    for (at, word) in (l4..).step_by(4).zip(words) {
+    for (at, word) in (l4..).step_by(4).zip(begin(work)) {
         cx.write_u32(at, word)?;
         message += u64::from(word);
     }
@@ -75,12 +57,29 @@ fn put<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, what: [u8; 2]) -> Res
     cx.put_checksum(l4 + CHECKSUM, checksum(transport), checksum(unfinished))
 }
 
+/// The words of the ICMP header, without the checksum.
+#[inline(always)]
+fn begin<F: Wire>(work: &Work<F>) -> [u32; 2] {
+    let ([kind, code], rest) = match Answer::from_number(work.answer) {
+        Answer::TooBig => {
+            let flow = &work.flow;
+            (
+                F::TOO_BIG,
+                u32::from(flow.hop.mtu).wrapping_sub(wrap::overhead(flow)),
+            )
+        }
+        Answer::TimeExceeded => (F::TIME_EXCEEDED, 0),
+        Answer::Reject | Answer::Echo => (F::PORT_UNREACHABLE, 0),
+    };
+    [u32::from_ne_bytes([kind, code, 0, 0]), rest.to_be()]
+}
+
 /// Who sends the error: the host that nobody listens at, or the router that this node is. The node itself takes no
 /// packets from its own address.
 #[inline(always)]
-fn sender<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, what: [u8; 2]) -> F::Addr {
+fn sender<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> F::Addr {
     let host = work.packet.key.dst;
-    if what == F::PORT_UNREACHABLE || cx.hook() == Hook::Egress {
+    if work.answer == Answer::Reject as u32 || cx.hook() == Hook::Egress {
         return host;
     }
     let router = cx.snat_address(cx.ifindex());
@@ -105,22 +104,39 @@ fn quoted_length<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> Result<u32, Stop
     Ok(if whole < QUOTED { whole } else { QUOTED })
 }
 
-/// The one's complement sum of the bytes from `from`, which is even, up to `to`: so many at most as are quoted.
+/// Bytes that are being summed up. In memory, so that the verifier forgets where each step stands: otherwise it goes on
+/// from each place where the loop may end, one by one.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Span {
+    sum: u64,
+    at: u32,
+    to: u32,
+}
+
+/// Sums up the bytes from `from`, which is even, up to `to`: so many at most as are quoted.
 #[inline(never)]
-fn sum<F: Wire, C: Ctx<F>>(cx: &C, from: u32, to: u32) -> Result<u32, Stop> {
-    let (mut sum, mut at) = (0u64, from);
-    for _pair in 0..QUOTED / 2 {
-        if at + 2 > to {
+fn sum<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>, from: u32, to: u32) -> Result<(), Stop> {
+    work.span = Span { sum: 0, at: from, to };
+    for _word in 0..QUOTED / 4 {
+        let Span { sum, at, to } = *black_box(&mut work.span);
+        if at + 4 > to {
             break;
         }
-        sum += u64::from(cx.read_u16(at)?);
+        let [word] = cx.read::<1>(at)?;
+        work.span.sum = sum + u64::from(word);
+        work.span.at = at + 4;
+    }
+    let Span { mut at, to, .. } = *black_box(&mut work.span);
+    if at + 2 <= to {
+        work.span.sum += u64::from(cx.read_u16(at)?);
         at += 2;
     }
     if at < to {
         let [_, last] = cx.read_u16(at - 1)?.to_ne_bytes();
-        sum += u64::from(u16::from_ne_bytes([last, 0]));
+        work.span.sum += u64::from(u16::from_ne_bytes([last, 0]));
     }
-    Ok(checksum::fold32(sum))
+    Ok(())
 }
 
 /// The sum of a TCP or UDP packet whose checksum is yet to be computed, as it will be then: the checksum balances all

@@ -1,7 +1,8 @@
 //! Answers that the programs give by themselves: the packet becomes the answer to itself and goes back to where it came
 //! from.
 //!
-//! XDP gives none: it leaves the packet, in which nothing is changed, to TC.
+//! XDP gives none: it leaves the packet, in which nothing is changed, to TC. There an answer is made when the stages are
+//! done, in a call of its own: so neither stack nor verifier see it as a part of each way that leads here.
 
 mod error;
 mod message;
@@ -9,6 +10,7 @@ mod reset;
 
 use lb_common::{Counter, DeviceRole, DropReason};
 
+pub use self::error::Span;
 pub use self::message::Message;
 use crate::checksum;
 use crate::ctx::{Ctx, Hook, Packet};
@@ -19,19 +21,32 @@ use crate::verdict::{Answer, Next, Stop};
 use crate::wire::Wire;
 use crate::work::Work;
 
-/// Makes the packet an answer to itself.
-#[inline(never)]
-pub fn give<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, answer: Answer) -> Result<Next, Stop> {
+/// Keeps what answer is due, for [`give`].
+#[inline(always)]
+pub fn due<F: Wire, C: Ctx<F>>(
+    cx: &mut C,
+    work: &mut Work<F>,
+    done: Result<Next, Stop>,
+) -> Result<Next, Stop> {
+    let Err(Stop::Answer(answer)) = done else {
+        return done;
+    };
     if cx.hook() == Hook::Xdp {
         return Err(hop::pass(cx));
     }
+    work.answer = answer as u32;
+    Ok(Next::Answer)
+}
+
+/// Makes the packet the answer to itself that is due.
+#[inline(always)]
+pub fn give<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
+    let answer = Answer::from_number(work.answer);
     may_give(cx, work, answer)?;
     let done = match answer {
-        Answer::Reject if work.packet.is_tcp() => reset::make(cx, work),
-        Answer::Reject => error::make(cx, work, F::PORT_UNREACHABLE),
-        Answer::TooBig => error::make(cx, work, F::TOO_BIG),
-        Answer::TimeExceeded => error::make(cx, work, F::TIME_EXCEEDED),
         Answer::Echo => echo(cx, work),
+        Answer::Reject if work.packet.is_tcp() => reset::make(cx, work),
+        Answer::Reject | Answer::TooBig | Answer::TimeExceeded => error::make(cx, work),
     };
     // Half an answer must not get out.
     done.and_then(|()| turn(cx, work.packet.l3))

@@ -4,6 +4,7 @@ use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::bpf_jiffies64;
 use lb_common::{V4, V6};
+use lb_ebpf::answer;
 use lb_ebpf::link::{self, Version};
 use lb_ebpf::stage;
 use lb_ebpf::verdict::{Next, Stop};
@@ -138,9 +139,6 @@ fn xdp<F: KernelFamily>(context: *mut xdp_md, l3: u32) -> u32 {
     if action == xdp::MORE {
         action = more_of_xdp::<F>(context);
     }
-    if action == xdp::ANSWER {
-        action = answer_of_xdp::<F>(context);
-    }
     action
 }
 
@@ -174,7 +172,7 @@ fn own_of<F: KernelFamily>(skb: *mut __sk_buff) -> i32 {
 
 #[inline(never)]
 fn answer_of<F: KernelFamily, const EGRESS: bool>(skb: *mut __sk_buff) -> i32 {
-    at_tc::<F, EGRESS>(skb, |cx, work| stage::answer(cx, work))
+    at_tc::<F, EGRESS>(skb, |cx, work| answer::give(cx, work))
 }
 
 #[inline(never)]
@@ -187,11 +185,6 @@ fn more_of_xdp<F: KernelFamily>(context: *mut xdp_md) -> u32 {
     at_xdp::<F>(context, |cx, work| stage::more_of_pre(cx, work))
 }
 
-#[inline(never)]
-fn answer_of_xdp<F: KernelFamily>(context: *mut xdp_md) -> u32 {
-    at_xdp::<F>(context, |cx, work| stage::answer(cx, work))
-}
-
 #[inline(always)]
 fn at_tc<F: KernelFamily, const EGRESS: bool>(
     skb: *mut __sk_buff,
@@ -202,6 +195,7 @@ fn at_tc<F: KernelFamily, const EGRESS: bool>(
     };
     let mut cx = Cx(Tc::<EGRESS> { skb });
     let done = step(&mut cx, work);
+    let done = answer::due(&mut cx, work, done);
     tc::action(&cx.0, work, done)
 }
 
@@ -215,6 +209,7 @@ fn at_xdp<F: KernelFamily>(
     };
     let mut cx = Cx(Xdp { context });
     let done = step(&mut cx, work);
+    let done = answer::due(&mut cx, work, done);
     xdp::action(&mut cx.0, work, done)
 }
 

@@ -304,15 +304,11 @@ fn done(result: i64) -> Result<(), Stop> {
 #[inline(always)]
 pub(super) fn action<F: Wire, const EGRESS: bool>(
     tc: &Tc<EGRESS>,
-    work: &mut Work<F>,
+    work: &Work<F>,
     done: Result<Next, Stop>,
 ) -> i32 {
     match done {
-        Ok(Next::Stack) | Err(Stop::Pass) => NEXT,
-        Err(Stop::Answer(answer)) => {
-            work.answer = answer as u32;
-            ANSWER
-        }
+        Ok(Next::Stack) | Err(Stop::Pass | Stop::Answer(_)) => NEXT,
         Ok(Next::More) => MORE,
         Err(Stop::Drop(reason)) => drop(reason),
         Ok(Next::Out) => out(tc, work.packet.l3, work.flow.hop.ifindex),
@@ -321,6 +317,7 @@ pub(super) fn action<F: Wire, const EGRESS: bool>(
         Ok(Next::Back) if tc.ifindex() == LOOPBACK => NEXT,
         Ok(Next::Back) => redirect(tc.ifindex(), EGRESS),
         Ok(Next::Own) => OWN,
+        Ok(Next::Answer) => ANSWER,
         Ok(Next::Arrive) => redirect(work.flow.arrival, true),
     }
 }

@@ -18,9 +18,8 @@ use super::env::Context;
 /// Length of an Ethernet header without tags.
 const ETHERNET: u32 = 14;
 
-/// No actions, but the steps that a packet is still to take ([`stage`](lb_ebpf::stage)).
+/// No action, but the step that a packet is still to take ([`stage`](lb_ebpf::stage)).
 pub(super) const MORE: u32 = u32::MAX;
-pub(super) const ANSWER: u32 = u32::MAX - 1;
 
 /// The hook's context.
 pub(super) struct Xdp {
@@ -225,12 +224,10 @@ fn done(result: i64) -> Result<(), Stop> {
 
 /// What the driver is told.
 #[inline(always)]
-pub(super) fn action<F: Wire>(packet: &mut Xdp, work: &mut Work<F>, done: Result<Next, Stop>) -> u32 {
+pub(super) fn action<F: Wire>(packet: &mut Xdp, work: &Work<F>, done: Result<Next, Stop>) -> u32 {
     match done {
-        Ok(Next::Stack | Next::Arrive | Next::Own) | Err(Stop::Pass) => XDP_PASS,
-        Err(Stop::Answer(answer)) => {
-            work.answer = answer as u32;
-            ANSWER
+        Ok(Next::Stack | Next::Arrive | Next::Own | Next::Answer) | Err(Stop::Pass | Stop::Answer(_)) => {
+            XDP_PASS
         }
         Ok(Next::More) => MORE,
         Err(Stop::Drop(reason)) => drop(reason),

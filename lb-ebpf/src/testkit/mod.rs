@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use lb_common::{Counter, Device, DropReason, Flow, FlowKey, ServicePolicy, ServiceStats, Settings, V4, V6};
 
 pub use self::tables::{Endpoint, FamilyTables, Kept, Way};
+use crate::answer;
 use crate::ctx::Hook;
 use crate::link::{self, Version};
 use crate::stage;
@@ -117,28 +118,27 @@ impl Host {
     fn run_of<F: Kept>(&mut self, hook: Hook, frame: &mut Frame, l3: u32) -> Verdict {
         let mut work = Work::<F>::default();
         let mut cx = Cx::new(self, frame, hook);
-        let done = match hook {
+        let mut done = match hook {
             Hook::Xdp | Hook::Ingress => stage::pre(&mut cx, &mut work, l3),
             Hook::Egress => stage::post(&mut cx, &mut work, l3),
         };
-        let done = match done {
-            Ok(Next::More) if hook == Hook::Egress => stage::more_of_post(&mut cx, &mut work),
-            Ok(Next::More) => stage::more_of_pre(&mut cx, &mut work),
-            done => done,
-        };
-        let done = match done {
-            Ok(Next::Own) => stage::own(&mut cx, &mut work),
-            done => done,
-        };
-        let done = match done {
-            Err(Stop::Answer(answer)) => {
-                work.answer = answer as u32;
-                stage::answer(&mut cx, &mut work)
-            }
-            done => done,
-        };
+        if done == Ok(Next::More) {
+            done = match hook {
+                Hook::Xdp | Hook::Ingress => stage::more_of_pre(&mut cx, &mut work),
+                Hook::Egress => stage::more_of_post(&mut cx, &mut work),
+            };
+        }
+        if done == Ok(Next::Own) {
+            done = stage::own(&mut cx, &mut work);
+        }
+        done = answer::due(&mut cx, &mut work, done);
+        if done == Ok(Next::Answer) {
+            done = answer::give(&mut cx, &mut work);
+        }
         match done {
-            Ok(Next::More | Next::Own | Next::Stack) | Err(Stop::Pass | Stop::Answer(_)) => Verdict::On,
+            Ok(Next::More | Next::Own | Next::Answer | Next::Stack) | Err(Stop::Pass | Stop::Answer(_)) => {
+                Verdict::On
+            }
             Ok(Next::Arrive) if hook == Hook::Xdp => Verdict::On,
             Ok(Next::Arrive) => Verdict::Arrive(work.flow.arrival),
             // What leaves by the loopback device comes in there.
