@@ -24,13 +24,18 @@ pub use unwrap::{agrees, has_bad_source, unwrap};
 /// The outer source is the address by which other nodes know this one, whatever device the flow leaves by.
 #[inline(always)]
 pub fn open<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
-    let addr = cx.snat_address(0);
-    if F::difference(addr, F::Addr::default()) == 0 {
+    if !has_source(cx, work) {
         return Err(Stop::Drop(DropReason::NoSnatAddress));
     }
-    work.flow.flags |= FlowFlags::WRAPPED;
-    work.flow.peer_addr = addr;
     hop::look(cx, work)
+}
+
+/// Makes the flow one that is wrapped, if there is an address for it. A real call, for the sake of the stack.
+#[inline(never)]
+fn has_source<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> bool {
+    work.flow.flags |= FlowFlags::WRAPPED;
+    work.flow.peer_addr = cx.snat_address(0);
+    F::difference(work.flow.peer_addr, F::Addr::default()) != 0
 }
 
 /// Wraps the packet.
