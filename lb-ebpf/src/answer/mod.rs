@@ -43,14 +43,15 @@ pub fn due<F: Wire, C: Ctx<F>>(
 pub fn give<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
     let answer = Answer::from_number(work.answer);
     may_give(cx, work, answer)?;
-    let done = match answer {
-        Answer::Echo => echo(cx, work),
+    let is_made = match answer {
+        Answer::Echo => echo(cx, work).is_ok(),
         Answer::Reject if work.packet.is_tcp() => reset::make(cx, work),
         Answer::Reject | Answer::TooBig | Answer::TimeExceeded => error::make(cx, work),
     };
-    // Half an answer must not get out.
-    done.and_then(|()| turn(cx, work.packet.l3))
-        .map_err(|_| Stop::Drop(DropReason::RewriteFailed))?;
+    if !is_made || turn(cx, work.packet.l3).is_err() {
+        // Half an answer must not get out.
+        return Err(Stop::Drop(DropReason::RewriteFailed));
+    }
     cx.count(match answer {
         Answer::Reject if work.packet.is_tcp() => Counter::AnsweredReset,
         Answer::Reject => Counter::AnsweredUnreachable,

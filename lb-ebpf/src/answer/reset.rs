@@ -17,9 +17,14 @@ const LENGTH: u32 = 20;
 /// Where the checksum stands.
 const CHECKSUM: u32 = 16;
 
-/// Makes a TCP segment the reset that answers it.
+/// Makes a TCP segment the reset that answers it; whether that went well.
 #[inline(never)]
-pub(super) fn make<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
+pub(super) fn make<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> bool {
+    put(cx, work).is_ok()
+}
+
+#[inline(always)]
+fn put<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     let packet = &work.packet;
     let (sequence, acknowledgement, flags) = numbers(cx, work)?;
     // The TCP header stays where it is: its checksum may be yet to be computed.
