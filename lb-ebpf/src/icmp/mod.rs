@@ -19,11 +19,13 @@
 
 mod quoted;
 mod rewrite;
+mod way;
 
 use lb_common::{BackendFlags, Counter, DeviceRole, DropReason, FlowFlags, ServiceFlags, Stage};
 
 pub use self::quoted::Quoted;
 use self::quoted::{About, read};
+use self::way::Way;
 use crate::ctx::{Ctx, Hook};
 use crate::verdict::{Answer, Next, Stop};
 use crate::wire::Wire;
@@ -33,10 +35,24 @@ use crate::{choose, hop, node, open, reverse, send, service, vip, wrap};
 /// In pre.
 #[inline(always)]
 pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
+    pre_way(cx, work).result()
+}
+
+/// A real call: what is rare is not looked at together with what is not.
+#[inline(never)]
+fn pre_way<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Way {
+    Way::of(meet(cx, work))
+}
+
+#[inline(always)]
+fn meet<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
     match read(cx, work, Stage::Pre) {
         About::Nothing => return Err(Stop::Pass),
         About::Echo if vip::wants_echo(cx, work) => return Err(hop::leave(cx, Answer::Echo)),
-        About::Echo => return Err(Stop::Pass),
+        About::Echo => {
+            vip::check(cx, work)?;
+            return Err(Stop::Pass);
+        }
         About::Wrapped if work.quoted.is_redirect != 0 => return Err(Stop::Pass),
         About::Wrapped => return wrap::too_big(cx, work),
         About::Transport => {}
