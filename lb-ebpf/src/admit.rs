@@ -153,7 +153,7 @@ pub fn is_pod<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
 #[inline(always)]
 fn is_in<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, list: u32) -> bool {
     cx.in_range(&RangeKey {
-        prefix_length: 32 + size_of::<F::Addr>() as u32 * 8,
+        prefix_length: 32 + 8 * F::ADDRESS,
         list,
         addr: work.packet.key.src,
     })

@@ -77,9 +77,9 @@ fn delete_both<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) {
     cx.delete_flow(&work.other_key);
     let at = work.other_key;
     reverse::key::<F>(&at, &work.standing, &mut work.other_key);
-    if cx.flow(&work.other_key, &mut work.standing) {
-        if reverse::turned_elsewhere::<F>(&work.other_key, &work.standing, &at) == 0 {
-            cx.delete_flow(&work.other_key);
-        }
+    if cx.flow(&work.other_key, &mut work.standing)
+        && reverse::turned_elsewhere::<F>(&work.other_key, &work.standing, &at) == 0
+    {
+        cx.delete_flow(&work.other_key);
     }
 }

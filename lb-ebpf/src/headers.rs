@@ -163,14 +163,14 @@ impl<F: Wire> Headers<F> {
         let key = &self.key;
         let ports = u32::from(key.src_port.word()) << 16 | u32::from(key.dst_port.word());
         let hash = F::hash(F::hash(Hash::new(seed), key.src), key.dst);
-        let length = 2 * size_of::<F::Addr>() as u32 + 5;
+        let length = 2 * F::ADDRESS + 5;
         hash.word(ports).finish(length, key.protocol.into())
     }
 
     /// The hash of the client's address alone, and of a number.
     #[inline(never)]
     pub fn client_hash(&self, seed: Key, number: u16) -> u32 {
-        let length = size_of::<F::Addr>() as u32 + 2;
+        let length = F::ADDRESS + 2;
         F::hash(Hash::new(seed), self.key.src).finish(length, number.into())
     }
 

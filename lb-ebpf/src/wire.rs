@@ -72,6 +72,8 @@ pub trait Wire: Family + Message + Outer {
     const ICMP: u8;
     /// The protocol number of this family in itself (RFC 2003, RFC 2473).
     const IN_ITSELF: u8;
+    /// Length of an address.
+    const ADDRESS: u32;
     /// Length of the header without options.
     const LENGTH: u32;
     /// The header has a checksum of its own.
@@ -134,6 +136,7 @@ impl Wire for V4 {
     const DESTINATION: u32 = 16;
     const ICMP: u8 = protocol::ICMP;
     const IN_ITSELF: u8 = protocol::IPIP;
+    const ADDRESS: u32 = 4;
     const LENGTH: u32 = 20;
     const HEADER_CHECKSUM: bool = true;
     const ECHO: u8 = 8;
@@ -255,6 +258,7 @@ impl Wire for V6 {
     const DESTINATION: u32 = 24;
     const ICMP: u8 = protocol::ICMPV6;
     const IN_ITSELF: u8 = protocol::IPV6;
+    const ADDRESS: u32 = 16;
     const LENGTH: u32 = 40;
     const HEADER_CHECKSUM: bool = false;
     const ECHO: u8 = 128;

@@ -1,5 +1,12 @@
 //! What the programs in the kernel make of more flows than the flow table has room for, and of the CPU that they run on.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "tests panic"
+)]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 

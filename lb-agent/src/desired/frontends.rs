@@ -108,6 +108,10 @@ impl Kind {
                 ServiceFlags::OUTSIDE_LOCAL,
                 !cluster_ip && service.external_policy == TrafficPolicy::Local,
             ),
+            (
+                ServiceFlags::INSIDE_LOCAL,
+                cluster_ip && service.internal_policy == TrafficPolicy::Local,
+            ),
             (ServiceFlags::AFFINITY, service.affinity_seconds.is_some()),
             (ServiceFlags::SOURCE_RANGES, self == Self::LoadBalancer && ranged),
             (ServiceFlags::LIMITED, limited),

@@ -74,6 +74,8 @@ pub struct Member {
     pub active: bool,
     /// Whether it is on this node.
     pub local: bool,
+    /// Whether of all policies only Local leads to it.
+    pub local_only: bool,
     /// The UID of the pod that it is, when known.
     pub pod: Option<Arc<str>>,
 }
@@ -183,7 +185,7 @@ fn desired_half<F: Family>(service: &Service, port: &ServicePort, around: Surrou
     }
     Half {
         frontends,
-        backends: backends(pools, [&cluster, &local]),
+        backends: backends(pools, &cluster, &local),
         cluster,
         local,
         ranges,
@@ -204,23 +206,29 @@ fn drops(frontend: Frontend, elsewhere: bool) -> u32 {
 
 fn backends<A: Copy + Ord>(
     pools: Vec<Pool<A>>,
-    sets: [&Vec<(Target<A>, u32)>; 2],
+    cluster: &[(Target<A>, u32)],
+    local_set: &[(Target<A>, u32)],
 ) -> BTreeMap<Target<A>, Member> {
     let mut found = BTreeMap::new();
     for (target, candidate) in pools.into_iter().flat_map(|pool| pool.endpoints) {
         endpoints::add(&mut found, target, candidate);
     }
     let member = |(target, candidate)| {
-        let has =
-            |set: &Vec<(Target<A>, u32)>| set.binary_search_by_key(&target, |(other, _)| *other).is_ok();
+        let has = |set: &[(Target<A>, u32)]| set.binary_search_by_key(&target, |(other, _)| *other).is_ok();
         let Candidate {
             local,
             pod,
             conditions: _,
             weight: _,
         } = candidate;
-        let active = sets.into_iter().any(has);
-        (target, Member { active, local, pod })
+        let local_only = has(local_set) && !has(cluster);
+        let member = Member {
+            active: local_only || has(cluster),
+            local,
+            local_only,
+            pod,
+        };
+        (target, member)
     };
     found.into_iter().map(member).collect()
 }

@@ -166,6 +166,12 @@ fn check(slices: &[EndpointSlice], cluster: &str, local: &str) {
                 .any(|set| set.iter().any(|(other, _)| other == target)),
             "{target:?}"
         );
+        let has = |set: &[(Target<Ip4>, u32)]| set.iter().any(|(other, _)| other == target);
+        assert_eq!(
+            member.local_only,
+            has(&half.local) && !has(&half.cluster),
+            "{target:?}"
+        );
     }
 }
 

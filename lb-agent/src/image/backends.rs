@@ -44,7 +44,13 @@ impl<F: FamilyTables> FamilyImage<F> {
         }
         for (target, member) in &half.backends {
             let index = self.index_of(id, target, rows, &mut found)?;
-            let flags = if member.local { BackendFlags::LOCAL } else { 0 };
+            let flags = [
+                (BackendFlags::LOCAL, member.local),
+                (BackendFlags::LOCAL_ONLY, member.local_only),
+            ]
+            .into_iter()
+            .filter(|(_, set)| *set)
+            .fold(0, |flags, (flag, _)| flags | flag);
             let state = if member.active {
                 BackendState::Active
             } else {

@@ -173,8 +173,9 @@ fn words(flags: u32, names: &[(u32, &str)]) -> String {
     set.map(|(_, name)| format!(" {name}")).collect()
 }
 
-const SERVICE_FLAGS: [(u32, &str); 12] = [
+const SERVICE_FLAGS: [(u32, &str); 13] = [
     (ServiceFlags::OUTSIDE_LOCAL, "outside-local"),
+    (ServiceFlags::INSIDE_LOCAL, "inside-local"),
     (ServiceFlags::OUTSIDE_DROPS, "outside-drops"),
     (ServiceFlags::INSIDE_DROPS, "inside-drops"),
     (ServiceFlags::AFFINITY, "affinity"),
@@ -211,7 +212,11 @@ fn backend_line<A: Address>(rows: &Rows, index: u32, row: &Backend<A>) -> String
         Some(state) => {
             let (name, target, state) = (name_of(rows, service), socket(addr, port), state.as_str());
             let local = if flags & BackendFlags::LOCAL != 0 {
-                " local"
+                if flags & BackendFlags::LOCAL_ONLY != 0 {
+                    " local-only"
+                } else {
+                    " local"
+                }
             } else {
                 ""
             };

@@ -346,10 +346,10 @@ fn a_flow_goes_back_to_its_own_port<F: TestFamily>(bed: &mut Bed<'_, F>) {
     assert_ne!(taken, first.port());
     // That one is over by now.
     bed.change_flow((Stage::Pre, client::<F>(), vip::<F>(5)), |flow| {
-        flow.last_seen = flow.last_seen.wrapping_sub(1 << 30)
+        flow.last_seen = flow.last_seen.wrapping_sub(1 << 30);
     });
     bed.change_flow((Stage::Pre, far::<F>(0), first), |flow| {
-        flow.last_seen = flow.last_seen.wrapping_sub(1 << 30)
+        flow.last_seen = flow.last_seen.wrapping_sub(1 << 30);
     });
     bed.evict(Stage::Pre, second, vip::<F>(5));
     let packet = bed.data(second, vip::<F>(5));
