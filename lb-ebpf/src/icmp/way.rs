@@ -62,9 +62,7 @@ impl Way {
             Err(Stop::Drop(DropReason::NoSnatAddress)) => Self::NoAddress,
             Err(Stop::Drop(DropReason::WrapFailed)) => Self::WrapFailed,
             // No other comes about.
-            Ok(Next::Back | Next::Own | Next::More | Next::Answer) | Err(Stop::Drop(_)) => {
-                Self::RewriteFailed
-            }
+            Ok(_) | Err(Stop::Drop(_)) => Self::RewriteFailed,
         }
     }
 
