@@ -23,35 +23,36 @@ fn main() {
         let members = members(count);
         for size in maglev::SIZES {
             if size >= 50 * count && size <= 800 * count || best(&members) == size {
-                row(&members, size);
+                row(&members, count, size);
             }
         }
     }
 }
 
 /// Prints what a table of `size` slots is like for these endpoints.
-fn row(members: &Members, size: u32) {
+fn row(members: &Members, count: u32, size: u32) {
     let (table, made) = timed(|| maglev::table(size, SEED, members));
-    let count = members.len();
     let mut shares = BTreeMap::<u32, u32>::new();
     for member in &table {
         *shares.entry(*member).or_default() += 1;
     }
-    let mean = f64::from(size) / count as f64;
+    let mean = f64::from(size) / f64::from(count);
     let most = shares.values().max().copied().map_or(0.0, f64::from);
     let fewest = shares.values().min().copied().map_or(0.0, f64::from);
     let moved: Vec<f64> = (0..count)
-        .step_by(count.div_ceil(ROUNDS as usize))
-        .map(|gone| moved(members, &table, size, gone))
+        .step_by(count.div_ceil(ROUNDS) as usize)
+        .map(|gone| moved(members, &table, size, gone as usize))
         .collect();
     let worst = moved.iter().copied().fold(0.0, f64::max);
-    let sum: f64 = moved.iter().sum();
+    let (sum, rounds) = moved
+        .iter()
+        .fold((0.0, 0.0), |(sum, rounds), moved| (sum + moved, rounds + 1.0));
     println!(
         "| {count} | {size}{} | {mean:.0} | {:.2} % | {:.2} % | {:.2} % | {:.2} % | {:.2} ms |",
         if best(members) == size { " (default)" } else { "" },
         100.0 * (most / mean - 1.0),
         100.0 * (1.0 - fewest / mean),
-        100.0 * sum / moved.len() as f64,
+        100.0 * sum / rounds,
         100.0 * worst,
         made.as_secs_f64() * 1000.0,
     );

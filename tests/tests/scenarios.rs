@@ -32,7 +32,7 @@ fn kernel_store() -> (Folder, KernelStore) {
     let pins = Pins::new(folder.pins());
     let sizes = Sizes {
         services: 64,
-        slots: 1024,
+        slots: 16_384,
         backends: 256,
         flows: 1024,
         ipv4: true,

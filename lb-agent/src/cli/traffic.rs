@@ -36,7 +36,7 @@ pub(super) struct TrafficArgs {
     /// How packets from outside reach backends on other nodes, where a Service does not say.
     #[arg(long, value_enum, default_value_t = ForwardingFlag::Snat)]
     forwarding: ForwardingFlag,
-    /// Prefix that may send wrapped packets, beside the InternalIPs of Nodes (may be repeated).
+    /// Prefix that may send wrapped packets, beside the internal addresses of Nodes (may be repeated).
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     dsr_peer: Vec<IpPrefix>,
     /// Resets, unreachables, echo replies and the like that are sent in a second, at most; 0 for any number.

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 
 use lb_common::addr::Address as _;
 use lb_common::layout::map;
-use lb_common::{Backend, BackendState, Family, ServiceFlags, ServiceName, ServiceStats, V4, V6, protocol};
+use lb_common::{
+    Backend, BackendFlags, BackendState, Family, ServiceFlags, ServiceName, ServiceStats, ServiceValue, Slot,
+    SlotRange, V4, V6, protocol,
+};
 use serde::Serialize;
 
 use crate::dataplane::{Access, KernelStore, PerCpu, Pins};
-use crate::store::{FamilyTables, MapStore as _, Names};
+use crate::image::{is_address, maglev};
+use crate::store::{FamilyTables, MapStore as _, Names, Policies, SettingsTable};
 
 /// A service port.
 #[derive(Debug, Serialize)]
@@ -18,6 +22,14 @@ pub(super) struct Service {
     pub(super) name: String,
     pub(super) id: u32,
     pub(super) frontends: Vec<Frontend>,
+    /// Seconds for which a client stays with its backend.
+    pub(super) affinity_seconds: Option<u32>,
+    /// New connections in a second, at most.
+    pub(super) connections_per_second: Option<u32>,
+    /// New connections of one source in a second, at most.
+    pub(super) connections_per_second_per_source: Option<u32>,
+    /// The sources that may use the load balancer's addresses; none: all.
+    pub(super) source_ranges: Vec<String>,
     /// Backends by state.
     pub(super) backends: BackendCounts,
     #[serde(flatten)]
@@ -33,8 +45,18 @@ pub(super) struct Frontend {
     pub(super) port: u16,
     pub(super) protocol: &'static str,
     pub(super) node_port: bool,
-    /// Backends that are eligible at this front end.
-    pub(super) eligible: u32,
+    /// Backends for clients from outside the cluster.
+    pub(super) eligible: usize,
+    /// Backends for pods and the node itself.
+    pub(super) eligible_inside: usize,
+    /// How one is chosen for clients from outside: `maglev`, `hash`, `round-robin`, `least-connections`.
+    pub(super) algorithm: &'static str,
+    /// The same for pods and the node itself.
+    pub(super) algorithm_inside: &'static str,
+    /// How packets from outside reach backends on other nodes: `dsr`, `snat`.
+    pub(super) forwarding: &'static str,
+    /// Whether sources are limited to the Service's ranges here.
+    pub(super) source_ranges: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -67,22 +89,39 @@ pub(super) struct BackendView {
     /// Index into the map.
     pub(super) id: u32,
     pub(super) epoch: u16,
+    /// Whether it is on this node.
+    pub(super) local: bool,
+    /// Its part of the new flows of clients from outside the cluster, in percent.
+    pub(super) share: f64,
+    /// Its part of the new flows of pods and of the node itself, in percent.
+    pub(super) share_inside: f64,
 }
 
 /// Every service port that has a name, by name.
 pub(super) fn services(pins: &Pins) -> anyhow::Result<Vec<Service>> {
     let store = KernelStore::open(pins, Access::Read)?;
     let stats = PerCpu::<ServiceStats>::open(pins, map::STATS)?;
+    let policies = store.rows::<Policies>()?;
+    let settings = store.rows::<SettingsTable>()?.remove(&0).unwrap_or_default();
     let mut services: BTreeMap<u32, Service> = BTreeMap::new();
     for (id, name) in store.rows::<Names>()? {
         let traffic = Traffic::sum(&stats.get(id)?);
         let name = text(&name);
+        let policy = policies.get(&id).copied().unwrap_or_default();
+        let rate = |interval| rate(interval, settings.jiffies_per_second);
         services.insert(
             id,
             Service {
                 name,
                 id,
                 frontends: Vec::new(),
+                affinity_seconds: policy
+                    .affinity
+                    .checked_div(settings.jiffies_per_second)
+                    .filter(|time| *time > 0),
+                connections_per_second: rate(policy.interval),
+                connections_per_second_per_source: rate(policy.source_interval),
+                source_ranges: Vec::new(),
                 backends: BackendCounts::default(),
                 traffic,
             },
@@ -113,18 +152,32 @@ fn add_family<F: FamilyTables>(
     store: &KernelStore,
     services: &mut BTreeMap<u32, Service>,
 ) -> anyhow::Result<()> {
+    let slots = store.rows::<F::Slots>()?;
     for (key, value) in store.rows::<F::Services>()? {
-        let Some(service) = services.get_mut(&value.service) else {
+        let Some(service) = services.get_mut(&value.service).filter(|_| !is_address(&value)) else {
             continue;
         };
+        let [outside, inside] = [value.outside, value.inside].map(|region| shares(&slots, region));
+        let has = |flag| value.flags & flag != 0;
         service.frontends.push(Frontend {
             family: F::NAME,
             address: key.addr.ip().to_string(),
             port: key.port.number(),
             protocol: protocol_name(key.protocol),
-            node_port: value.flags & ServiceFlags::NODE_PORT != 0,
-            eligible: value.outside.count,
+            node_port: has(ServiceFlags::NODE_PORT),
+            eligible: outside.len(),
+            eligible_inside: inside.len(),
+            algorithm: algorithm(value.flags, value.outside, &outside),
+            algorithm_inside: algorithm(value.flags, value.inside, &inside),
+            forwarding: if has(ServiceFlags::DSR) { "dsr" } else { "snat" },
+            source_ranges: has(ServiceFlags::SOURCE_RANGES),
         });
+    }
+    for key in store.rows::<F::Ranges>()?.keys() {
+        if let Some(service) = services.get_mut(&key.list) {
+            let length = key.prefix_length.saturating_sub(u32::BITS);
+            service.source_ranges.push(format!("{}/{length}", key.addr));
+        }
     }
     for backend in store.rows::<F::Backends>()?.values() {
         let Some(service) = services.get_mut(&backend.service) else {
@@ -144,11 +197,34 @@ fn family_backends<F: FamilyTables>(
     store: &KernelStore,
     names: &BTreeMap<u32, String>,
 ) -> anyhow::Result<Vec<BackendView>> {
-    let rows = store.rows::<F::Backends>()?;
-    Ok(rows
-        .iter()
-        .filter_map(|(id, row)| backend::<F>(*id, row, names))
-        .collect())
+    let slots = store.rows::<F::Slots>()?;
+    let mut services: Vec<ServiceValue> = store.rows::<F::Services>()?.into_values().collect();
+    // A ClusterIP says nothing of clients from outside while there are other ways for them.
+    services.sort_by_key(|row| row.flags & ServiceFlags::CLUSTER_IP);
+    let of_first = |region: fn(&ServiceValue) -> SlotRange| {
+        let mut found = BTreeMap::<u32, Shares>::new();
+        for row in services.iter().filter(|row| region(row).count > 0) {
+            found
+                .entry(row.service)
+                .or_insert_with(|| shares(&slots, region(row)));
+        }
+        found
+    };
+    let (outside, inside) = (of_first(|row| row.outside), of_first(|row| row.inside));
+    let share = |shares: &BTreeMap<u32, Shares>, service, id| {
+        let shares = shares.get(&service)?;
+        let slots: u32 = shares.values().sum();
+        Some(100.0 * f64::from(*shares.get(&id)?) / f64::from(slots.max(1)))
+    };
+    let view = |(id, row): (&u32, &Backend<F::Addr>)| {
+        let view = backend::<F>(*id, row, names)?;
+        Some(BackendView {
+            share: share(&outside, row.service, *id).unwrap_or_default(),
+            share_inside: share(&inside, row.service, *id).unwrap_or_default(),
+            ..view
+        })
+    };
+    Ok(store.rows::<F::Backends>()?.iter().filter_map(view).collect())
 }
 
 fn backend<F: Family>(id: u32, row: &Backend<F::Addr>, names: &BTreeMap<u32, String>) -> Option<BackendView> {
@@ -164,7 +240,46 @@ fn backend<F: Family>(id: u32, row: &Backend<F::Addr>, names: &BTreeMap<u32, Str
         state: state.as_str(),
         id,
         epoch: row.epoch,
+        local: row.flags & BackendFlags::LOCAL != 0,
+        share: 0.0,
+        share_inside: 0.0,
     })
+}
+
+/// How many slots of a region each backend has.
+type Shares = BTreeMap<u32, u32>;
+
+fn shares(slots: &BTreeMap<u32, Slot>, region: SlotRange) -> Shares {
+    let mut shares = Shares::new();
+    let end = region.base.saturating_add(region.count);
+    let ours = slots
+        .range(region.base..end)
+        .filter(|(_, slot)| slot.generation == region.generation);
+    for (_, slot) in ours {
+        *shares.entry(slot.backend).or_default() += 1;
+    }
+    shares
+}
+
+/// What chooses a backend. A table is told by its size, which plain slots have only where weights add up to it.
+fn algorithm(flags: u32, region: SlotRange, shares: &Shares) -> &'static str {
+    if flags & ServiceFlags::ROUND_ROBIN != 0 {
+        "round-robin"
+    } else if flags & ServiceFlags::LEAST_CONNECTIONS != 0 {
+        "least-connections"
+    } else if maglev::SIZES.contains(&region.count) && shares.len() < region.count as usize {
+        "maglev"
+    } else {
+        "hash"
+    }
+}
+
+/// The rate whose events take so much time of a limit.
+fn rate(interval: u32, jiffies_per_second: u32) -> Option<u32> {
+    let parts = u64::from(jiffies_per_second) << u16::BITS;
+    let interval = u64::from(interval);
+    // Rounded, as the interval was.
+    (interval > 0).then(|| u32::try_from((parts + interval / 2) / interval).unwrap_or(u32::MAX))
 }
 
 impl Traffic {

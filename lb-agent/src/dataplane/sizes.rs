@@ -77,7 +77,7 @@ impl Default for Sizes {
     fn default() -> Self {
         Self {
             services: 16_384,
-            slots: 524_288,
+            slots: 2_097_152,
             backends: 262_144,
             flows: LEAST_FLOWS,
             ipv4: true,

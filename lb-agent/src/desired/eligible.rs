@@ -1,32 +1,27 @@
 //! Which endpoints get new flows: the ready ones, or, when there is none, those that serve while they terminate. Those of
 //! weight 0 get none.
 
-use std::collections::BTreeMap;
-
-use super::Target;
-use super::endpoints::Candidate;
+use super::Weighted;
+use super::endpoints::{Candidate, Candidates};
 
 /// Those that the policy Cluster leads to, with their weights.
-pub(super) fn cluster<A: Copy>(endpoints: &BTreeMap<Target<A>, Candidate>) -> Vec<(Target<A>, u32)> {
+pub(super) fn cluster<A: Copy>(endpoints: &Candidates<A>) -> Weighted<A> {
     eligible(endpoints, |_| true)
 }
 
 /// Those that the policy Local leads to, decided without regard to other nodes' endpoints.
-pub(super) fn local<A: Copy>(endpoints: &BTreeMap<Target<A>, Candidate>) -> Vec<(Target<A>, u32)> {
+pub(super) fn local<A: Copy>(endpoints: &Candidates<A>) -> Weighted<A> {
     eligible(endpoints, |candidate| candidate.local)
 }
 
 /// Whether there is an endpoint anywhere that could get new flows.
-pub(super) fn any<A>(endpoints: &BTreeMap<Target<A>, Candidate>) -> bool {
+pub(super) fn any<A>(endpoints: &Candidates<A>) -> bool {
     endpoints
         .values()
         .any(|candidate| candidate.weight > 0 && (is_ready(candidate) || is_draining(candidate)))
 }
 
-fn eligible<A: Copy>(
-    endpoints: &BTreeMap<Target<A>, Candidate>,
-    counts: impl Fn(&Candidate) -> bool,
-) -> Vec<(Target<A>, u32)> {
+fn eligible<A: Copy>(endpoints: &Candidates<A>, counts: impl Fn(&Candidate) -> bool) -> Weighted<A> {
     let those = |fit: fn(&Candidate) -> bool| -> Vec<_> {
         let found = endpoints
             .iter()

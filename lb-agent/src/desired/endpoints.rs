@@ -22,13 +22,16 @@ pub(super) struct Candidate {
     pub(super) pod: Option<Arc<str>>,
 }
 
+/// Endpoints, each with what the rules know of it.
+pub(super) type Candidates<A> = BTreeMap<Target<A>, Candidate>;
+
 /// The endpoints of `port` in one family, from every slice port of the same name and protocol, which also gives
 /// the target port. An address and port that is there twice: see [`add`].
 pub(super) fn endpoints<'a, F: Family>(
     port: &ServicePort,
     slices: impl Iterator<Item = &'a EndpointSlice>,
     node_name: &str,
-) -> BTreeMap<Target<F::Addr>, Candidate> {
+) -> Candidates<F::Addr> {
     let mut found = BTreeMap::<_, Candidate>::new();
     for slice in slices.filter(|slice| slice.family == ip_family::<F>()) {
         let ours = |other: &&_| same_port(port, other);
@@ -56,11 +59,7 @@ pub(super) fn endpoints<'a, F: Family>(
 
 /// Adds an endpoint to those of other slices. One that is there already: the entry that is not terminating wins, else the
 /// last.
-pub(super) fn add<A: Ord>(
-    found: &mut BTreeMap<Target<A>, Candidate>,
-    target: Target<A>,
-    candidate: Candidate,
-) {
+pub(super) fn add<A: Ord>(found: &mut Candidates<A>, target: Target<A>, candidate: Candidate) {
     let better = found
         .get(&target)
         .is_none_or(|other| other.conditions.terminating || !candidate.conditions.terminating);

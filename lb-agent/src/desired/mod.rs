@@ -39,6 +39,9 @@ pub struct Target<A> {
     pub port: Port,
 }
 
+/// Endpoints with their weights, in order of address.
+pub type Weighted<A> = Vec<(Target<A>, u32)>;
+
 /// What the maps should say about one port of a Service.
 #[derive(Clone, Debug)]
 pub struct DesiredPort {
@@ -60,9 +63,9 @@ pub struct Half<F: Family> {
     /// Every endpoint in the slices.
     pub backends: BTreeMap<Target<F::Addr>, Member>,
     /// The endpoints that the policy Cluster leads to, in order of address: the same on all nodes.
-    pub cluster: Vec<(Target<F::Addr>, u32)>,
+    pub cluster: Weighted<F::Addr>,
     /// The endpoints that the policy Local leads to. Weights are in no common divisor.
-    pub local: Vec<(Target<F::Addr>, u32)>,
+    pub local: Weighted<F::Addr>,
     /// The sources that may use the load balancer's addresses; none: all.
     pub ranges: BTreeSet<IpPrefix>,
 }

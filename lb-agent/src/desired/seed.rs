@@ -20,8 +20,9 @@ pub fn seed_of(text: &str) -> u64 {
 }
 
 /// A seed as its row has it: two words, low half first.
-pub const fn seed_words(seed: u64) -> [u32; 2] {
-    [seed as u32, (seed >> 32) as u32]
+pub fn seed_words(seed: u64) -> [u32; 2] {
+    let low = seed & u64::from(u32::MAX);
+    [low, seed >> u32::BITS].map(|half| u32::try_from(half).unwrap_or_default())
 }
 
 /// The seed of a row.

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use lb_common::Family;
 
-use super::endpoints::{self, Candidate};
-use super::{Surroundings, Target};
+use super::endpoints::{self, Candidates};
+use super::{Surroundings, Target, Weighted};
 use crate::model::{ObjectName, Service, ServicePort, World};
 
 /// The endpoints of one Service, and its share.
 #[derive(Debug)]
 pub(super) struct Pool<A> {
     share: u32,
-    pub(super) endpoints: BTreeMap<Target<A>, Candidate>,
+    pub(super) endpoints: Candidates<A>,
 }
 
 /// Weights above this are brought down: their ratios are what counts.
@@ -79,7 +79,7 @@ fn same_port<'a>(port: &ServicePort, target: &'a Service) -> Option<&'a ServiceP
 
 /// The weights of all `members` together, such that each pool gets its share of the whole, whatever it has of endpoints.
 /// A pool without any gives its share to the others.
-pub(super) fn combine<A: Copy + Ord>(members: &[(u32, Vec<(Target<A>, u32)>)]) -> Vec<(Target<A>, u32)> {
+pub(super) fn combine<A: Copy + Ord>(members: &[(u32, Weighted<A>)]) -> Weighted<A> {
     let sum = |pool: &[(Target<A>, u32)]| pool.iter().map(|(_, weight)| u64::from(*weight)).sum::<u64>();
     let used: Vec<_> = members
         .iter()
@@ -103,7 +103,7 @@ pub(super) fn combine<A: Copy + Ord>(members: &[(u32, Vec<(Target<A>, u32)>)]) -
 }
 
 /// The same ratios in the smallest numbers.
-fn reduced<A>(weights: BTreeMap<Target<A>, u64>) -> Vec<(Target<A>, u32)> {
+fn reduced<A>(weights: BTreeMap<Target<A>, u64>) -> Weighted<A> {
     let divisor = weights.values().copied().reduce(gcd).unwrap_or(1);
     let largest = weights.values().max().map_or(0, |weight| weight / divisor);
     let shift = u64::BITS.saturating_sub(largest.leading_zeros() + u32::BITS);
@@ -124,10 +124,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 
 impl<A: Copy> Pool<A> {
     /// Those of its endpoints that `eligible` names, under its share.
-    pub(super) fn members(
-        &self,
-        eligible: fn(&BTreeMap<Target<A>, Candidate>) -> Vec<(Target<A>, u32)>,
-    ) -> (u32, Vec<(Target<A>, u32)>) {
+    pub(super) fn members(&self, eligible: fn(&Candidates<A>) -> Weighted<A>) -> (u32, Weighted<A>) {
         (self.share, eligible(&self.endpoints))
     }
 }

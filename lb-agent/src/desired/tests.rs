@@ -396,19 +396,19 @@ fn endpoints_have_the_weight_of_their_slice() {
 
 /// A Service that `web` may be split over, and its slice.
 fn part(name: &str, ports: &[(&str, u16)], endpoints: &[&str]) -> [Object; 2] {
-    let mut part = service(BOTH);
-    part.name = ObjectName::new("default", name);
+    let mut target = service(BOTH);
+    target.name = ObjectName::new("default", name);
     let port = |(name, number): &(&str, u16)| ServicePort {
         name: (*name).into(),
         port: *number,
         node_port: None,
         protocol: Protocol::Tcp,
     };
-    part.ports = ports.iter().map(port).collect();
+    target.ports = ports.iter().map(port).collect();
     let mut slice = slice((ports[0].0, 9000, Protocol::Tcp), endpoints);
     slice.name = ObjectName::new("default", name);
-    slice.service = part.name.clone();
-    [Object::Service(part), Object::EndpointSlice(slice)]
+    slice.service = target.name.clone();
+    [Object::Service(target), Object::EndpointSlice(slice)]
 }
 
 /// Splits `web`, which has the port 80/tcp named http, over other Services. Compares where that leads, and what is told.

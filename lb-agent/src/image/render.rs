@@ -170,7 +170,7 @@ fn family_line<F: FamilyTables>(row: &FamilySettings<F::Addr>) -> String {
 /// The names of flags that are set; what the rest of the line says already has none.
 fn words(flags: u32, names: &[(u32, &str)]) -> String {
     let set = names.iter().filter(|(flag, _)| flags & flag != 0);
-    set.map(|(_, name)| format!(" {name}")).collect()
+    set.flat_map(|(_, name)| [" ", name]).collect()
 }
 
 const SERVICE_FLAGS: [(u32, &str); 13] = [

@@ -32,7 +32,7 @@ pub(super) fn diff_node<F: FamilyTables + FamilyWrites>(wanted: &NodeRows<F>, ro
     } = wanted;
     let mut add = |write| plan.add(Phase::Node, NODE, F::write(write));
     diff_table::<F::NodeAddresses>(addresses, rows, |addr, row| {
-        add(FamilyWrite::NodeAddress(addr, row))
+        add(FamilyWrite::NodeAddress(addr, row));
     });
     diff_table::<F::SnatAddresses>(snat_addresses, rows, |ifindex, addr| {
         add(FamilyWrite::SnatAddress(ifindex, addr));

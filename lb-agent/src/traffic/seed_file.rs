@@ -11,7 +11,7 @@ use tracing::warn;
 use crate::desired::seed_of;
 
 /// Octets of chance in a new file.
-const CHANCE: usize = 16;
+const CHANCE: usize = size_of::<u128>();
 
 /// The seed of the file, which is made if there is none; where that cannot be, `before`, the one in use, or a new one.
 pub fn seed(path: &Path, before: u64) -> u64 {
@@ -74,7 +74,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 fn chance() -> io::Result<String> {
     let mut octets = [0; CHANCE];
     File::open("/dev/urandom")?.read_exact(&mut octets)?;
-    Ok(octets.iter().map(|octet| format!("{octet:02x}")).collect())
+    Ok(format!("{:032x}", u128::from_ne_bytes(octets)))
 }
 
 #[cfg(test)]

@@ -148,8 +148,8 @@ fn nothing_of_objects_is_written_before_all_are_known() {
     agent.apply(SourceEvent::Synced);
     agent.sync(&mut store);
     assert_eq!(front_ends(&store), Vec::<String>::new());
-    assert_eq!(store.rows::<NodeAddresses<V4>>().unwrap().len(), 1);
-    assert_eq!(store.rows::<NodeAddresses<V6>>().unwrap().len(), 0);
+    assert_eq!(store.rows::<NodeAddresses<V4>>().unwrap().len(), 2);
+    assert_eq!(store.rows::<NodeAddresses<V6>>().unwrap().len(), 1);
     assert_eq!(store.rows::<SettingsTable>().unwrap().len(), 1);
 }
 
@@ -215,4 +215,49 @@ fn an_id_that_is_given_to_another_port_says_nothing_of_the_former() {
     for id in [1, 2] {
         assert_eq!(*store.inner.stats(id), ServiceStats::default());
     }
+}
+
+#[test]
+fn without_room_for_a_table_a_smaller_one_or_none_does() {
+    let mut store = CheckedStore {
+        inner: FakeStore::default().with_capacity::<Slots<V4>>(250),
+        ..Default::default()
+    };
+    let mut agent = pipe(&store, exposed());
+    let mut check = |slots: Option<usize>, told: &[&str], shown: &str| {
+        if let Some(slots) = slots {
+            store.inner.resize::<Slots<V4>>(slots);
+            agent = pipe(&store, exposed());
+        }
+        agent.retry();
+        let report = agent.sync(&mut store);
+        let problems: Vec<_> = report.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(problems, told);
+        assert_eq!(report.retry_after.is_some(), shown != "maglev 1021");
+        let lines = front_ends(&store);
+        let line = lines.iter().find(|line| line.contains("203.0.113.9")).unwrap();
+        assert!(line.contains(&format!("-> {shown}")), "{line}");
+    };
+    let plain = "Service default/first: port a/tcp: map lb_slots4 has no 1021 free slots in one piece: the flow's hash \
+                 decides without a Maglev table; raise --max-slots";
+    check(None, &[plain], "[10.244.0.1:8080 ");
+    check(None, &[], "[10.244.0.1:8080 ");
+    let smaller = plain.replace(
+        "the flow's hash decides without a Maglev table",
+        "its Maglev table has 251",
+    );
+    check(Some(600), &[&smaller], "maglev 251");
+    check(Some(2000), &[], "maglev 1021");
+}
+
+/// A Service with one port, which is also reached from outside, and three endpoints.
+fn exposed() -> Vec<SourceEvent> {
+    let mut service = service("first", &[vip(1)]);
+    service.ports.truncate(1);
+    service.external_ips = vec![Ipv4Addr::new(203, 0, 113, 9).into()];
+    let slice = slice("first", "first-1", &[pod(1), pod(2), pod(3)]);
+    vec![
+        applied(Object::Service(service)),
+        applied(Object::EndpointSlice(slice)),
+    ]
 }

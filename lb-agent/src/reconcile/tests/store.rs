@@ -177,8 +177,8 @@ fn check_flags<F: FamilyTables>(rows: &Rows, row: &ServiceValue) {
     let limited = policy.interval > 0 || policy.source_interval > 0;
     assert!(!has(ServiceFlags::LIMITED) || limited, "{row:?}");
     let mut ranges = rows.iter::<F::Ranges>();
-    let mut ranged = || ranges.any(|(key, _)| key.list == row.service);
-    assert!(!has(ServiceFlags::SOURCE_RANGES) || ranged(), "{row:?}");
+    let mut limited_sources = || ranges.any(|(key, _)| key.list == row.service);
+    assert!(!has(ServiceFlags::SOURCE_RANGES) || limited_sources(), "{row:?}");
 }
 
 /// The backends of an id, by family, index and epoch.
