@@ -226,6 +226,18 @@ impl<'a, F: TestFamily> Bed<'a, F> {
         }
     }
 
+    /// What the programs have written, one for each engine, to be restored.
+    pub fn save(&mut self) -> Vec<Written<F::Addr>> {
+        self.engines.iter_mut().map(|engine| engine.written()).collect()
+    }
+
+    /// Puts back what was saved.
+    pub fn restore(&mut self, saved: &[Written<F::Addr>]) {
+        for (engine, written) in self.engines.iter_mut().zip(saved) {
+            engine.set_written(written);
+        }
+    }
+
     /// Lets so many seconds pass: everything that was written becomes older.
     pub fn wait(&mut self, seconds: u32) {
         self.rewrite(|written| written.age(seconds));
