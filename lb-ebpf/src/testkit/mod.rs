@@ -151,6 +151,9 @@ impl Host {
                 {
                     addresses[..6].copy_from_slice(&hop.dst);
                     addresses[6..].copy_from_slice(&hop.src);
+                } else if l3 == 0 {
+                    // As the program at TC: the kernel's helper takes only what has a link-layer header.
+                    frame.bytes.splice(..0, [0; 14]);
                 }
                 Verdict::Out(hop.ifindex)
             }

@@ -92,28 +92,36 @@ fn one<F: TestFamily>(
     let bytes = packet::<F>(random, pool, bed.protocol, program);
     let (verdict, after) = bed.run_bare(program, &bytes);
     let is_l3 = matches!(program, Program::PreL3 | Program::PostL3);
-    let what = if is_l3 {
-        // What is sent out by a device with Ethernet headers gets one; without, the bytes of a source look like one.
-        judge::<F>(verdict, &bytes, &after)
-            .or_else(|wrong| judge::<F>(verdict, &bytes, after.get(14..).ok_or(wrong)?))
-    } else {
-        // Tags may be taken off.
-        match [&bytes, &after].map(|frame| link_length(frame)) {
-            [Some(link), Some(link_after)] => judge::<F>(
-                verdict,
-                &bytes[link..],
-                after.get(link_after..).unwrap_or_default(),
-            ),
-            _ if bytes == after && verdict == Verdict::On => Ok(Change::None),
-            _ => Err("no IP packet, and changed or dropped"),
-        }
-    };
+    let what = judged::<F>(program, verdict, [&bytes, &after]);
     let what = what.unwrap_or_else(|wrong| {
         panic!("packet {number}: {wrong}: {program:?} of\n{bytes:02x?}\n{verdict:?}\n{after:02x?}")
     });
     seen.note(verdict, what);
     if what != Change::None && !is_l3 {
         pool.remember(after);
+    }
+}
+
+/// What a program did to a packet, or what is wrong about it.
+fn judged<F: TestFamily>(
+    program: Program,
+    verdict: Verdict,
+    [bytes, after]: [&[u8]; 2],
+) -> Result<Change, &'static str> {
+    if matches!(program, Program::PreL3 | Program::PostL3) {
+        // What is sent out by a device with Ethernet headers gets one; without, the bytes of a source look like one.
+        return judge::<F>(verdict, bytes, after)
+            .or_else(|wrong| judge::<F>(verdict, bytes, after.get(14..).ok_or(wrong)?));
+    }
+    // Tags may be taken off.
+    match [bytes, after].map(link_length) {
+        [Some(link), Some(link_after)] => judge::<F>(
+            verdict,
+            &bytes[link..],
+            after.get(link_after..).unwrap_or_default(),
+        ),
+        _ if bytes == after && verdict == Verdict::On => Ok(Change::None),
+        _ => Err("no IP packet, and changed or dropped"),
     }
 }
 
