@@ -108,7 +108,8 @@ fn quoted_length<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> Result<u32, Stop
     let l3 = work.packet.l3;
     let present = cx.length().wrapping_sub(l3);
     let claimed = F::end(cx, l3)?.wrapping_sub(l3);
-    let whole = if claimed < present && claimed > F::LENGTH {
+    // One that is shorter than its own header says nothing.
+    let whole = if claimed < present && l3 + claimed >= work.packet.l4 {
         claimed
     } else {
         present
