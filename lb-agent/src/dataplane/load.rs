@@ -27,7 +27,7 @@ pub struct Programs {
 }
 
 /// What every node needs. The others are loaded when a device is to have them.
-const AT_START: [&str; 4] = [program::JIFFIES, program::PRE, program::POST, program::POST_LO];
+const AT_START: [&str; 3] = [program::JIFFIES, program::PRE, program::POST];
 
 /// Creates the maps that are not pinned yet, checks those that are, and loads the programs over them.
 /// The verifier is kept busy by another thread, so that a signal is heard meanwhile.

@@ -147,7 +147,7 @@ fn loopback_has_a_program_at_egress_alone() {
     let node = Node::new();
     let mut agent = Agent::new().unwrap();
     node.start(&mut agent);
-    assert_eq!(node.chain_at("lo", TcAttachType::Egress), ["lb_post_lo"]);
+    assert_eq!(node.chain_at("lo", TcAttachType::Egress), ["lb_post"]);
     assert!(node.chain_at("lo", TcAttachType::Ingress).is_empty());
     let status = node.status(&agent);
     let line = status.lines().find(|line| line.starts_with("lo ")).unwrap();

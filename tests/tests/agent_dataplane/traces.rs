@@ -88,9 +88,9 @@ fn node_ports_are_reserved_beside_the_ports_of_others() {
     node.start(&mut agent);
     assert_eq!(reserved(), "8080,30000-32767");
     agent.stop().unwrap();
-    let other = [&SMALL[..], &["--node-port-range", "20000-20010"]].concat();
+    let other = [&SMALL[..], &["--node-port-range", "40000-40010"]].concat();
     agent.start(&node.host, &other).unwrap();
-    assert_eq!(reserved(), "8080,20000-20010,31000");
+    assert_eq!(reserved(), "8080,31000,40000-40010");
     agent.stop().unwrap();
     let no_ports = [&SMALL[..], &["--node-port-range", "none", "--detach-on-exit"]].concat();
     agent.start(&node.host, &no_ports).unwrap();

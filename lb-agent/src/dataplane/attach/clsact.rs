@@ -17,13 +17,7 @@ const INGRESS_PRIORITY: u16 = 0xd000;
 /// Priority on egress: the first there is.
 const EGRESS_PRIORITY: u16 = 1;
 /// Programs of ours.
-const OURS: [&str; 5] = [
-    program::PRE,
-    program::POST,
-    program::PRE_L3,
-    program::POST_L3,
-    program::POST_LO,
-];
+const OURS: [&str; 4] = [program::PRE, program::POST, program::PRE_L3, program::POST_L3];
 
 /// A filter at a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -78,9 +78,9 @@ impl AttachPoint {
         match (hook, self.layer) {
             (Hook::Ingress, Layer::Headerless) => program::PRE_L3,
             (Hook::Ingress, Layer::Ethernet | Layer::Loopback) => program::PRE,
-            (Hook::Egress, Layer::Ethernet) => program::POST,
+            // Loopback's packets have an Ethernet header, whatever stands in it.
+            (Hook::Egress, Layer::Ethernet | Layer::Loopback) => program::POST,
             (Hook::Egress, Layer::Headerless) => program::POST_L3,
-            (Hook::Egress, Layer::Loopback) => program::POST_LO,
         }
     }
 
