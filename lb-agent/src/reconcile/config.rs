@@ -32,7 +32,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The largest Maglev table, unless something else is said: for 655 endpoints.
+    /// The largest Maglev table, unless something else is said: two hundred slots for each of 327 endpoints.
     pub const MAX_TABLE: u32 = maglev::SIZES[4];
     /// How long a backend that has left keeps its connections, unless something else is said.
     pub const REMOVED_GRACE: Duration = Duration::from_mins(10);

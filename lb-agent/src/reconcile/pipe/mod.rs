@@ -1,21 +1,22 @@
 //! The pipe: events in, rows out.
 
+mod finish;
+mod node;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use lb_common::{Settings, SettingsFlags, V4, V6};
+use lb_common::{V4, V6};
 
 use super::Config;
-use super::apply::{Outcome, apply};
+use super::apply::apply;
 use super::diff::{diff_address, diff_port};
-use super::diff_node::{diff_devices, diff_gone_ranges, diff_node, diff_settings};
 use super::plan::{NODE, Plan};
 use super::problems::{self, Problems};
-use crate::desired::node::{NodeRows, devices, node_rows, prefix_problems};
-use crate::desired::{self, Claims, DesiredPort, Surroundings, seed_of_words, seed_words};
-use crate::image::{Compromise, Image, NoRoom, Tables, name_text};
-use crate::model::{HostState, Kind, Object, ObjectName, Origin, PortName, Problem, World};
+use crate::desired::{self, Claims, DesiredPort, Surroundings, seed_words};
+use crate::image::{Compromise, Image, NoRoom, name_text};
+use crate::model::{HostState, Kind, Object, ObjectName, PortName, Problem, World};
 use crate::source::SourceEvent;
 use crate::store::{FamilyTables, MapStore, Rows, StoreError};
 
@@ -213,108 +214,6 @@ impl Pipe {
         }
     }
 
-    /// Takes note of what is around Services, and makes this pass look at those that depend on what has changed.
-    fn look_around(&mut self) {
-        let addresses = self.host.iter().flat_map(|host| &host.addresses);
-        let own_addresses: BTreeSet<IpAddr> = addresses.map(|address| address.ip).collect();
-        let node = self.world.node(&self.config.node_name);
-        let node_ips = node.map(|node| node.internal_ips.clone()).unwrap_or_default();
-        let before = std::mem::replace(
-            &mut self.around,
-            Around {
-                own_addresses,
-                node_ips,
-            },
-        );
-        // Kept when what names the cluster goes away.
-        self.config.settings.hash_seed = seed_words(self.seed());
-        let tables = Tables {
-            seed: self.seed(),
-            max_size: self.config.max_table,
-        };
-        let other_tables = self.image.make_tables_by(tables);
-        let moved: BTreeSet<_> = before
-            .own_addresses
-            .symmetric_difference(&self.around.own_addresses)
-            .collect();
-        let other_node = before.node_ips != self.around.node_ips;
-        let changed = self.world.services().filter(|service| {
-            let mut vips = service.cluster_ips.iter().chain(&service.load_balancer_ips);
-            let ranged = other_node && !service.source_ranges.is_empty();
-            other_tables || ranged || vips.any(|ip| moved.contains(ip))
-        });
-        let changed: Vec<_> = changed.map(|service| service.name.clone()).collect();
-        for service in changed {
-            self.world.touch(service);
-        }
-    }
-
-    fn seed(&self) -> u64 {
-        let configured = self.config.seed.or_else(|| desired::cluster_seed(&self.world));
-        configured.unwrap_or_else(|| seed_of_words(self.config.settings.hash_seed))
-    }
-
-    fn plan_node(&self, plan: &mut Plan) {
-        if let Some(host) = &self.host {
-            diff_devices(&devices(host), &self.rows, plan);
-        }
-        if !self.synced {
-            return;
-        }
-        let v4 = self.host.as_ref().filter(|_| self.config.ipv4);
-        let v4 = v4.map(|host| self.node_rows::<V4>(host));
-        let v6 = self.host.as_ref().filter(|_| self.config.ipv6);
-        let v6 = v6.map(|host| self.node_rows::<V6>(host));
-        if let Some(rows) = &v4 {
-            diff_node(rows, &self.rows, plan);
-        }
-        if let Some(rows) = &v6 {
-            diff_node(rows, &self.rows, plan);
-        }
-        self.plan_settings(plan);
-        if let Some(rows) = &v4 {
-            diff_gone_ranges::<V4>(&rows.ranges, &self.rows, plan);
-        }
-        if let Some(rows) = &v6 {
-            diff_gone_ranges::<V6>(&rows.ranges, &self.rows, plan);
-        }
-    }
-
-    fn node_rows<F: FamilyTables>(&self, host: &HostState) -> NodeRows<F> {
-        let Config {
-            node_name, prefixes, ..
-        } = &self.config;
-        node_rows(host, &self.world, node_name, prefixes)
-    }
-
-    fn plan_settings(&self, plan: &mut Plan) {
-        let (node_port_min, node_port_max) = self.node_ports().unwrap_or((1, 0));
-        let wanted = Settings {
-            node_port_min,
-            node_port_max,
-            hash_seed: seed_words(self.seed()),
-            flags: self.config.settings.flags | self.flags(),
-            ..self.config.settings
-        };
-        diff_settings(wanted, &self.rows, plan);
-    }
-
-    /// The flags of settings that say which lists count.
-    fn flags(&self) -> u32 {
-        let node = self.world.node(&self.config.node_name);
-        let pods =
-            !self.config.prefixes.cluster.is_empty() || node.is_some_and(|node| !node.pod_cidrs.is_empty());
-        let flags = [
-            (SettingsFlags::DETECTS_PODS, pods && self.host.is_some()),
-            (
-                SettingsFlags::SERVICE_CIDRS,
-                !self.config.prefixes.service.is_empty() && self.host.is_some(),
-            ),
-        ];
-        let set = flags.into_iter().filter(|(_, set)| *set);
-        set.fold(0, |flags, (flag, _)| flags | flag)
-    }
-
     /// Clears up what no object leads to.
     fn plan_strays(&mut self, pass: &mut Pass) {
         for rows in self.image.cast_off(&self.rows) {
@@ -425,123 +324,6 @@ impl Pipe {
             ipv6: self.config.ipv6,
         };
         desired::desired(&known.object, around)
-    }
-
-    /// Draws the conclusions from what was written: what is in use no more, what failed, what to tell.
-    fn finish(&mut self, mut pass: Pass, outcome: Outcome, now: Instant) -> Report {
-        for (id, name) in &pass.ports {
-            self.image.settle(*id, name.as_ref(), &self.rows, now);
-        }
-        let Outcome {
-            written,
-            deleted,
-            failed,
-            held_up,
-        } = outcome;
-        let mut node: BTreeSet<_> = self.node_problems().collect();
-        let mut node_failed = false;
-        for (id, error) in &failed {
-            match pass.ports.get(id) {
-                Some(Some(name)) => {
-                    let text = format!("{}; its last good state stays", chain(error));
-                    let problem = self.problem(name, &text);
-                    pass.problems
-                        .entry(name.service.clone())
-                        .or_default()
-                        .insert(problem);
-                }
-                Some(None) => self.strays.push(*id),
-                None if *id == NODE => node_failed |= node.insert(node_failure(error)),
-                // Nobody's row: it is tried again in every pass.
-                None => {}
-            }
-        }
-        let unfinished = failed
-            .keys()
-            .chain(&held_up)
-            .filter_map(|id| pass.ports.get(id)?.as_ref());
-        pass.failing.extend(unfinished.map(|name| name.service.clone()));
-        let made_room = written + deleted > 0 && pass.has_finished();
-        self.problems.update(&ObjectName::new("", ""), node);
-        for (service, problems) in pass.problems {
-            self.failing.remove(&service);
-            self.problems.update(&service, problems);
-        }
-        self.failing.extend(pass.failing);
-        let retry_after = self.retry_after(node_failed, made_room);
-        Report {
-            written,
-            deleted,
-            problems: self.problems.take(),
-            retry_after,
-            expire_after: self.expire_after(now),
-        }
-    }
-
-    fn expire_after(&self, now: Instant) -> Option<Duration> {
-        let first = self.image.first_removed()?;
-        let at = first.checked_add(self.config.removed_grace)?;
-        // A moment later, so that it has surely come.
-        Some(at.saturating_duration_since(now) + Duration::from_millis(1))
-    }
-
-    fn retry_after(&mut self, node_failed: bool, made_room: bool) -> Option<Duration> {
-        if self.failing.is_empty() && self.strays.is_empty() && !node_failed {
-            self.retries = 0;
-            return None;
-        }
-        // Each such pass finishes a Service that others waited for, so this comes to an end.
-        if made_room && !self.failing.is_empty() {
-            return Some(Duration::ZERO);
-        }
-        let (first, longest) = RETRY;
-        Some(first.saturating_mul(1 << self.retries.min(16)).min(longest))
-    }
-
-    /// What is the matter with the node as it is set up.
-    fn node_problems(&self) -> impl Iterator<Item = Problem> {
-        let Settings {
-            snat_port_min: min,
-            snat_port_max: max,
-            ..
-        } = self.config.settings;
-        let overlap = self
-            .node_ports()
-            .filter(|(low, high)| *low <= max && min <= *high);
-        let overlap = overlap.map(|(low, high)| {
-            format!(
-                "NodePorts {low}-{high} overlap --snat-ports {min}-{max}: replies to the node may be taken for \
-                 connections to services; choose other source ports"
-            )
-        });
-        let texts = prefix_problems(&self.config.prefixes).into_iter().chain(overlap);
-        texts.map(|text| Problem {
-            object: None,
-            origin: Origin::default(),
-            text,
-        })
-    }
-
-    fn problem(&self, port: &PortName, what: &dyn std::fmt::Display) -> Problem {
-        let origin = self
-            .world
-            .service(&port.service)
-            .map(|known| known.origin.clone());
-        Problem {
-            object: Some(problems::reference(&port.service)),
-            origin: origin.unwrap_or_default(),
-            text: format!("port {}/{}: {what}", port.port, port.protocol.as_str()),
-        }
-    }
-}
-
-/// What belongs to no object stands under the empty name.
-fn node_failure(error: &StoreError) -> Problem {
-    let text = format!("The node's own rows: {}; tried again soon", chain(error));
-    Problem {
-        object: None,
-        origin: Origin::default(),
-        text,
     }
 }
 
