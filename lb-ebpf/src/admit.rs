@@ -10,7 +10,7 @@ use lb_common::{
 
 use crate::ctx::{Ctx, Hook, ServiceEvent};
 use crate::limit;
-use crate::verdict::Stop;
+use crate::verdict::{Reason, Stop};
 use crate::wire::Wire;
 use crate::work::{Origin, Work};
 use crate::wrap;
@@ -22,12 +22,12 @@ use crate::wrap;
 pub fn check<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     check_state(cx, work)?;
     if has_forged_source(cx, work) {
-        return Err(Stop::Drop(DropReason::SpoofedSource));
+        return Err(Stop::drop(DropReason::SpoofedSource));
     }
     work.origin = origin(cx, work) as u32;
     let (service, flags) = (work.front_end.service, work.front_end.flags);
     if flags & ServiceFlags::SOURCE_RANGES != 0 && !is_in(cx, work, service) {
-        return Err(Stop::Drop(DropReason::SourceNotAllowed));
+        return Err(Stop::drop(DropReason::SourceNotAllowed));
     }
     if is_limited(work) {
         return limits(cx, work, false);
@@ -67,10 +67,10 @@ pub fn commit<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
 /// Counts a packet that a service does not take. What XDP leaves to TC is counted there.
 #[inline(always)]
 pub fn refused<F: Wire, C: Ctx<F>>(cx: &mut C, service: u32, stop: Stop) {
-    let is_final = match stop {
-        Stop::Pass => false,
-        Stop::Drop(_) => true,
-        Stop::Answer(_) => cx.hook() != Hook::Xdp,
+    let is_final = match stop.reason() {
+        Reason::Pass => false,
+        Reason::Drop(_) => true,
+        Reason::Answer(_) => cx.hook() != Hook::Xdp,
     };
     if is_final {
         cx.count_service(service, ServiceEvent::Dropped);
@@ -108,7 +108,7 @@ fn check_state<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Sto
     if cx.hook() != Hook::Xdp {
         cx.count(Counter::NotOpening);
     }
-    Err(Stop::Pass)
+    Err(Stop::PASS)
 }
 
 /// A pod with a forged source must not create entries, nor somebody outside with one that is nobody's.
@@ -178,10 +178,10 @@ fn limits<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, take: bool) -> Result<
         0
     };
     let Some(of_source) = limit::take(now, policy.source_interval, second, until) else {
-        return Err(Stop::Drop(DropReason::SourceLimited));
+        return Err(Stop::drop(DropReason::SourceLimited));
     };
     let Some(of_service) = limit::take(now, policy.interval, second, cx.limit(service)) else {
-        return Err(Stop::Drop(DropReason::ServiceLimited));
+        return Err(Stop::drop(DropReason::ServiceLimited));
     };
     if take && policy.source_interval != 0 {
         cx.set_source_limit(&client, of_source);

@@ -36,12 +36,12 @@ pub fn backend<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(),
     }
     cx.count(Counter::SlotRetried);
     if !service::find(cx, &work.packet.key, &mut work.front_end) {
-        return Err(Stop::Drop(DropReason::NoBackend));
+        return Err(Stop::drop(DropReason::NoBackend));
     }
     if choose(cx, work)? {
         Ok(())
     } else {
-        Err(Stop::Drop(DropReason::ServiceChanging))
+        Err(Stop::drop(DropReason::ServiceChanging))
     }
 }
 
@@ -52,7 +52,7 @@ fn given<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> Result<(), Stop> {
     if take(cx, work, index) && work.backend.state != BackendState::Free as u8 {
         Ok(())
     } else {
-        Err(Stop::Drop(DropReason::WrappedForNobody))
+        Err(Stop::drop(DropReason::WrappedForNobody))
     }
 }
 
@@ -62,9 +62,9 @@ fn choose<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<bool, St
     let (range, drops) = range(work);
     if range.count == 0 {
         return Err(if work.front_end.flags & drops != 0 {
-            Stop::Drop(DropReason::NoLocalBackend)
+            Stop::drop(DropReason::NoLocalBackend)
         } else {
-            Stop::Answer(Answer::Reject)
+            Stop::answer(Answer::Reject)
         });
     }
     let (seed, flags) = (cx.settings().hash_seed, work.front_end.flags);

@@ -24,10 +24,10 @@ pub trait Packet {
     /// Makes sure that the first `bytes` (or the whole packet, if shorter) can be read.
     fn linearize(&mut self, bytes: u32) -> Result<(), Stop>;
 
-    /// Two bytes; [`Stop::Pass`] when the packet ends before.
+    /// Two bytes; [`Stop::PASS`] when the packet ends before.
     fn read_u16(&self, at: u32) -> Result<u16, Stop>;
 
-    /// Words of four bytes, at any even offset; [`Stop::Pass`] when the packet ends before the last.
+    /// Words of four bytes, at any even offset; [`Stop::PASS`] when the packet ends before the last.
     fn read<const WORDS: usize>(&self, at: u32) -> Result<[u32; WORDS], Stop>;
 
     /// Overwrites two bytes.

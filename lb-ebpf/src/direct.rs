@@ -31,18 +31,18 @@ pub fn check<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
     work.other_key.stage = node::way_back(cx) as u8;
     work.other_key.pad = [0; 2];
     if !cx.flow(&work.other_key, &mut work.standing) {
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     if was_translated(cx) {
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     if reverse::is_over(cx, work) {
         delete_both(cx, work);
         cx.count(Counter::DeadReverseDeleted);
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     if admit::has_forged_source(cx, work) {
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     if cx.hook() == Hook::Egress {
         node::direct(cx, work);

@@ -52,11 +52,11 @@ enum Met {
 pub fn meet<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     match judge(cx, work) {
         Met::Known => Ok(()),
-        Met::Foreign => Err(Stop::Pass),
+        Met::Foreign => Err(Stop::PASS),
         Met::Left => Err(hop::pass(cx)),
-        Met::Tiny => Err(Stop::Drop(DropReason::TinyFragment)),
-        Met::Overlapping => Err(Stop::Drop(DropReason::OverlappingFragment)),
-        Met::Unknown => Err(Stop::Drop(DropReason::UnknownFragment)),
+        Met::Tiny => Err(Stop::drop(DropReason::TinyFragment)),
+        Met::Overlapping => Err(Stop::drop(DropReason::OverlappingFragment)),
+        Met::Unknown => Err(Stop::drop(DropReason::UnknownFragment)),
     }
 }
 
@@ -86,7 +86,7 @@ fn part<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<Part, Stop> {
     F::network(cx, work.packet.l3, &mut network)?;
     let end = F::end(cx, work.packet.l3)?;
     if end < work.packet.l4 || cx.length() < work.packet.l4 {
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     F::part(cx, network.transport.part)
 }

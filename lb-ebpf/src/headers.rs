@@ -75,7 +75,7 @@ pub enum Kind {
 }
 
 impl<F: Wire> Headers<F> {
-    /// Reads the headers of the packet whose network header begins at `l3`. [`Stop::Pass`] for what is cut short, and
+    /// Reads the headers of the packet whose network header begins at `l3`. [`Stop::PASS`] for what is cut short, and
     /// for fragments of other protocols.
     #[inline(always)]
     pub fn parse<C: Ctx<F>>(&mut self, cx: &mut C, l3: u32, stage: Stage) -> Result<Kind, Stop> {
@@ -149,10 +149,10 @@ impl<F: Wire> Headers<F> {
         self.tcp_flags = 0;
         match self.key.protocol {
             protocol::TCP | protocol::UDP => Ok(Kind::Fragment),
-            _ if self.fragment != Fragment::NONE => Err(Stop::Pass),
+            _ if self.fragment != Fragment::NONE => Err(Stop::PASS),
             kind if kind == F::ICMP => Ok(Kind::Icmp),
             kind if kind == F::IN_ITSELF => Ok(Kind::Wrapped),
-            NOTHING => Err(Stop::Pass),
+            NOTHING => Err(Stop::PASS),
             _ => Ok(Kind::Other),
         }
     }

@@ -52,7 +52,7 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
         Route::None if cx.hook() != Hook::Xdp => {
             // The kernel does not tell whether there is no way, or none is needed.
             if cx.node_address(flow.addr).is_none() {
-                return Err(Stop::Drop(DropReason::NoRoute));
+                return Err(Stop::drop(DropReason::NoRoute));
             }
             (flow.hop.ifindex, flow.hop.mtu) = (LOOPBACK, ANY_SIZE);
         }
@@ -93,7 +93,7 @@ pub fn refresh<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(),
 pub fn leave<F: Wire, C: Ctx<F>>(cx: &mut C, answer: Answer) -> Stop {
     match cx.hook() {
         Hook::Xdp => pass(cx),
-        Hook::Ingress | Hook::Egress => Stop::Answer(answer),
+        Hook::Ingress | Hook::Egress => Stop::answer(answer),
     }
 }
 
@@ -101,5 +101,5 @@ pub fn leave<F: Wire, C: Ctx<F>>(cx: &mut C, answer: Answer) -> Stop {
 #[inline(always)]
 pub fn pass<F: Wire, C: Ctx<F>>(cx: &mut C) -> Stop {
     cx.count(Counter::XdpPassed);
-    Stop::Pass
+    Stop::PASS
 }

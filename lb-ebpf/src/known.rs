@@ -38,9 +38,9 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<bool, 
     if state == BackendState::Free as u8 {
         // In post the packet has lost the address that an answer would have to come from.
         let stop = if work.packet.key.stage == Stage::Pre as u8 {
-            Stop::Answer(Answer::Reject)
+            Stop::answer(Answer::Reject)
         } else {
-            Stop::Drop(DropReason::BackendGone)
+            Stop::drop(DropReason::BackendGone)
         };
         admit::refused(cx, work.flow.service, stop);
         return Err(stop);

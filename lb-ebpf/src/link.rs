@@ -42,6 +42,6 @@ pub fn network(kind: u16) -> Result<Version, Stop> {
     match kind {
         IPV4 => Ok(Version::V4),
         IPV6 => Ok(Version::V6),
-        _ => Err(Stop::Pass),
+        _ => Err(Stop::PASS),
     }
 }

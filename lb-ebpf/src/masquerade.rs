@@ -48,7 +48,7 @@ pub fn decide<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     if work.packet.opens() || split::stands(cx, work) {
         Ok(())
     } else {
-        Err(Stop::Answer(Answer::Reject))
+        Err(Stop::answer(Answer::Reject))
     }
 }
 

@@ -50,7 +50,7 @@ fn masquerade<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     let from_loopback = F::is_loopback(source);
     if F::difference(addr, F::Addr::default()) == 0 {
         return if from_loopback {
-            Err(Stop::Drop(DropReason::NoSnatAddress))
+            Err(Stop::drop(DropReason::NoSnatAddress))
         } else {
             Ok(())
         };

@@ -50,7 +50,7 @@ pub fn remember<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<()
     };
     let done = reverse.and_then(|()| {
         cx.insert_flow(&work.packet.key, &work.flow, Insert::Replace)
-            .map_err(|_| Stop::Drop(DropReason::FlowTableFull))
+            .map_err(|_| Stop::drop(DropReason::FlowTableFull))
     });
     let done = match done {
         Ok(()) if work.flow.flags & FlowFlags::MASQUERADE != 0 => {

@@ -76,7 +76,7 @@ pub fn insert<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     derive(work);
     match claim(cx, work) {
         Ok(()) => return Ok(()),
-        Err(InsertError::Full) => return Err(Stop::Drop(DropReason::FlowTableFull)),
+        Err(InsertError::Full) => return Err(Stop::drop(DropReason::FlowTableFull)),
         Err(InsertError::Exists) => {}
     }
     let mut hash = work.packet.hash(cx.settings().hash_seed);
@@ -92,7 +92,7 @@ pub fn insert<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
             return Ok(());
         }
     }
-    Err(Stop::Drop(DropReason::NoClientPort))
+    Err(Stop::drop(DropReason::NoClientPort))
 }
 
 /// Takes the other entry's key if it is free, our own, or held by a flow that is over.

@@ -53,7 +53,7 @@ pub fn both<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, hop: bool) -> Result
 /// The bounds were checked when the same words were read; half a rewrite must not get out in any case.
 #[inline(always)]
 fn failed(_stop: Stop) -> Stop {
-    Stop::Drop(DropReason::RewriteFailed)
+    Stop::drop(DropReason::RewriteFailed)
 }
 
 /// Puts the new ports `(source, destination)` in. `addresses` is the change of the addresses.

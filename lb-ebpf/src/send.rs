@@ -62,7 +62,7 @@ pub fn ready<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
 pub fn may_leave<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Stop> {
     let (packet, hop) = (&work.packet, &work.flow.hop);
     if work.flow.flags & FlowFlags::OUTSIDE != 0 && !cx.is_for(own_mac(cx, hop)) {
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     if cx.hook() == Hook::Xdp {
         // A tag is this device's alone, and in the way of an outer header.

@@ -21,7 +21,7 @@ pub const TRIES: u32 = 8;
 pub fn address<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     let addr = cx.snat_address(work.flow.hop.ifindex);
     if F::difference(addr, F::Addr::default()) == 0 {
-        return Err(Stop::Drop(DropReason::NoSnatAddress));
+        return Err(Stop::drop(DropReason::NoSnatAddress));
     }
     work.flow.peer_addr = addr;
     Ok(())
@@ -36,7 +36,7 @@ pub fn claim<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
         // The node's own socket has the port already.
         match own_port(cx, work) {
             Ok(()) => return Ok(()),
-            Err(InsertError::Full) => return Err(Stop::Drop(DropReason::FlowTableFull)),
+            Err(InsertError::Full) => return Err(Stop::drop(DropReason::FlowTableFull)),
             Err(InsertError::Exists) => {}
         }
     }
@@ -72,7 +72,7 @@ pub fn search<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
         u32::from(settings.snat_port_max),
     );
     if lowest == 0 || highest < lowest {
-        return Err(Stop::Drop(DropReason::NoSnatPort));
+        return Err(Stop::drop(DropReason::NoSnatPort));
     }
     let count = highest.wrapping_sub(lowest).wrapping_add(1);
     let opens = work.packet.opens();
@@ -101,9 +101,9 @@ pub fn search<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     }
     if found == NONE {
         return Err(if opens {
-            Stop::Drop(DropReason::NoSnatPort)
+            Stop::drop(DropReason::NoSnatPort)
         } else {
-            Stop::Answer(Answer::Reject)
+            Stop::answer(Answer::Reject)
         });
     }
     work.other_key.dst_port = port(found);
@@ -150,7 +150,7 @@ fn holder<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>, opens: bool) -> u32 {
 fn insert<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, how: Insert) -> Result<(), Stop> {
     cx.insert_flow(&work.other_key, &work.other, how)
         .map_err(|error| {
-            Stop::Drop(match error {
+            Stop::drop(match error {
                 // Another CPU was faster.
                 InsertError::Exists => DropReason::NoSnatPort,
                 InsertError::Full => DropReason::FlowTableFull,

@@ -10,7 +10,7 @@ use crate::ctx::{Ctx, Insert, InsertError};
 use crate::known;
 use crate::reverse;
 use crate::snat;
-use crate::verdict::Stop;
+use crate::verdict::{Reason, Stop};
 use crate::wire::Wire;
 use crate::work::Work;
 
@@ -35,7 +35,7 @@ pub fn announce<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, how: Insert)
     other.flags &= !FlowFlags::COUNTED;
     match cx.insert_flow(other_key, other, how) {
         Ok(()) | Err(InsertError::Exists) => Ok(()),
-        Err(InsertError::Full) => Err(Stop::Drop(DropReason::FlowTableFull)),
+        Err(InsertError::Full) => Err(Stop::drop(DropReason::FlowTableFull)),
     }
 }
 
@@ -60,11 +60,11 @@ fn key<F: Wire>(work: &mut Work<F>) {
 pub fn settle<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     if work.flow.flags & FlowFlags::REPLY != 0 {
         // The entry has just been evicted.
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     let addr = cx.snat_address(cx.ifindex());
     if F::difference(addr, F::Addr::default()) == 0 {
-        return Err(Stop::Drop(DropReason::NoSnatAddress));
+        return Err(Stop::drop(DropReason::NoSnatAddress));
     }
     work.flow.addr = addr;
     work.flow.peer_port = work.packet.key.dst_port;
@@ -73,14 +73,14 @@ pub fn settle<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     work.flow.flags &= !FlowFlags::MASQUERADE;
     reverse::derive(work);
     if let Err(stop) = snat::search(cx, work) {
-        return Err(match stop {
-            Stop::Answer(_) => forget(cx, work),
-            stop => stop,
+        return Err(match stop.reason() {
+            Reason::Answer(_) => forget(cx, work),
+            Reason::Pass | Reason::Drop(_) => stop,
         });
     }
     work.flow.port = work.other_key.dst_port;
     cx.insert_flow(&work.packet.key, &work.flow, Insert::Replace)
-        .map_err(|_| Stop::Drop(DropReason::FlowTableFull))
+        .map_err(|_| Stop::drop(DropReason::FlowTableFull))
 }
 
 /// The connection's port is lost. The address that a reset would have to come from is not known here: without the
@@ -103,5 +103,5 @@ fn forget<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Stop {
         cx.delete_flow(partner_key);
         cx.delete_flow(back);
     }
-    Stop::Drop(DropReason::NoFlow)
+    Stop::drop(DropReason::NoFlow)
 }

@@ -79,7 +79,7 @@ pub fn more_of_post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Resul
     } else if work.is(Kind::Other) && cx.is_own() {
         return pass(cx, work);
     } else if !work.is(Kind::Transport) {
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     if !cx.flow(&work.packet.key, &mut work.flow) {
         return own_or_foreign(cx);
@@ -87,7 +87,7 @@ pub fn more_of_post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Resul
     if work.packet.is_syn_ack() && work.flow.tcp & TcpState::ESTABLISHED != 0 {
         // The translated SYN was answered long ago: this one answers a SYN that went straight to the pod.
         cx.count(Counter::ForeignSynAck);
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     let is_known =
         work.flow.flags & FlowFlags::MASQUERADE == 0 && (is_steady(cx, work) || known::look(cx, work)?);
@@ -105,7 +105,7 @@ fn own_or_foreign<F: Wire, C: Ctx<F>>(cx: &C) -> Result<Next, Stop> {
     if cx.is_own() {
         Ok(Next::Own)
     } else {
-        Err(Stop::Pass)
+        Err(Stop::PASS)
     }
 }
 
@@ -145,7 +145,7 @@ fn finish<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, St
 #[inline(always)]
 fn pass<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
     vip::check(cx, work)?;
-    Err(Stop::Pass)
+    Err(Stop::PASS)
 }
 
 /// A packet that no flow is known for: it may be for a service, or straight to a pod.
@@ -163,7 +163,7 @@ fn open_flow<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
     } else {
         vip::check(cx, work)?;
         if !direct::may_collide(&work.packet) {
-            return Err(Stop::Pass);
+            return Err(Stop::PASS);
         }
         direct::check(cx, work)?;
         open::remember(cx, work)

@@ -13,11 +13,11 @@ use crate::work::Work;
 #[inline(always)]
 pub fn check<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     if cx.may_be_front_end(work.packet.key.dst) && asks(cx, work, ServiceFlags::REJECT) {
-        return Err(Stop::Answer(Answer::Reject));
+        return Err(Stop::answer(Answer::Reject));
     }
     let opens = !work.packet.is_tcp() || work.packet.is_syn();
     if opens && cx.settings().flags & SettingsFlags::SERVICE_CIDRS != 0 && is_unused(cx, work) {
-        return Err(Stop::Drop(DropReason::UnusedServiceAddress));
+        return Err(Stop::drop(DropReason::UnusedServiceAddress));
     }
     Ok(())
 }

@@ -151,7 +151,7 @@ impl Wire for V4 {
         let [version_and_length, ..] = first.to_ne_bytes();
         let length = u32::from(version_and_length & 0x0f) * 4;
         if version_and_length >> 4 != 4 || length < 20 {
-            return Err(Stop::Pass);
+            return Err(Stop::PASS);
         }
         let [_, _, high, low] = second.to_ne_bytes();
         let fragment = kind_of_fragment(u16::from_be_bytes([high, low]), OFFSET, MORE);
@@ -322,7 +322,7 @@ impl Wire for V6 {
         if kind == REDIRECTED_HEADER {
             Ok(at + 8)
         } else {
-            Err(Stop::Pass)
+            Err(Stop::PASS)
         }
     }
 
@@ -438,7 +438,7 @@ mod extension {
             let [_, segments_left] = packet.read_u16(at + 2)?.to_ne_bytes();
             if next == ROUTING && segments_left != 0 {
                 // The checksum is made for the last destination, which is not the one in the header.
-                return Err(Stop::Pass);
+                return Err(Stop::PASS);
             }
             at += match next {
                 FRAGMENT => {
@@ -453,7 +453,7 @@ mod extension {
                 _ => (u32::from(length) + 1) * 8,
             };
             if at >= MAX_HEADERS {
-                return Err(Stop::Pass);
+                return Err(Stop::PASS);
             }
             next = following;
             if fragment == Fragment::LATER {

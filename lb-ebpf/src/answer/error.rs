@@ -38,11 +38,11 @@ fn put<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     let quoted = quoted_length(cx, work)?;
     cx.trim(l3 + quoted)?;
     if !sum(cx, work, l3, l4) {
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     let network = checksum::fold32(work.span.sum);
     if !sum(cx, work, l4, l3 + quoted) {
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     let transport = checksum::fold32(work.span.sum);
     let unfinished = unfinished(cx, work);

@@ -17,7 +17,7 @@ use crate::ctx::{Ctx, Hook, Packet};
 use crate::headers::{Fragment, tcp_flag};
 use crate::hop;
 use crate::limit;
-use crate::verdict::{Answer, Next, Stop};
+use crate::verdict::{Answer, Next, Reason, Stop};
 use crate::wire::Wire;
 use crate::work::Work;
 
@@ -28,13 +28,16 @@ pub fn due<F: Wire, C: Ctx<F>>(
     work: &mut Work<F>,
     done: Result<Next, Stop>,
 ) -> Result<Next, Stop> {
-    let Err(Stop::Answer(answer)) = done else {
+    let Err(stop) = done else {
+        return done;
+    };
+    let Reason::Answer(answer) = stop.reason() else {
         return done;
     };
     if cx.hook() == Hook::Xdp {
         return Err(hop::pass(cx));
     }
-    work.answer = answer as u32;
+    work.answer = answer;
     Ok(Next::Answer)
 }
 
@@ -50,7 +53,7 @@ pub fn give<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, 
     };
     if !is_made || turn(cx, work.packet.l3).is_err() {
         // Half an answer must not get out.
-        return Err(Stop::Drop(DropReason::RewriteFailed));
+        return Err(Stop::drop(DropReason::RewriteFailed));
     }
     cx.count(match answer {
         Answer::Reject if work.packet.is_tcp() => Counter::AnsweredReset,
@@ -68,13 +71,13 @@ pub fn give<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, 
 fn may_give<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, answer: Answer) -> Result<(), Stop> {
     let packet = &work.packet;
     if !is_for_node(cx) {
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     let is_reset = answer == Answer::Reject && packet.tcp_flags & tcp_flag::RST != 0;
     // The node's own packets may be from its loopback address.
     let is_from_one = cx.hook() == Hook::Egress || F::is_one_host(packet.key.src);
     if is_reset || !is_from_one || packet.fragment == Fragment::LATER {
-        return Err(Stop::Drop(DropReason::NotAnswerable));
+        return Err(Stop::drop(DropReason::NotAnswerable));
     }
     let settings = cx.settings();
     if settings.answer_interval == 0 {
@@ -86,7 +89,7 @@ fn may_give<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, answer: Answer) -> R
             cx.set_limit(LIMIT, until);
             Ok(())
         }
-        None => Err(Stop::Drop(DropReason::AnswerLimited)),
+        None => Err(Stop::drop(DropReason::AnswerLimited)),
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) trait Bounds {
     fn data_end(&self) -> usize;
 }
 
-/// A pointer to `size` bytes at `at`, or [`Stop::Pass`] when the packet ends before.
+/// A pointer to `size` bytes at `at`, or [`Stop::PASS`] when the packet ends before.
 ///
 /// The verifier follows a comparison of pointers (not of lengths), and an offset that is bounded. The bound is a mask,
 /// and by hand: a comparison is turned into one of something that the offset is made of, from which the verifier
@@ -26,7 +26,7 @@ fn pointer<B: Bounds>(packet: &B, at: u32, size: usize) -> Result<usize, Stop> {
     unsafe { asm!("{0} &= 0x1ff", inout(reg) at, options(pure, nomem, nostack)) };
     let start = packet.data() + at;
     if start + size > packet.data_end() {
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     Ok(start)
 }

@@ -4,9 +4,8 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64};
 use lb_common::addr::Address as _;
 use lb_common::{
-    Affinity, Backend, ClientKey, Counter, Device, DropReason, Flow, FlowKey, Fragment, FragmentKey, Hop,
-    LocalKey, NodeAddress, PathMtu, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings,
-    Slot,
+    Affinity, Backend, ClientKey, Counter, Device, Flow, FlowKey, Fragment, FragmentKey, Hop, LocalKey,
+    NodeAddress, PathMtu, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings, Slot,
 };
 use lb_ebpf::ctx::{
     ChecksumPatch, Hook, Insert, InsertError, Node, Packet, Room, Route, ServiceEvent, Tables,
@@ -29,10 +28,10 @@ pub(super) trait Context {
 /// A hook with the node around it: the core's context.
 pub(super) struct Cx<H>(pub(super) H);
 
-/// Counts a dropped packet.
+/// Counts a dropped packet by the number of the [`DropReason`](lb_common::DropReason).
 #[inline(always)]
-pub(super) fn count_drop(reason: DropReason) {
-    if let Some(count) = maps::DROPS.get_ptr_mut(reason as u32) {
+pub(super) fn count_drop(reason: u32) {
+    if let Some(count) = maps::DROPS.get_ptr_mut(reason) {
         // SAFETY: this CPU's own element, which lives as long as the map.
         unsafe { *count = (*count).wrapping_add(1) };
     }

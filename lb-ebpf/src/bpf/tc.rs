@@ -10,7 +10,7 @@ use aya_ebpf::helpers::{
 };
 use lb_common::DropReason;
 use lb_ebpf::ctx::{ChecksumPatch, Hook, Packet, Room, Segments};
-use lb_ebpf::verdict::{Next, Stop};
+use lb_ebpf::verdict::{Next, Reason, Stop};
 use lb_ebpf::wire::Wire;
 use lb_ebpf::work::Work;
 
@@ -148,7 +148,7 @@ impl<const EGRESS: bool> Packet for Tc<EGRESS> {
         // SAFETY: the context is valid.
         match unsafe { bpf_skb_pull_data(self.skb, wanted) } {
             0 => Ok(()),
-            _ => Err(Stop::Pass),
+            _ => Err(Stop::PASS),
         }
     }
 
@@ -238,7 +238,7 @@ impl<const EGRESS: bool> Packet for Tc<EGRESS> {
         }
         self.write_u32(0, u32::from_ne_bytes([a, b, c, d]))
             .and_then(|()| self.write_u16(4, u16::from_ne_bytes([e, f])))
-            .map_err(|_| Stop::Drop(DropReason::RewriteFailed))
+            .map_err(|_| Stop::drop(DropReason::RewriteFailed))
     }
 
     #[inline(always)]
@@ -272,7 +272,7 @@ impl<const EGRESS: bool> Packet for Tc<EGRESS> {
         // SAFETY: the context is valid; the helper checks the offset.
         let done = unsafe { bpf_l4_csum_replace(self.skb, patch.at, 0, patch.addresses.into(), pseudo) };
         if done != 0 {
-            return Err(Stop::Drop(DropReason::RewriteFailed));
+            return Err(Stop::drop(DropReason::RewriteFailed));
         }
         if !patch.balanced_in_header {
             // The helper has taken the change out of the sum that the device gave, as if a header checksum balanced it.
@@ -283,7 +283,7 @@ impl<const EGRESS: bool> Packet for Tc<EGRESS> {
             let done =
                 unsafe { bpf_l4_csum_replace(self.skb, patch.at, 0, patch.ports.into(), zero_is_none) };
             if done != 0 {
-                return Err(Stop::Drop(DropReason::RewriteFailed));
+                return Err(Stop::drop(DropReason::RewriteFailed));
             }
         }
         Ok(())
@@ -296,7 +296,7 @@ fn done(result: i64) -> Result<(), Stop> {
     if result == 0 {
         Ok(())
     } else {
-        Err(Stop::Drop(DropReason::RewriteFailed))
+        Err(Stop::drop(DropReason::RewriteFailed))
     }
 }
 
@@ -308,9 +308,12 @@ pub(super) fn action<F: Wire, const EGRESS: bool>(
     done: Result<Next, Stop>,
 ) -> i32 {
     match done {
-        Ok(Next::Stack) | Err(Stop::Pass | Stop::Answer(_)) => NEXT,
+        Ok(Next::Stack) => NEXT,
+        Err(stop) => match stop.reason() {
+            Reason::Pass | Reason::Answer(_) => NEXT,
+            Reason::Drop(number) => drop(number),
+        },
         Ok(Next::More) => MORE,
-        Err(Stop::Drop(reason)) => drop(reason),
         Ok(Next::Out) => out(tc, work.packet.l3, work.flow.hop.ifindex),
         // What leaves by the loopback device comes in there by itself; sent round, it would have to be routed, and its
         // source is an address of the node.
@@ -334,7 +337,7 @@ fn out<const EGRESS: bool>(tc: &Tc<EGRESS>, l3: u32, ifindex: u32) -> i32 {
     }
     // The helper takes only what has a link-layer header.
     if l3 == 0 && make_link_layer(tc.skb).is_err() {
-        return drop(DropReason::RewriteFailed);
+        return drop(DropReason::RewriteFailed as u32);
     }
     // SAFETY: the helper takes any index, and no parameters for the neighbour: it asks the routes.
     unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 }
@@ -357,7 +360,7 @@ fn redirect(ifindex: u32, ingress: bool) -> i32 {
 
 /// Counts a packet that is dropped; says so to TC.
 #[inline(always)]
-fn drop(reason: DropReason) -> i32 {
+fn drop(reason: u32) -> i32 {
     super::env::count_drop(reason);
     SHOT
 }

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use lb_common::DropReason;
 use lb_ebpf::checksum;
 use lb_ebpf::ctx::{ChecksumPatch, Hook, Packet, Room};
-use lb_ebpf::verdict::{Next, Stop};
+use lb_ebpf::verdict::{Next, Reason, Stop};
 use lb_ebpf::wire::Wire;
 use lb_ebpf::work::Work;
 
@@ -143,7 +143,7 @@ impl Packet for Xdp {
     #[inline(always)]
     fn make_room(&mut self, l3: u32, bytes: u32, _what: Room) -> Result<(), Stop> {
         if l3 != ETHERNET {
-            return Err(Stop::Drop(DropReason::RewriteFailed));
+            return Err(Stop::drop(DropReason::RewriteFailed));
         }
         let link = Link::read(self, 0)?;
         // SAFETY: the context is valid.
@@ -155,7 +155,7 @@ impl Packet for Xdp {
     #[inline(always)]
     fn take_away(&mut self, l3: u32, bytes: u32, _what: Room) -> Result<(), Stop> {
         if l3 != ETHERNET {
-            return Err(Stop::Drop(DropReason::RewriteFailed));
+            return Err(Stop::drop(DropReason::RewriteFailed));
         }
         let link = Link::read(self, 0)?;
         // SAFETY: the context is valid.
@@ -166,7 +166,7 @@ impl Packet for Xdp {
     /// Nothing comes in by another device from here.
     #[inline(always)]
     fn readdress(&mut self, _l3: u32, _mac: [u8; 6]) -> Result<(), Stop> {
-        Err(Stop::Pass)
+        Err(Stop::PASS)
     }
 
     #[inline(always)]
@@ -208,7 +208,7 @@ impl Link {
             .and_then(|()| packet.write_u32(4, b))
             .and_then(|()| packet.write_u32(8, c))
             .and_then(|()| packet.write_u16(12, self.kind))
-            .map_err(|_| Stop::Drop(DropReason::RewriteFailed))
+            .map_err(|_| Stop::drop(DropReason::RewriteFailed))
     }
 }
 
@@ -218,7 +218,7 @@ fn done(result: i64) -> Result<(), Stop> {
     if result == 0 {
         Ok(())
     } else {
-        Err(Stop::Drop(DropReason::RewriteFailed))
+        Err(Stop::drop(DropReason::RewriteFailed))
     }
 }
 
@@ -226,17 +226,18 @@ fn done(result: i64) -> Result<(), Stop> {
 #[inline(always)]
 pub(super) fn action<F: Wire>(packet: &mut Xdp, work: &Work<F>, done: Result<Next, Stop>) -> u32 {
     match done {
-        Ok(Next::Stack | Next::Arrive | Next::Own | Next::Answer) | Err(Stop::Pass | Stop::Answer(_)) => {
-            XDP_PASS
-        }
+        Ok(Next::Stack | Next::Arrive | Next::Own | Next::Answer) => XDP_PASS,
+        Err(stop) => match stop.reason() {
+            Reason::Pass | Reason::Answer(_) => XDP_PASS,
+            Reason::Drop(number) => drop(number),
+        },
         Ok(Next::More) => MORE,
-        Err(Stop::Drop(reason)) => drop(reason),
         Ok(Next::Back) => XDP_TX,
         Ok(Next::Out) => match address(packet, work) {
             Ok(()) if work.flow.hop.ifindex == packet.ifindex() => XDP_TX,
             // SAFETY: the helper takes any numbers.
             Ok(()) => unsafe { bpf_redirect(work.flow.hop.ifindex, 0) as u32 },
-            Err(_) => drop(DropReason::RewriteFailed),
+            Err(_) => drop(DropReason::RewriteFailed as u32),
         },
     }
 }
@@ -252,7 +253,7 @@ fn address<F: Wire>(packet: &mut Xdp, work: &Work<F>) -> Result<(), Stop> {
 
 /// Counts a packet that is dropped; says so to the driver.
 #[inline(always)]
-fn drop(reason: DropReason) -> u32 {
+fn drop(reason: u32) -> u32 {
     super::env::count_drop(reason);
     XDP_DROP
 }

@@ -19,15 +19,13 @@
 
 mod quoted;
 mod rewrite;
-mod way;
 
 use lb_common::{BackendFlags, Counter, DeviceRole, DropReason, FlowFlags, ServiceFlags, Stage};
 
 pub use self::quoted::Quoted;
 use self::quoted::{About, read};
-use self::way::Way;
 use crate::ctx::{Ctx, Hook};
-use crate::verdict::{Answer, Next, Stop};
+use crate::verdict::{Answer, Done, Next, Reason, Stop};
 use crate::wire::Wire;
 use crate::work::{Origin, Work};
 use crate::{choose, hop, node, open, reverse, send, service, vip, wrap};
@@ -35,25 +33,25 @@ use crate::{choose, hop, node, open, reverse, send, service, vip, wrap};
 /// In pre.
 #[inline(always)]
 pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
-    pre_way(cx, work).result()
+    rare(cx, work).result()
 }
 
 /// A real call: what is rare is not looked at together with what is not.
 #[inline(never)]
-fn pre_way<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Way {
-    Way::of(meet(cx, work))
+fn rare<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Done {
+    Done::of(meet(cx, work))
 }
 
 #[inline(always)]
 fn meet<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
     match read(cx, work, Stage::Pre) {
-        About::Nothing => return Err(Stop::Pass),
+        About::Nothing => return Err(Stop::PASS),
         About::Echo if vip::wants_echo(cx, work) => return Err(hop::leave(cx, Answer::Echo)),
         About::Echo => {
             vip::check(cx, work)?;
-            return Err(Stop::Pass);
+            return Err(Stop::PASS);
         }
-        About::Wrapped if work.quoted.is_redirect != 0 => return Err(Stop::Pass),
+        About::Wrapped if work.quoted.is_redirect != 0 => return Err(Stop::PASS),
         About::Wrapped => return wrap::too_big(cx, work),
         About::Transport => {}
     }
@@ -79,12 +77,12 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, 
         return if cx.is_own() {
             Ok(Next::Own)
         } else {
-            Err(Stop::Pass)
+            Err(Stop::PASS)
         };
     }
     if work.flow.flags & FlowFlags::MASQUERADE != 0 {
         // No packet has left yet.
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     refuse_redirect(work)?;
     work.packet.key = work.quoted.key;
@@ -96,7 +94,7 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, 
 #[inline(always)]
 fn refuse_redirect<F: Wire>(work: &Work<F>) -> Result<(), Stop> {
     if work.quoted.is_redirect != 0 {
-        Err(Stop::Drop(DropReason::IcmpRedirect))
+        Err(Stop::drop(DropReason::IcmpRedirect))
     } else {
         Ok(())
     }
@@ -115,7 +113,7 @@ fn go_on<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Sto
     if flags & FlowFlags::BOTH == 0 {
         if cx.hook() == Hook::Egress {
             // The node itself has made it, and it is on its way already.
-            return Err(Stop::Pass);
+            return Err(Stop::PASS);
         }
         translate(cx, work, false)?;
         return Ok(Next::Stack);
@@ -135,11 +133,15 @@ fn go_on<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Sto
 /// No error is sent about an error (RFC 1122, section 3.2.2; RFC 4443, section 2.4).
 #[inline(always)]
 fn not_answered(done: Result<Next, Stop>) -> Result<Next, Stop> {
-    match done {
-        Err(Stop::Answer(Answer::TimeExceeded)) => Err(Stop::Drop(DropReason::TimeExceeded)),
-        Err(Stop::Answer(_)) => Err(Stop::Drop(DropReason::NotAnswerable)),
-        done => done,
-    }
+    done.map_err(|stop| {
+        if stop == Stop::answer(Answer::TimeExceeded) {
+            Stop::drop(DropReason::TimeExceeded)
+        } else if let Reason::Answer(_) = stop.reason() {
+            Stop::drop(DropReason::NotAnswerable)
+        } else {
+            stop
+        }
+    })
 }
 
 /// Makes the error one about the packet as it was; with `hop`, the error has also come one hop further.
@@ -147,7 +149,7 @@ fn not_answered(done: Result<Next, Stop>) -> Result<Next, Stop> {
 fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, hop: bool) -> Result<(), Stop> {
     // What the flow's packets become, the other way round.
     reverse::key::<F>(&work.packet.key, &work.flow, &mut work.other_key);
-    rewrite::error(cx, work, hop).map_err(|_| Stop::Drop(DropReason::RewriteFailed))?;
+    rewrite::error(cx, work, hop).map_err(|_| Stop::drop(DropReason::RewriteFailed))?;
     cx.count(Counter::IcmpTranslated);
     Ok(())
 }
@@ -157,7 +159,7 @@ fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, hop: bool) -> R
 #[inline(always)]
 fn to_chosen<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
     if !is_chosen(cx, work) {
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     refuse_redirect(work)?;
     wrap::open(cx, work)?;

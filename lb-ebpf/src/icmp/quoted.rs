@@ -84,10 +84,10 @@ fn network_of<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, stage: Stage) 
     let transport = network.transport;
     let is_too_far = transport.at >= MAX_HEADERS;
     if is_too_far || transport.fragment == Fragment::LATER {
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     if F::difference(network.src, packet.key.dst) != 0 {
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     quoted.key.src = network.dst;
     quoted.key.dst = network.src;

@@ -32,13 +32,13 @@ impl<'a> Cx<'a> {
     }
 
     fn bytes<const N: usize>(&self, at: u32) -> Result<[u8; N], Stop> {
-        let rest = self.frame.bytes.get(at as usize..).ok_or(Stop::Pass)?;
-        rest.first_chunk().copied().ok_or(Stop::Pass)
+        let rest = self.frame.bytes.get(at as usize..).ok_or(Stop::PASS)?;
+        rest.first_chunk().copied().ok_or(Stop::PASS)
     }
 
     fn write<const N: usize>(&mut self, at: u32, bytes: [u8; N]) -> Result<(), Stop> {
-        let rest = self.frame.bytes.get_mut(at as usize..).ok_or(Stop::Pass)?;
-        *rest.first_chunk_mut().ok_or(Stop::Pass)? = bytes;
+        let rest = self.frame.bytes.get_mut(at as usize..).ok_or(Stop::PASS)?;
+        *rest.first_chunk_mut().ok_or(Stop::PASS)? = bytes;
         Ok(())
     }
 }
@@ -108,7 +108,7 @@ impl Packet for Cx<'_> {
     fn make_room(&mut self, l3: u32, bytes: u32, _what: Room) -> Result<(), Stop> {
         let at = l3 as usize;
         if at > self.frame.bytes.len() {
-            return Err(Stop::Drop(DropReason::RewriteFailed));
+            return Err(Stop::drop(DropReason::RewriteFailed));
         }
         self.frame
             .bytes
@@ -119,7 +119,7 @@ impl Packet for Cx<'_> {
     fn take_away(&mut self, l3: u32, bytes: u32, _what: Room) -> Result<(), Stop> {
         let (from, to) = (l3 as usize, (l3 + bytes) as usize);
         if to > self.frame.bytes.len() {
-            return Err(Stop::Drop(DropReason::RewriteFailed));
+            return Err(Stop::drop(DropReason::RewriteFailed));
         }
         self.frame.bytes.drain(from..to);
         Ok(())

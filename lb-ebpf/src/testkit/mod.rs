@@ -14,7 +14,7 @@ use crate::answer;
 use crate::ctx::Hook;
 use crate::link::{self, Version};
 use crate::stage;
-use crate::verdict::{Next, Stop};
+use crate::verdict::{Next, Reason, Stop};
 use crate::work::Work;
 use cx::Cx;
 
@@ -136,9 +136,7 @@ impl Host {
             done = answer::give(&mut cx, &mut work);
         }
         match done {
-            Ok(Next::More | Next::Own | Next::Answer | Next::Stack) | Err(Stop::Pass | Stop::Answer(_)) => {
-                Verdict::On
-            }
+            Ok(Next::More | Next::Own | Next::Answer | Next::Stack) => Verdict::On,
             Ok(Next::Arrive) if hook == Hook::Xdp => Verdict::On,
             Ok(Next::Arrive) => Verdict::Arrive(work.flow.arrival),
             // What leaves by the loopback device comes in there.
@@ -157,10 +155,14 @@ impl Host {
                 }
                 Verdict::Out(hop.ifindex)
             }
-            Err(Stop::Drop(reason)) => {
-                *self.counts.drops.entry(reason).or_default() += 1;
-                Verdict::Dropped(reason)
-            }
+            Err(stop) => match stop.reason() {
+                Reason::Pass | Reason::Answer(_) => Verdict::On,
+                Reason::Drop(number) => {
+                    let reason = DropReason::ALL[number as usize];
+                    *self.counts.drops.entry(reason).or_default() += 1;
+                    Verdict::Dropped(reason)
+                }
+            },
         }
     }
 }

@@ -25,7 +25,7 @@ pub use unwrap::{agrees, has_bad_source, unwrap};
 #[inline(always)]
 pub fn open<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     if !has_source(cx, work) {
-        return Err(Stop::Drop(DropReason::NoSnatAddress));
+        return Err(Stop::drop(DropReason::NoSnatAddress));
     }
     hop::look(cx, work)
 }
@@ -43,7 +43,7 @@ fn has_source<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> bool {
 pub fn wrap<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     if !is_done(cx, work) {
         // Half a packet must not get out.
-        return Err(Stop::Drop(DropReason::WrapFailed));
+        return Err(Stop::drop(DropReason::WrapFailed));
     }
     cx.count(Counter::Wrapped);
     Ok(())

@@ -19,9 +19,9 @@ const BELIEVED: u32 = 600;
 #[inline(always)]
 pub fn too_big<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
     match learn(cx, work) {
-        Learned::Nothing | Learned::Alone => Err(Stop::Pass),
+        Learned::Nothing | Learned::Alone => Err(Stop::PASS),
         Learned::LeftToTc => Err(hop::pass(cx)),
-        Learned::ForClient => Err(Stop::Answer(Answer::TooBig)),
+        Learned::ForClient => Err(Stop::answer(Answer::TooBig)),
     }
 }
 
@@ -75,7 +75,7 @@ fn client_of<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, mtu: u32) -> Re
         && work.flow.flags & FlowFlags::WRAPPED != 0
         && F::difference(work.flow.addr, work.quoted.key.src) == 0;
     if !is_known {
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     shrink(&mut work.flow, mtu);
     let _kept_as_it_was = cx.insert_flow(&work.packet.key, &work.flow, Insert::Replace);

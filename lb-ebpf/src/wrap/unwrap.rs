@@ -23,7 +23,7 @@ use crate::work::Work;
 #[inline(always)]
 pub fn unwrap<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     match look_inside(cx, work) {
-        Inside::Other => return Err(Stop::Pass),
+        Inside::Other => return Err(Stop::PASS),
         Inside::Fragment => {
             fragment::meet(cx, work)?;
             work.other_key = work.packet.key;
@@ -35,13 +35,13 @@ pub fn unwrap<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
             cx.count(Counter::Unwrapped);
             return Ok(());
         }
-        Outcome::NotOurs => return Err(Stop::Pass),
+        Outcome::NotOurs => return Err(Stop::PASS),
         Outcome::LeftToTc => return Err(hop::pass(cx)),
-        Outcome::Failed => return Err(Stop::Drop(DropReason::WrapFailed)),
+        Outcome::Failed => return Err(Stop::drop(DropReason::WrapFailed)),
         Outcome::Foreign | Outcome::ForNobody => {}
     }
     cx.count_service(work.front_end.service, ServiceEvent::Dropped);
-    Err(Stop::Drop(if is_node::<F, C>(cx, work.outer.key.src) {
+    Err(Stop::drop(if is_node::<F, C>(cx, work.outer.key.src) {
         DropReason::WrappedForNobody
     } else {
         DropReason::ForeignWrapper
@@ -100,7 +100,7 @@ fn look_into_error<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result
     let mut quoted = Network::<F>::default();
     F::network(cx, work.packet.l4 + ICMP_HEADER, &mut quoted)?;
     if quoted.transport.fragment == Fragment::LATER {
-        return Err(Stop::Pass);
+        return Err(Stop::PASS);
     }
     let [ports] = cx.read::<1>(quoted.transport.at)?;
     let [a, b, c, d] = ports.to_ne_bytes();
