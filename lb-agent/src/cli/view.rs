@@ -1,11 +1,12 @@
 //! What the maps say, put together for people.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use lb_common::addr::Address as _;
 use lb_common::layout::map;
 use lb_common::{
-    Backend, BackendFlags, BackendState, Family, ServiceFlags, ServiceName, ServiceStats, ServiceValue, Slot,
+    Backend, BackendFlags, BackendState, Family, ServiceFlags, ServiceName, ServiceStats, ServiceValue,
     SlotRange, V4, V6, protocol,
 };
 use serde::Serialize;
@@ -152,12 +153,14 @@ fn add_family<F: FamilyTables>(
     store: &KernelStore,
     services: &mut BTreeMap<u32, Service>,
 ) -> anyhow::Result<()> {
-    let slots = store.rows::<F::Slots>()?;
     for (key, value) in store.rows::<F::Services>()? {
         let Some(service) = services.get_mut(&value.service).filter(|_| !is_address(&value)) else {
             continue;
         };
-        let [outside, inside] = [value.outside, value.inside].map(|region| shares(&slots, region));
+        let (outside, inside) = (
+            shares::<F>(store, value.outside)?,
+            shares::<F>(store, value.inside)?,
+        );
         let has = |flag| value.flags & flag != 0;
         service.frontends.push(Frontend {
             family: F::NAME,
@@ -197,20 +200,19 @@ fn family_backends<F: FamilyTables>(
     store: &KernelStore,
     names: &BTreeMap<u32, String>,
 ) -> anyhow::Result<Vec<BackendView>> {
-    let slots = store.rows::<F::Slots>()?;
     let mut services: Vec<ServiceValue> = store.rows::<F::Services>()?.into_values().collect();
     // A ClusterIP says nothing of clients from outside while there are other ways for them.
     services.sort_by_key(|row| row.flags & ServiceFlags::CLUSTER_IP);
-    let of_first = |region: fn(&ServiceValue) -> SlotRange| {
+    let of_first = |region: fn(&ServiceValue) -> SlotRange| -> anyhow::Result<_> {
         let mut found = BTreeMap::<u32, Shares>::new();
         for row in services.iter().filter(|row| region(row).count > 0) {
-            found
-                .entry(row.service)
-                .or_insert_with(|| shares(&slots, region(row)));
+            if let Entry::Vacant(place) = found.entry(row.service) {
+                place.insert(shares::<F>(store, region(row))?);
+            }
         }
-        found
+        Ok(found)
     };
-    let (outside, inside) = (of_first(|row| row.outside), of_first(|row| row.inside));
+    let (outside, inside) = (of_first(|row| row.outside)?, of_first(|row| row.inside)?);
     let share = |shares: &BTreeMap<u32, Shares>, service, id| {
         let shares = shares.get(&service)?;
         let slots: u32 = shares.values().sum();
@@ -249,16 +251,14 @@ fn backend<F: Family>(id: u32, row: &Backend<F::Addr>, names: &BTreeMap<u32, Str
 /// How many slots of a region each backend has.
 type Shares = BTreeMap<u32, u32>;
 
-fn shares(slots: &BTreeMap<u32, Slot>, region: SlotRange) -> Shares {
+fn shares<F: FamilyTables>(store: &KernelStore, region: SlotRange) -> anyhow::Result<Shares> {
     let mut shares = Shares::new();
-    let end = region.base.saturating_add(region.count);
-    let ours = slots
-        .range(region.base..end)
-        .filter(|(_, slot)| slot.generation == region.generation);
-    for (_, slot) in ours {
-        *shares.entry(slot.backend).or_default() += 1;
+    for slot in store.some_rows::<F::Slots>(region.base, region.count)? {
+        if slot.generation == region.generation {
+            *shares.entry(slot.backend).or_default() += 1;
+        }
     }
-    shares
+    Ok(shares)
 }
 
 /// What chooses a backend. A table is told by its size, which plain slots have only where weights add up to it.

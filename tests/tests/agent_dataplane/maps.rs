@@ -111,6 +111,35 @@ fn rows_are_written_read_and_removed_in_the_kernel() {
     store.delete::<Slots<V4>>(&4999).unwrap();
     assert!(store.rows::<Slots<V4>>().unwrap().is_empty());
 
+    // More than one system call reads.
+    let region: Vec<Slot> = (1..4900)
+        .map(|backend| Slot {
+            generation: 9,
+            backend,
+        })
+        .collect();
+    store.set_all::<Slots<V4>>(100, &region).unwrap();
+    assert!(
+        store.set_all::<Slots<V4>>(4999, &region).is_err(),
+        "beyond the end"
+    );
+    for reader in &readers {
+        assert_eq!(reader.some_rows::<Slots<V4>>(100, 4899).unwrap(), region);
+        assert_eq!(
+            reader.some_rows::<Slots<V4>>(99, 2).unwrap(),
+            [Slot::default(), region[0]]
+        );
+        assert_eq!(
+            reader.some_rows::<Slots<V4>>(0, 101).unwrap().last(),
+            region.first()
+        );
+        assert_eq!(
+            reader.some_rows::<Slots<V4>>(4998, 9).unwrap(),
+            [region[4898], Slot::default()]
+        );
+        assert_eq!(reader.rows::<Slots<V4>>().unwrap().len(), region.len());
+    }
+
     let counted = ServiceStats {
         connections: 7,
         ..ServiceStats::default()

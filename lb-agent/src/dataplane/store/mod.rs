@@ -73,6 +73,25 @@ impl KernelStore {
         pins.check_links()
     }
 
+    /// Neighbouring rows of an array, without a look at the others.
+    pub fn some_rows<T: Table<Key = u32>>(
+        &self,
+        first: u32,
+        count: u32,
+    ) -> Result<Vec<T::Value>, StoreError> {
+        let map = self.map::<T>()?;
+        let mut rows = Vec::with_capacity(count as usize);
+        sys::for_each_of(map.fd.as_fd(), first, count, map.value, |row| {
+            rows.extend(sys::from_bytes::<T::Value>(row));
+        })
+        .map_err(|source| StoreError::Kernel {
+            call: "BPF_MAP_LOOKUP_BATCH",
+            map: T::NAME,
+            source,
+        })?;
+        Ok(rows)
+    }
+
     /// The map of a table, if its rows are what the table says.
     fn map<T: Table>(&self) -> Result<&PinnedMap, StoreError> {
         self.map_of(T::NAME, size_of::<T::Key>(), size_of::<T::Value>())

@@ -104,7 +104,47 @@ pub(super) fn for_each_row(
     }
 }
 
-/// The same, one row after the other.
+/// Calls `take` with the values of neighbouring rows of an array, in order.
+pub(super) fn for_each_of(
+    array: BorrowedFd<'_>,
+    first: u32,
+    count: u32,
+    value: usize,
+    mut take: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let end = first.saturating_add(count);
+    let (mut keys, mut values) = (vec![0_u32; BATCH as usize], vec![0; value * BATCH as usize]);
+    for start in (first..end).step_by(BATCH as usize) {
+        // The kernel begins after the row that it is told.
+        let (before, mut last) = (start.wrapping_sub(1), 0_u32);
+        let wanted = BATCH.min(end - start);
+        let mut attr = zeroed();
+        // SAFETY: writing a field of a union of plain integers, all of whose bytes are set.
+        let batch = unsafe { &mut attr.batch };
+        batch.map_fd = array.as_raw_fd().cast_unsigned();
+        batch.in_batch = if start == 0 {
+            0
+        } else {
+            std::ptr::from_ref(&before) as u64
+        };
+        batch.out_batch = std::ptr::from_mut(&mut last) as u64;
+        batch.keys = keys.as_mut_ptr() as u64;
+        batch.values = values.as_mut_ptr() as u64;
+        batch.count = wanted;
+        match bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) {
+            Ok(_) => {}
+            // These were the last rows of the array.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => return Err(error),
+        }
+        // SAFETY: the kernel wrote a number of rows there, and every bit pattern is one.
+        let count = unsafe { attr.batch.count }.min(wanted) as usize;
+        values.chunks_exact(value).take(count).for_each(&mut take);
+    }
+    Ok(())
+}
+
+/// Like [`for_each_row`], one row after the other.
 fn for_each_key(
     map: BorrowedFd<'_>,
     key: usize,
