@@ -4,7 +4,7 @@ use core::arch::asm;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST, bpf_fib_lookup, xdp_action, xdp_md};
-use aya_ebpf::btf_maps::{Array, LruHashMap, ProgramArray};
+use aya_ebpf::btf_maps::{Array, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::helpers::{bpf_fib_lookup as fib_lookup, bpf_tail_call, bpf_xdp_adjust_head};
 use aya_ebpf::macros::btf_map;
 use lb_common::bench::Plan;
@@ -21,6 +21,10 @@ static TARGET: ProgramArray<1> = ProgramArray::new();
 /// The same for XDP: a map holds programs of one kind.
 #[btf_map(name = "bench_target_xdp")]
 static TARGET_XDP: ProgramArray<1> = ProgramArray::new();
+
+/// Live frames that have arrived.
+#[btf_map(name = "bench_received")]
+static RECEIVED: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// One entry, for the floor of a look-up.
 #[btf_map(name = "bench_flows")]
@@ -229,6 +233,17 @@ extern "C" fn floor_tx(ctx: *mut xdp_md) -> u32 {
         *words = [d, e, f, a, b, c];
     }
     xdp_action::XDP_TX
+}
+
+/// Takes live frames at the other end of the wire, and counts them.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn bench_sink(_ctx: *mut xdp_md) -> u32 {
+    if let Some(count) = RECEIVED.get_ptr_mut(0) {
+        // SAFETY: this CPU's own element, which lives as long as the map.
+        unsafe { *count = (*count).wrapping_add(1) };
+    }
+    xdp_action::XDP_DROP
 }
 
 /// Floor: a header's room made at the front, and given back.

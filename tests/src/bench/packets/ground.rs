@@ -1,15 +1,15 @@
-//! The network namespace of the measurements: one device to a router, by which everything is reached.
+//! The network namespaces of the measurements: one device to a router, by which everything is reached.
 
 use anyhow::{Context as _, Result};
 
 use super::frame::{DEVICE, ROUTER};
 use crate::netns::{Netns, veth};
 
-/// The namespace, and the peer that keeps its device up.
+/// The namespace of the node, and that of the router.
 #[derive(Debug)]
 pub(super) struct Ground {
     inside: Netns,
-    _outside: Netns,
+    outside: Netns,
 }
 
 impl Ground {
@@ -27,10 +27,12 @@ impl Ground {
              route add ::/0 via fd00:9::2"
         ))?;
         inside.sysctls(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
-        Ok(Self {
-            inside,
-            _outside: outside,
-        })
+        Ok(Self { inside, outside })
+    }
+
+    /// The namespace of the router.
+    pub(super) fn outside(&self) -> &Netns {
+        &self.outside
     }
 
     /// Runs `work` inside, with the index of the device.

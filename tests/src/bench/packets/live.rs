@@ -1,5 +1,5 @@
-//! Frames a second that really leave by the device (`BPF_F_TEST_XDP_LIVE_FRAMES`, Linux 5.18): the NAT path beside a
-//! bare `XDP_TX`, both behind the same wrapper.
+//! Frames a second that really leave by the device (`BPF_F_TEST_XDP_LIVE_FRAMES`, Linux 5.18) and arrive at the other end
+//! of the wire: the NAT path beside a bare `XDP_TX`, both behind the same wrapper.
 
 use std::fmt;
 use std::io;
@@ -7,11 +7,16 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use aya::Ebpf;
+use aya::maps::{MapData, PerCpuArray};
+use aya::programs::Xdp;
+use aya::programs::xdp::XdpMode;
 use aya_obj::generated::{bpf_attr, bpf_cmd};
 use serde::Serialize;
 
 use super::cases::{Case, Family, Path};
-use super::lab::Lab;
+use super::ground::Ground;
+use super::lab::{self, Lab};
 
 /// Frames in one round.
 const FRAMES: u32 = 1_000_000;
@@ -44,7 +49,22 @@ impl fmt::Display for Live {
     }
 }
 
-pub(super) fn measure(device: u32) -> Result<Live> {
+pub(super) fn measure(ground: &Ground) -> Result<Live> {
+    let mut sink = Ebpf::load_file(lab::object("sluice-bench.o")?)?;
+    let program: &mut Xdp = sink.program_mut("bench_sink").context("no sink")?.try_into()?;
+    program.load()?;
+    // The link ends with `sink`.
+    ground
+        .outside()
+        .run(|| Ok(program.attach("eth0", XdpMode::Driver).map(drop)?))?;
+    let received = sink
+        .map("bench_received")
+        .context("no map of what was received")?;
+    let received = PerCpuArray::try_from(received)?;
+    ground.run(|device| measure_both(device, &received))
+}
+
+fn measure_both(device: u32, received: &PerCpuArray<&MapData, u64>) -> Result<Live> {
     let case = Case {
         name: "xdp-nat-forward",
         path: Path::NatForward,
@@ -55,9 +75,9 @@ pub(super) fn measure(device: u32) -> Result<Live> {
     let (mut tx_mpps, mut nat_mpps) = (0f64, 0f64);
     for _round in 0..ROUNDS {
         lab.aim_at_nothing()?;
-        tx_mpps = tx_mpps.max(run(&mut lab)?);
+        tx_mpps = tx_mpps.max(run(&mut lab, received)?);
         lab.aim_at_target()?;
-        nat_mpps = nat_mpps.max(run(&mut lab)?);
+        nat_mpps = nat_mpps.max(run(&mut lab, received)?);
     }
     Ok(Live {
         tx_mpps,
@@ -66,8 +86,9 @@ pub(super) fn measure(device: u32) -> Result<Live> {
     })
 }
 
-/// Sends one round; millions of frames a second.
-fn run(lab: &mut Lab) -> Result<f64> {
+/// Sends one round; millions of frames a second that arrived.
+fn run(lab: &mut Lab, received: &PerCpuArray<&MapData, u64>) -> Result<f64> {
+    let before = arrived(received)?;
     let (program, frame, context) = lab.parts()?;
     // SAFETY: all zero is a valid value of this union.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
@@ -93,5 +114,15 @@ fn run(lab: &mut Lab) -> Result<f64> {
     if done < 0 {
         return Err(io::Error::last_os_error()).context("cannot run live frames");
     }
-    Ok(f64::from(FRAMES) / begin.elapsed().as_secs_f64() / 1e6)
+    let seconds = begin.elapsed().as_secs_f64();
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "far fewer frames than a float tells apart"
+    )]
+    let frames = (arrived(received)? - before) as f64;
+    Ok(frames / seconds / 1e6)
+}
+
+fn arrived(received: &PerCpuArray<&MapData, u64>) -> Result<u64> {
+    Ok(received.get(&0, 0)?.iter().sum())
 }
