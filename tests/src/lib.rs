@@ -17,6 +17,7 @@ pub mod load;
 pub mod manifests;
 pub mod maps;
 pub mod netns;
+mod object;
 pub mod packet;
 pub mod root;
 pub mod scratch;

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::PerCpuArray;
@@ -17,6 +16,7 @@ use lb_ebpf::testkit::{Counts, Frame, Program};
 use super::tables::{KernelTables, ROWS, counts};
 use super::test_run::{run_tc, run_xdp};
 use super::{Engine, Outcome, Rows, TestFamily, Verdict, Written};
+use crate::object::object;
 
 /// Enough that none is evicted.
 const FLOWS: u32 = 16_384;
@@ -51,7 +51,6 @@ impl Kernel {
     }
 
     fn load(complete: bool, flows: u32) -> Result<Self> {
-        let folder = std::env::var_os("SLUICE_BPF_DIR").context("SLUICE_BPF_DIR is not set")?;
         let mut loader = EbpfLoader::new();
         for name in [map::STATS, map::POLICIES, map::LIMITS] {
             loader.map_max_entries(name, ROWS);
@@ -70,7 +69,7 @@ impl Kernel {
                 loader.map_max_entries(name.context("no such map")?, rows);
             }
         }
-        let mut ebpf = loader.load_file(PathBuf::from(folder).join("sluice.o"))?;
+        let mut ebpf = loader.load_file(object("sluice.o")?)?;
         for (name, program) in ebpf.programs_mut() {
             match program {
                 Loaded::SchedClassifier(program) => program.load(),

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::cases::{self, Case, Path};
 use super::lab;
 use super::{ROUNDS, RUNS};
+use crate::object::object;
 
 const WARM_UP: usize = 2;
 const XDP_PASS: u32 = 2;
@@ -71,7 +72,7 @@ pub(super) fn give_back(device: u32) -> Result<u64> {
 }
 
 fn fastest(name: &str, family: cases::Family, device: u32, verdict: u32) -> Result<u64> {
-    let mut ebpf = Ebpf::load_file(lab::object("sluice-bench.o")?)?;
+    let mut ebpf = Ebpf::load_file(object("sluice-bench.o")?)?;
     fill(&mut ebpf)?;
     let program: &mut Xdp = ebpf
         .program_mut(name)

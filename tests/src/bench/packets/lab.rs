@@ -1,6 +1,5 @@
 //! The programs of one case, loaded, and run.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,6 +12,7 @@ use lb_common::{Counter, DropReason, ServiceStats};
 
 use super::cases::{self, Case};
 use super::rows::{self, SERVICE};
+use crate::object::object;
 
 const NEXT: u32 = u32::MAX;
 const XDP_PASS: u32 = 2;
@@ -36,13 +36,6 @@ struct Counted {
     opened: u64,
     sent: u64,
     other: u64,
-}
-
-/// Where the objects are: see `cargo xtask build`.
-pub(super) fn object(name: &str) -> Result<PathBuf> {
-    let folder =
-        std::env::var_os("SLUICE_BPF_DIR").context("SLUICE_BPF_DIR is not set: use cargo xtask bench")?;
-    Ok(PathBuf::from(folder).join(name))
 }
 
 /// Of one run.

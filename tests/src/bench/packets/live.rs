@@ -16,7 +16,8 @@ use serde::Serialize;
 
 use super::cases::{Case, Family, Path};
 use super::ground::Ground;
-use super::lab::{self, Lab};
+use super::lab::Lab;
+use crate::object::object;
 
 /// Frames in one round.
 const FRAMES: u32 = 1_000_000;
@@ -50,7 +51,7 @@ impl fmt::Display for Live {
 }
 
 pub(super) fn measure(ground: &Ground) -> Result<Live> {
-    let mut sink = Ebpf::load_file(lab::object("sluice-bench.o")?)?;
+    let mut sink = Ebpf::load_file(object("sluice-bench.o")?)?;
     let program: &mut Xdp = sink.program_mut("bench_sink").context("no sink")?.try_into()?;
     program.load()?;
     // The link ends with `sink`.
