@@ -134,6 +134,21 @@ impl Fabric {
         self.announce(announced)
     }
 
+    /// The router's end of a node's link gets another hardware address, and no longer takes frames to the old one; the
+    /// node is told.
+    pub fn replace_gateway(&self, node: Node, hardware: &str) -> Result<()> {
+        let router = if is_before_core(node) { "router" } else { "core" };
+        let name = Self::node_name(node);
+        let Pair { v4, v6 } = gateway(node);
+        self.network[router]
+            .netns
+            .ip(&format!("link set {name} address {hardware}"))?;
+        self.node(node).netns.ip(&format!(
+            "neigh replace {v4} lladdr {hardware} dev up-fabric\n\
+             neigh replace {v6} lladdr {hardware} dev up-fabric"
+        ))
+    }
+
     /// The prefix of a node's pods of each family.
     pub fn pod_prefixes(node: Node) -> [String; 2] {
         [format!("10.244.{node}.0/24"), format!("fd00:244:{node}::/64")]

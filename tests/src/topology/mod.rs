@@ -14,6 +14,7 @@ mod fabric;
 mod host;
 mod network;
 mod pods;
+mod xdp_ends;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -69,8 +70,6 @@ pub struct Layout {
     pub pods: PodNetwork,
     /// Node 1's reverse-path filter.
     pub rp_filter: RpFilter,
-    /// Native XDP is to work on node 1's uplinks.
-    pub native_xdp: bool,
 }
 
 /// All hosts. What is dropped disappears.
@@ -111,9 +110,6 @@ impl Topology {
         topology
             .connect_pods(layout.pods)
             .context("cannot connect the pods")?;
-        if layout.native_xdp {
-            topology.prepare_native_xdp()?;
-        }
         Ok(topology)
     }
 
@@ -138,15 +134,6 @@ impl Topology {
     /// Switches checksum and segmentation offloads of every veth.
     pub fn set_offloads(&self, state: &str) -> Result<()> {
         self.hosts().try_for_each(|host| host.set_offloads(state))
-    }
-
-    /// See [`Network::prepare_native_xdp`].
-    fn prepare_native_xdp(&self) -> Result<()> {
-        for (peer, device) in [(&self.client, "eth0"), (&self.router, "node1")] {
-            peer.set_features(device, &["tx"], "off")?;
-            peer.set_features(device, &["gro"], "on")?;
-        }
-        Ok(())
     }
 
     /// Adds a routed pod to node 1.

@@ -18,6 +18,7 @@ use std::ops::Index;
 
 use anyhow::{Context as _, Result};
 
+use super::xdp_ends::XdpEnds;
 use super::{Host, RpFilter};
 use crate::family::Pair;
 use crate::netns::veth;
@@ -54,6 +55,7 @@ struct Port {
 pub struct Network {
     hosts: Vec<Host>,
     links: Vec<[Port; 2]>,
+    xdp_ends: Option<XdpEnds>,
 }
 
 impl Network {
@@ -150,19 +152,22 @@ impl Network {
         host.netns.ip(&format!("link set {} {state}", port.device))
     }
 
-    /// Makes native XDP work on a host's end of each of its links: the other end takes frames that XDP sends (GRO makes
-    /// it poll), and sends none whose checksum it leaves to the device.
-    pub fn prepare_native_xdp(&self, host: &str) -> Result<()> {
+    /// Makes native XDP work on a host's end of each of its links: the other end takes frames that XDP sends, and sends
+    /// none whose checksum it leaves to the device.
+    pub fn prepare_native_xdp(&mut self, host: &str) -> Result<()> {
+        let mut ends = match self.xdp_ends.take() {
+            Some(ends) => ends,
+            None => XdpEnds::new()?,
+        };
         for [a, b] in &self.links {
             let other = match host {
                 host if host == a.host => b,
                 host if host == b.host => a,
                 _ => continue,
             };
-            let peer = &self[other.host.as_str()];
-            peer.set_features(&other.device, &["tx"], "off")?;
-            peer.set_features(&other.device, &["gro"], "on")?;
+            ends.add(&self[other.host.as_str()], &other.device)?;
         }
+        self.xdp_ends = Some(ends);
         Ok(())
     }
 
