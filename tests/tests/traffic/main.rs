@@ -13,6 +13,7 @@ mod node_ports;
 mod rejects;
 mod shared_ports;
 mod surroundings;
+mod xdp;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
