@@ -201,7 +201,8 @@ impl Node for Cx<'_> {
 
     fn turn(&mut self, service: u32) -> u32 {
         let stats = self.host.counts.services.get(&service);
-        stats.map_or(0, |stats| stats.connections as u32)
+        let connections = stats.map_or(0, |stats| stats.connections);
+        u32::try_from(connections).unwrap_or(u32::MAX)
     }
 
     fn limit(&self, row: u32) -> u64 {

@@ -31,13 +31,12 @@ struct Input {
     bytes: Vec<u8>,
 }
 
-const PROGRAMS: [(&str, Program); 6] = [
+const PROGRAMS: [(&str, Program); 5] = [
     ("pre", Program::Pre),
     ("post", Program::Post),
     ("xdp", Program::Xdp),
     ("pre-l3", Program::PreL3),
     ("post-l3", Program::PostL3),
-    ("post-lo", Program::PostLo),
 ];
 const DEVICES: [u32; 3] = [UPLINK, POD, WEB];
 /// The least that the kernel runs in any case: an Ethernet header, or without one as much as an IPv6 packet's two.
