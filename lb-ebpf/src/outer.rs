@@ -17,7 +17,10 @@ pub trait Outer: Family {
     fn room(segments: Segments) -> Room;
 
     /// The words of the header at `l3` that are taken over: traffic class, length, identification or flow label.
-    fn begin<P: Packet>(packet: &P, l3: u32) -> Result<[u32; 2], Stop>;
+    #[inline(always)]
+    fn begin<P: Packet>(packet: &P, l3: u32) -> Result<[u32; 2], Stop> {
+        packet.read::<2>(l3)
+    }
 
     /// Writes the outer header at `l3` around a packet whose header begins so.
     fn put<P: Packet>(
@@ -49,11 +52,6 @@ impl Outer for V4 {
     #[inline(always)]
     fn room(segments: Segments) -> Room {
         Room::Ip4(segments)
-    }
-
-    #[inline(always)]
-    fn begin<P: Packet>(packet: &P, l3: u32) -> Result<[u32; 2], Stop> {
-        packet.read::<2>(l3)
     }
 
     #[inline(always)]
@@ -131,11 +129,6 @@ impl Outer for V6 {
     #[inline(always)]
     fn room(segments: Segments) -> Room {
         Room::Ip6(segments)
-    }
-
-    #[inline(always)]
-    fn begin<P: Packet>(packet: &P, l3: u32) -> Result<[u32; 2], Stop> {
-        packet.read::<2>(l3)
     }
 
     #[inline(always)]
