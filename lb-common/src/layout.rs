@@ -137,7 +137,7 @@ pub mod map {
 pub mod program {
     /// Stage pre: TC ingress of a device with Ethernet headers.
     pub const PRE: &str = "lb_pre";
-    /// Stage post: TC egress of a device with Ethernet headers.
+    /// Stage post: TC egress of a device with Ethernet headers, and of the loopback device, whose frames have them too.
     pub const POST: &str = "lb_post";
     /// Stage pre on a device without link-layer header (tun, `WireGuard`, IPIP).
     pub const PRE_L3: &str = "lb_pre_l3";
@@ -145,13 +145,11 @@ pub mod program {
     pub const POST_L3: &str = "lb_post_l3";
     /// XDP at uplinks with Ethernet headers: stage pre, and the whole way of packets that leave again.
     pub const XDP: &str = "lb_xdp";
-    /// Egress of the loopback device: the node's own connections to services at its own addresses.
-    pub const POST_LO: &str = "lb_post_lo";
     /// Attached nowhere: returns the low 31 bits of the jiffies, so that the agent can learn their rate.
     pub const JIFFIES: &str = "lb_jiffies";
 
     /// Every program of the object.
-    pub const ALL: [&str; 7] = [PRE, POST, PRE_L3, POST_L3, XDP, POST_LO, JIFFIES];
+    pub const ALL: [&str; 6] = [PRE, POST, PRE_L3, POST_L3, XDP, JIFFIES];
 }
 
 macro_rules! layout {

@@ -19,6 +19,12 @@ pub const fn fold32(sum: u64) -> u32 {
     (sum as u32).wrapping_add((sum >> 32) as u32)
 }
 
+/// The one's complement sum of `new` - `old`.
+#[inline(always)]
+pub const fn change(old: u16, new: u16) -> u32 {
+    fold32(step(0, old as u32, new as u32))
+}
+
 /// Folds a 32-bit sum into 16 bits.
 #[inline(always)]
 pub const fn fold16(sum: u32) -> u16 {

@@ -8,6 +8,7 @@ use lb_common::{
     Slot,
 };
 
+use crate::checksum;
 use crate::verdict::Stop;
 
 /// The bytes of one packet. Words are in memory order: as they stand in the packet, not swapped.
@@ -113,6 +114,23 @@ pub struct ChecksumPatch {
     pub zero_is_none: bool,
     /// The change of the addresses is balanced by a checksum of the IP header (IPv4).
     pub balanced_in_header: bool,
+}
+
+impl ChecksumPatch {
+    /// Patches the checksum where no helper of the kernel does it (RFC 1624); it must be complete.
+    #[inline(always)]
+    pub fn by_hand<P: Packet>(self, packet: &mut P) -> Result<(), Stop> {
+        let old = packet.read_u16(self.at)?;
+        if self.zero_is_none && old == 0 {
+            return Ok(());
+        }
+        let change = checksum::fold32(u64::from(self.addresses) + u64::from(self.ports));
+        let new = match checksum::patched(old, change) {
+            0 if self.zero_is_none => 0xffff,
+            new => new,
+        };
+        packet.write_u16(self.at, new)
+    }
 }
 
 /// The node around the packet.

@@ -5,7 +5,7 @@ use lb_common::{Family, Ip4, Ip6, V4, V6, protocol};
 use crate::checksum;
 use crate::ctx::{Packet, Room, Segments};
 use crate::verdict::Stop;
-use crate::wire::Wire;
+use crate::wire::{HOPS, Wire};
 
 /// A family's header around another.
 pub trait Outer: Family {
@@ -17,7 +17,10 @@ pub trait Outer: Family {
     fn room(segments: Segments) -> Room;
 
     /// The words of the header at `l3` that are taken over: traffic class, length, identification or flow label.
-    fn begin<P: Packet>(packet: &P, l3: u32) -> Result<[u32; 2], Stop>;
+    #[inline(always)]
+    fn begin<P: Packet>(packet: &P, l3: u32) -> Result<[u32; 2], Stop> {
+        packet.read::<2>(l3)
+    }
 
     /// Writes the outer header at `l3` around a packet whose header begins so.
     fn put<P: Packet>(
@@ -36,12 +39,9 @@ pub trait Outer: Family {
     /// The size in the ICMP message at `l4`, if that is "fragmentation needed" or "packet too big"; otherwise 0.
     fn told_mtu<P: Packet>(packet: &P, l4: u32) -> Result<u32, Stop>;
 
-    /// Whether an address can be nobody's outside: this host, loopback, multicast.
+    /// Whether an address can be nobody's outside: this host, loopback, multicast or broadcast.
     fn is_martian(addr: Self::Addr) -> bool;
 }
-
-/// The recommended time to live (RFC 1700).
-const HOPS: u8 = 64;
 
 /// In the two bits for explicit congestion notification.
 const CONGESTED: u8 = 3;
@@ -52,11 +52,6 @@ impl Outer for V4 {
     #[inline(always)]
     fn room(segments: Segments) -> Room {
         Room::Ip4(segments)
-    }
-
-    #[inline(always)]
-    fn begin<P: Packet>(packet: &P, l3: u32) -> Result<[u32; 2], Stop> {
-        packet.read::<2>(l3)
     }
 
     #[inline(always)]
@@ -105,7 +100,7 @@ impl Outer for V4 {
         }
         let new = u16::from_ne_bytes([version, class | CONGESTED]);
         packet.write_u16(l3, new)?;
-        Self::patch_header(packet, l3, change(old, new))
+        Self::patch_header(packet, l3, checksum::change(old, new))
     }
 
     #[inline(always)]
@@ -120,6 +115,7 @@ impl Outer for V4 {
         })
     }
 
+    /// Multicast addresses, and those behind them, begin with 224 (RFC 1122, section 3.2.1.3).
     #[inline(always)]
     fn is_martian(addr: Ip4) -> bool {
         let [first, ..] = addr.octets;
@@ -133,11 +129,6 @@ impl Outer for V6 {
     #[inline(always)]
     fn room(segments: Segments) -> Room {
         Room::Ip6(segments)
-    }
-
-    #[inline(always)]
-    fn begin<P: Packet>(packet: &P, l3: u32) -> Result<[u32; 2], Stop> {
-        packet.read::<2>(l3)
     }
 
     #[inline(always)]
@@ -180,7 +171,7 @@ impl Outer for V6 {
         }
         let new = u16::from_ne_bytes([version, class | CONGESTED << 4]);
         packet.write_u16(l3, new)?;
-        packet.unbalanced(change(old, new));
+        packet.unbalanced(checksum::change(old, new));
         Ok(())
     }
 
@@ -205,12 +196,6 @@ impl Outer for V6 {
     }
 }
 
-/// The one's complement sum of `new` - `old`.
-#[inline(always)]
-fn change(old: u16, new: u16) -> u32 {
-    checksum::fold32(checksum::step(0, old.into(), new.into()))
-}
-
 #[cfg(test)]
 mod tests {
     use core::net::{Ipv4Addr, Ipv6Addr};
@@ -219,7 +204,14 @@ mod tests {
 
     #[test]
     fn martians_are_nobody_outside() {
-        for addr in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
+        for addr in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "127.0.0.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+        ] {
             assert!(V4::is_martian(addr.parse::<Ipv4Addr>().unwrap().into()), "{addr}");
         }
         for addr in ["1.0.0.0", "126.255.255.255", "128.0.0.1", "223.255.255.255"] {

@@ -3,6 +3,8 @@
 //! Nothing collects ports. A port is taken while the flow that has it lives; the one that is tried first is a hash of
 //! the flow, so that a flow whose entry was evicted finds its port again.
 
+use core::hint::black_box;
+
 use lb_common::{Counter, DropReason, FlowFlags, Port};
 
 use crate::ctx::{Ctx, Insert, InsertError};
@@ -74,45 +76,72 @@ pub fn search<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     if lowest == 0 || highest < lowest {
         return Err(Stop::drop(DropReason::NoSnatPort));
     }
-    let count = highest.wrapping_sub(lowest).wrapping_add(1);
-    let opens = work.packet.opens();
-    let mut hash = work.packet.hash(settings.hash_seed);
-    let (mut first, mut found, mut how) = (NONE, NONE, Insert::New);
+    work.search = Search {
+        lowest,
+        count: highest.wrapping_sub(lowest).wrapping_add(1),
+        hash: work.packet.hash(settings.hash_seed),
+        ..Search::default()
+    };
     for _attempt in 0..TRIES {
-        hash = hash::next(hash);
-        let number = lowest + hash::below(hash, count);
-        work.other_key.dst_port = port(number);
-        if first == NONE {
-            first = number;
-        }
-        let holder = holder(cx, work, opens);
-        if holder == OWN {
-            (found, how) = (number, Insert::Replace);
-            break;
-        }
-        if found == NONE && holder != TAKEN {
-            let stands = holder == OVER;
-            (found, how) = (number, if stands { Insert::Replace } else { Insert::New });
-        }
-        if holder == NOBODY {
-            // None was ever needed after this one.
+        if attempt(cx, work) {
             break;
         }
     }
+    let Search {
+        first, found, stands, ..
+    } = *black_box(&mut work.search);
     if found == NONE {
-        return Err(if opens {
+        return Err(if work.packet.opens() {
             Stop::drop(DropReason::NoSnatPort)
         } else {
             Stop::answer(Answer::Reject)
         });
     }
     work.other_key.dst_port = port(found);
-    insert(cx, work, how)?;
+    insert(cx, work, if stands == 0 { Insert::New } else { Insert::Replace })?;
     if found != first {
         cx.count(Counter::SnatRetried);
     }
     cx.count(Counter::SnatOpened);
     Ok(())
+}
+
+/// How far a search is. In memory, so that the verifier does not follow each way in which it came there.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Search {
+    /// The lowest port of the range.
+    lowest: u32,
+    /// How many ports it has.
+    count: u32,
+    /// The next port, before it is one of the range.
+    hash: u32,
+    /// The port that was tried first.
+    first: u32,
+    /// The one that will do, as far as is known.
+    found: u32,
+    /// 1: an entry stands there.
+    stands: u32,
+}
+
+/// Tries the next port; whether the search is over.
+#[inline(always)]
+fn attempt<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> bool {
+    let search = black_box(&mut work.search);
+    search.hash = hash::next(search.hash);
+    let number = search.lowest + hash::below(search.hash, search.count);
+    work.other_key.dst_port = port(number);
+    if search.first == NONE {
+        search.first = number;
+    }
+    let holder = holder(cx, work);
+    let search = black_box(&mut work.search);
+    if holder == OWN || (holder != TAKEN && search.found == NONE) {
+        search.found = number;
+        search.stands = u32::from(holder != NOBODY);
+    }
+    // None was ever needed after one that nobody has.
+    holder == OWN || holder == NOBODY
 }
 
 /// No port.
@@ -129,7 +158,8 @@ const TAKEN: u32 = 3;
 
 /// Who has the port in `work.other_key`.
 #[inline(never)]
-fn holder<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>, opens: bool) -> u32 {
+fn holder<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> u32 {
+    let opens = work.packet.opens();
     if !cx.flow(&work.other_key, &mut work.standing) {
         return if !opens || cx.any_socket(&work.other_key) {
             TAKEN

@@ -154,20 +154,20 @@ fn pass<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop
 /// "R2 `!read_ok`".
 #[inline(never)]
 fn open_flow<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
-    if work.given != 0 || service::find(cx, &work.packet.key, &mut work.front_end) {
-        let done = serve(cx, work);
-        if let Err(stop) = done {
-            admit::refused(cx, work.front_end.service, stop);
-        }
-        done
+    let is_served = work.given != 0 || service::find(cx, &work.packet.key, &mut work.front_end);
+    let found = if is_served {
+        serve(cx, work)
     } else {
-        vip::check(cx, work)?;
-        if !direct::may_collide(&work.packet) {
-            return Err(Stop::PASS);
-        }
-        direct::check(cx, work)?;
-        open::remember(cx, work)
+        straight(cx, work)
+    };
+    // Here for both, and whether there is a service asked of memory: the verifier follows what comes only once.
+    let done = found.and_then(|()| open::remember(cx, work));
+    if let Err(stop) = done
+        && work.front_end.service != 0
+    {
+        admit::refused(cx, work.front_end.service, stop);
     }
+    done
 }
 
 /// A new flow to a service.
@@ -177,8 +177,18 @@ fn serve<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop>
     choose::backend(cx, work)?;
     open::entry(cx, work);
     masquerade::decide(cx, work)?;
-    admit::commit(cx, work)?;
-    open::remember(cx, work)
+    admit::commit(cx, work)
+}
+
+/// A new flow to no service.
+#[inline(always)]
+fn straight<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
+    work.front_end.service = 0;
+    vip::check(cx, work)?;
+    if !direct::may_collide(&work.packet) {
+        return Err(Stop::PASS);
+    }
+    direct::check(cx, work)
 }
 
 /// Nothing about the flow has to be written down or thought over: translate and go.

@@ -15,6 +15,9 @@ use crate::verdict::Stop;
 /// Offsets fit in a byte.
 pub const MAX_HEADERS: u32 = 256;
 
+/// The recommended time to live, or hop limit (RFC 1700).
+pub const HOPS: u8 = 64;
+
 /// IPv6 extension headers that are skipped at most.
 const MAX_EXTENSIONS: u32 = 6;
 
@@ -352,14 +355,14 @@ impl Wire for V6 {
         let [next, hops] = old.to_ne_bytes();
         let new = u16::from_ne_bytes([next, hops.wrapping_sub(1)]);
         packet.write_u16(l3 + 6, new)?;
-        packet.unbalanced(checksum::fold32(checksum::step(0, old.into(), new.into())));
+        packet.unbalanced(checksum::change(old, new));
         Ok(())
     }
 
     #[inline(always)]
     fn masked(addr: Ip6, mask: Ip6) -> Ip6 {
-        let ([a, b, c, d], [e, f, g, h]) = (addr.words(), mask.words());
-        Ip6::from_words([a & e, b & f, c & g, d & h])
+        let ([a, b, c, d], mask) = (addr.words(), mask.words());
+        Ip6::from_words([a & mask[0], b & mask[1], c & mask[2], d & mask[3]])
     }
 
     #[inline(always)]

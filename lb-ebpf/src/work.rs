@@ -8,6 +8,7 @@ use lb_common::{Backend, Flow, FlowKey, ServiceValue};
 use crate::answer::Span;
 use crate::headers::{Headers, Kind};
 use crate::icmp::Quoted;
+use crate::snat::Search;
 use crate::wire::Wire;
 
 /// The work area for one packet.
@@ -48,6 +49,8 @@ pub struct Work<F: Wire> {
     pub origin: u32,
     /// One more than the index of the backend that another node has chosen; 0: none has.
     pub given: u32,
+    /// The search for a port, while there is one.
+    pub search: Search,
     /// [`crate::verdict::Answer`], when one is due.
     pub answer: u32,
     /// What is being summed up for it.
@@ -100,6 +103,7 @@ impl<F: Wire> Default for Work<F> {
             term: 0,
             origin: 0,
             given: 0,
+            search: Search::default(),
             answer: 0,
             span: Span::default(),
         }

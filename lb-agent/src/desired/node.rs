@@ -197,21 +197,27 @@ mod tests {
     use crate::model::{HostAddress, HostDevice};
 
     /// Compares at which addresses NodePorts listen on a host with an uplink and a bridge of pods.
-    #[track_caller]
-    fn check(internal_ips: &[&str], v4: &[&str], v6: &[&str]) {
-        let device = |ifindex, role| HostDevice {
+    fn device(ifindex: u32, role: DeviceRole, route_ifindex: u32) -> HostDevice {
+        HostDevice {
             ifindex,
             name: String::new(),
             role,
             flags: 0,
-            route_ifindex: 0,
+            route_ifindex,
             mtu: 1500,
             mac: [0; 6],
-        };
-        let address = |(ip, ifindex): (&str, u32)| HostAddress {
+        }
+    }
+
+    fn address((ip, ifindex): (&str, u32)) -> HostAddress {
+        HostAddress {
             ip: ip.parse().unwrap(),
             ifindex,
-        };
+        }
+    }
+
+    #[track_caller]
+    fn check(internal_ips: &[&str], v4: &[&str], v6: &[&str]) {
         let addresses = [
             ("127.0.0.1", 1),
             ("192.0.2.1", 2),
@@ -220,7 +226,7 @@ mod tests {
             ("2001:db8::1", 2),
         ];
         let host = HostState {
-            devices: vec![device(2, DeviceRole::Uplink), device(3, DeviceRole::Pod)],
+            devices: vec![device(2, DeviceRole::Uplink, 0), device(3, DeviceRole::Pod, 0)],
             addresses: addresses.map(address).into(),
         };
         let internal_ips = internal_ips.iter().map(|ip| ip.parse().unwrap()).collect();
@@ -256,19 +262,6 @@ mod tests {
 
     /// A host with an uplink, a bridge of pods and its port.
     fn host() -> HostState {
-        let device = |ifindex, role, route_ifindex| HostDevice {
-            ifindex,
-            name: String::new(),
-            role,
-            flags: 0,
-            route_ifindex,
-            mtu: 1500,
-            mac: [0; 6],
-        };
-        let address = |(ip, ifindex): (&str, u32)| HostAddress {
-            ip: ip.parse().unwrap(),
-            ifindex,
-        };
         let addresses = [
             ("10.0.0.1", 3),
             ("192.0.2.1", 2),

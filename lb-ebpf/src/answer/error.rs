@@ -141,8 +141,8 @@ fn add_up<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>, from: u32, to: u32) ->
         if at + 4 > to {
             break;
         }
-        let [word] = cx.read::<1>(at)?;
-        work.span.sum = sum + u64::from(word);
+        let [covered] = cx.read::<1>(at)?;
+        work.span.sum = sum + u64::from(covered);
         work.span.at = at + 4;
     }
     let Span { mut at, to, .. } = *black_box(&mut work.span);

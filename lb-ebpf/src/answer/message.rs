@@ -5,10 +5,7 @@ use lb_common::{Family, Ip4, Ip6, V4, V6};
 use crate::checksum;
 use crate::ctx::Packet;
 use crate::verdict::Stop;
-use crate::wire::Wire as _;
-
-/// The time to live, or hop limit, of an answer (RFC 1700).
-const HOPS: u8 = 64;
+use crate::wire::{HOPS, Wire as _};
 
 /// The ends of an answer, and what it carries.
 #[derive(Clone, Copy, Debug)]
@@ -39,9 +36,6 @@ pub trait Message: Family {
 
     /// Gives the header at `l3` the hops of an answer.
     fn renew<P: Packet>(packet: &mut P, l3: u32) -> Result<(), Stop>;
-
-    /// Whether an address is one host's: not unspecified, loopback, multicast or broadcast.
-    fn is_one_host(addr: Self::Addr) -> bool;
 }
 
 impl Message for V4 {
@@ -74,14 +68,7 @@ impl Message for V4 {
         let [_, protocol] = old.to_ne_bytes();
         let new = u16::from_ne_bytes([HOPS, protocol]);
         packet.write_u16(l3 + 8, new)?;
-        Self::patch_header(packet, l3, change(old, new))
-    }
-
-    /// Multicast addresses, and those behind them, begin with 224 (RFC 1122, section 3.2.1.3).
-    #[inline(always)]
-    fn is_one_host(addr: Ip4) -> bool {
-        let [first, ..] = addr.octets;
-        !matches!(first, 0 | 127 | 224..)
+        Self::patch_header(packet, l3, checksum::change(old, new))
     }
 }
 
@@ -106,62 +93,7 @@ impl Message for V6 {
         let [next, _] = old.to_ne_bytes();
         let new = u16::from_ne_bytes([next, HOPS]);
         packet.write_u16(l3 + 6, new)?;
-        packet.unbalanced(change(old, new));
+        packet.unbalanced(checksum::change(old, new));
         Ok(())
-    }
-
-    #[inline(always)]
-    fn is_one_host(addr: Ip6) -> bool {
-        let [a, b, c, d] = addr.words();
-        let is_low = a | b | c == 0 && matches!(u32::from_be(d), 0 | 1);
-        let [first, ..] = a.to_ne_bytes();
-        !is_low && first != 0xff
-    }
-}
-
-/// The one's complement sum of `new` - `old`.
-#[inline(always)]
-fn change(old: u16, new: u16) -> u32 {
-    checksum::fold32(checksum::step(0, old.into(), new.into()))
-}
-
-#[cfg(test)]
-mod tests {
-    use core::net::{Ipv4Addr, Ipv6Addr};
-
-    use super::*;
-
-    #[test]
-    fn one_host_is_none_and_not_all() {
-        for addr in [
-            "0.0.0.0",
-            "127.0.0.1",
-            "224.0.0.1",
-            "240.0.0.1",
-            "255.255.255.255",
-        ] {
-            assert!(
-                !V4::is_one_host(addr.parse::<Ipv4Addr>().unwrap().into()),
-                "{addr}"
-            );
-        }
-        for addr in ["1.0.0.0", "126.255.255.255", "128.0.0.1", "223.255.255.255"] {
-            assert!(
-                V4::is_one_host(addr.parse::<Ipv4Addr>().unwrap().into()),
-                "{addr}"
-            );
-        }
-        for addr in ["::", "::1", "ff02::1"] {
-            assert!(
-                !V6::is_one_host(addr.parse::<Ipv6Addr>().unwrap().into()),
-                "{addr}"
-            );
-        }
-        for addr in ["::2", "::1:0:0", "1::1", "fe80::1", "2001:db8::1"] {
-            assert!(
-                V6::is_one_host(addr.parse::<Ipv6Addr>().unwrap().into()),
-                "{addr}"
-            );
-        }
     }
 }

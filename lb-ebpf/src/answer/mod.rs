@@ -75,7 +75,7 @@ fn may_give<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, answer: Answer) -> R
     }
     let is_reset = answer == Answer::Reject && packet.tcp_flags & tcp_flag::RST != 0;
     // The node's own packets may be from its loopback address.
-    let is_from_one = cx.hook() == Hook::Egress || F::is_one_host(packet.key.src);
+    let is_from_one = cx.hook() == Hook::Egress || !F::is_martian(packet.key.src);
     if is_reset || !is_from_one || packet.fragment == Fragment::LATER {
         return Err(Stop::drop(DropReason::NotAnswerable));
     }
@@ -115,7 +115,7 @@ fn echo<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Stop> {
     F::write(cx, packet.l3 + F::DESTINATION, packet.key.src)?;
     F::renew(cx, packet.l3)?;
     let (old, new) = (cx.read_u16(packet.l4)?, u16::from_ne_bytes([F::ECHO_REPLY, 0]));
-    let change = checksum::fold32(checksum::step(0, old.into(), new.into()));
+    let change = checksum::change(old, new);
     let checksum = cx.read_u16(packet.l4 + error::CHECKSUM)?;
     cx.write_u16(packet.l4, new)?;
     cx.write_u16(packet.l4 + error::CHECKSUM, checksum::patched(checksum, change))
@@ -128,11 +128,10 @@ fn turn<P: Packet>(packet: &mut P, l3: u32) -> Result<(), Stop> {
         return Ok(());
     }
     let [first, second, third] = packet.read::<3>(0)?;
-    let ([a, b, c, d], [e, f, g, h], [i, j, k, l]) =
-        (first.to_ne_bytes(), second.to_ne_bytes(), third.to_ne_bytes());
-    packet.write_u32(0, u32::from_ne_bytes([g, h, i, j]))?;
-    packet.write_u32(4, u32::from_ne_bytes([k, l, a, b]))?;
-    packet.write_u32(8, u32::from_ne_bytes([c, d, e, f]))
+    let (first, second, third) = (first.to_ne_bytes(), second.to_ne_bytes(), third.to_ne_bytes());
+    packet.write_u32(0, u32::from_ne_bytes([second[2], second[3], third[0], third[1]]))?;
+    packet.write_u32(4, u32::from_ne_bytes([third[2], third[3], first[0], first[1]]))?;
+    packet.write_u32(8, u32::from_ne_bytes([first[2], first[3], second[0], second[1]]))
 }
 
 /// The sum of what a TCP or ICMP checksum covers beside the message (RFC 9293, section 3.1; RFC 8200, section 8.1).

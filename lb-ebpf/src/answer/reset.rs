@@ -14,6 +14,8 @@ use crate::work::Work;
 
 /// Length of a TCP header without options, in bytes.
 const LENGTH: u32 = 20;
+/// The same, as the header's first bits after the numbers say it: in words.
+const OFFSET: u8 = 5 << 4;
 /// Where the checksum stands.
 const CHECKSUM: u32 = 16;
 
@@ -46,7 +48,7 @@ fn put<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
         u32::from_ne_bytes([a, b, c, d]),
         sequence,
         acknowledgement,
-        u32::from_ne_bytes([(LENGTH as u8 / 4) << 4, flags, 0, 0]),
+        u32::from_ne_bytes([OFFSET, flags, 0, 0]),
         0,
     ];
     let pseudo = pseudo_header::<F>(&header);

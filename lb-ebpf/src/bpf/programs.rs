@@ -22,7 +22,7 @@ extern "C" fn lb_pre(skb: *mut __sk_buff) -> i32 {
     pre(skb, after_ethernet(skb))
 }
 
-/// Stage post at TC egress.
+/// Stage post at TC egress, also of the loopback device: what the node sends to its own addresses may be for a NodePort.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn lb_post(skb: *mut __sk_buff) -> i32 {
@@ -41,13 +41,6 @@ extern "C" fn lb_pre_l3(skb: *mut __sk_buff) -> i32 {
 #[unsafe(link_section = "classifier")]
 extern "C" fn lb_post_l3(skb: *mut __sk_buff) -> i32 {
     post(skb, without_link_layer(skb))
-}
-
-/// Egress of the loopback device: what the node sends to its own addresses may be for a NodePort.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "classifier")]
-extern "C" fn lb_post_lo(skb: *mut __sk_buff) -> i32 {
-    post(skb, after_ethernet(skb))
 }
 
 /// Stage pre at the XDP hook of an uplink, and the rest of the way of packets that leave again.

@@ -6,7 +6,6 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use lb_common::DropReason;
-use lb_ebpf::checksum;
 use lb_ebpf::ctx::{ChecksumPatch, Hook, Packet, Room};
 use lb_ebpf::verdict::{Next, Reason, Stop};
 use lb_ebpf::wire::Wire;
@@ -111,16 +110,7 @@ impl Packet for Xdp {
     /// By hand (RFC 1624): here every checksum is complete.
     #[inline(always)]
     fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop> {
-        let old = self.read_u16(patch.at)?;
-        if patch.zero_is_none && old == 0 {
-            return Ok(());
-        }
-        let change = checksum::fold32(u64::from(patch.addresses) + u64::from(patch.ports));
-        let new = match checksum::patched(old, change) {
-            0 if patch.zero_is_none => 0xffff,
-            new => new,
-        };
-        self.write_u16(patch.at, new)
+        patch.by_hand(self)
     }
 
     /// No sum has come with the packet.

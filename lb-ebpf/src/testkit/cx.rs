@@ -10,7 +10,6 @@ use lb_common::{
 };
 
 use super::{Frame, Host, Kept};
-use crate::checksum;
 use crate::ctx::{ChecksumPatch, Hook, Insert, InsertError, Node, Packet, Room, Route, ServiceEvent, Tables};
 use crate::verdict::Stop;
 
@@ -82,16 +81,7 @@ impl Packet for Cx<'_> {
     }
 
     fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop> {
-        let old = self.read_u16(patch.at)?;
-        if patch.zero_is_none && old == 0 {
-            return Ok(());
-        }
-        let change = checksum::fold32(u64::from(patch.addresses) + u64::from(patch.ports));
-        let new = match checksum::patched(old, change) {
-            0 if patch.zero_is_none => 0xffff,
-            new => new,
-        };
-        self.write_u16(patch.at, new)
+        patch.by_hand(self)
     }
 
     fn unbalanced(&mut self, _change: u32) {}
@@ -201,7 +191,8 @@ impl Node for Cx<'_> {
 
     fn turn(&mut self, service: u32) -> u32 {
         let stats = self.host.counts.services.get(&service);
-        stats.map_or(0, |stats| stats.connections as u32)
+        let connections = stats.map_or(0, |stats| stats.connections);
+        u32::try_from(connections).unwrap_or(u32::MAX)
     }
 
     fn limit(&self, row: u32) -> u64 {

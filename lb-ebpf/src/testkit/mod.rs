@@ -32,8 +32,6 @@ pub enum Program {
     PreL3,
     /// Stage post without link layer.
     PostL3,
-    /// Stage post at the loopback device.
-    PostLo,
     /// XDP.
     Xdp,
 }
@@ -172,7 +170,7 @@ impl Program {
     pub const fn hook(self) -> Hook {
         match self {
             Self::Pre | Self::PreL3 => Hook::Ingress,
-            Self::Post | Self::PostL3 | Self::PostLo => Hook::Egress,
+            Self::Post | Self::PostL3 => Hook::Egress,
             Self::Xdp => Hook::Xdp,
         }
     }
@@ -181,7 +179,7 @@ impl Program {
 impl Cx<'_> {
     fn network(&self, program: Program) -> Result<(Version, u32), Stop> {
         match program {
-            Program::Pre | Program::Post | Program::PostLo | Program::Xdp => link::ethernet(self),
+            Program::Pre | Program::Post | Program::Xdp => link::ethernet(self),
             Program::PreL3 | Program::PostL3 => Ok((link::network(self.ether_type())?, 0)),
         }
     }

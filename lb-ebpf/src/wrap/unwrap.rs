@@ -189,7 +189,7 @@ fn is_returned<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> bool {
 #[inline(always)]
 fn is_node<F: Wire, C: Ctx<F>>(cx: &C, addr: F::Addr) -> bool {
     cx.in_range(&RangeKey {
-        prefix_length: 32 + size_of::<F::Addr>() as u32 * 8,
+        prefix_length: 32 + 8 * F::ADDRESS,
         list: RangeList::NODES,
         addr,
     })

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::{Counter, DropReason, ServiceStats, Stage, protocol};
+use lb_common::{Counter, DropReason, Stage, protocol};
 use lb_ebpf::testkit::Program;
 
-use super::{cases, client, node, open, vip};
+use super::{DROPPED, cases, client, node, open, vip};
 use crate::engine::{
     BRIDGE_PORT, Bed, LOOPBACK, NARROW_MTU, POD, Step, TestFamily, UNIT, UPLINK, Verdict, backend, end,
 };
@@ -77,15 +77,6 @@ fn is_refused<F: TestFamily>(bed: &mut Bed<'_, F>, packet: &PacketBuilder, servi
     is_answered(&step, bed.device, &answer, counter);
 }
 
-const DROPPED: ServiceStats = ServiceStats {
-    dropped: 1,
-    packets: 0,
-    bytes: 0,
-    reply_packets: 0,
-    reply_bytes: 0,
-    connections: 0,
-};
-
 fn a_service_without_backends_is_refused<F: TestFamily>(bed: &mut Bed<'_, F>) {
     let (client, vip) = (client::<F>(), vip::<F>(4));
     for packet in [bed.opening(client, vip), bed.data(client, vip)] {
@@ -134,7 +125,7 @@ fn the_node_itself_gets_the_answer_where_it_came_out<F: TestFamily>(bed: &mut Be
     for from in [node::<F>(40_000), loopback::<F>()] {
         let packet = bed.opening(from, node::<F>(30_080));
         let (answer, counter) = refusal(bed, &packet, node::<F>(30_080));
-        let step = bed.run(Program::PostLo, &packet.build());
+        let step = bed.run(Program::Post, &packet.build());
         assert_eq!(step.verdict, Verdict::On, "{step:?}");
         assert!(step.view().is_like(&answer), "{step:02x?}");
         step.counts(&[counter]);

@@ -1,8 +1,8 @@
 //! What becomes of flows when backends come and go.
 
-use lb_common::{BackendState, Counter, DropReason, Port, ServiceKey, ServiceStats, Stage};
+use lb_common::{BackendState, Counter, DropReason, Port, ServiceKey, Stage};
 
-use super::{both_ways, cases, chosen, client, open, vip};
+use super::{DROPPED, both_ways, cases, chosen, client, open, vip};
 use crate::engine::{Bed, Rows, TestFamily, UPLINK, backend};
 
 cases! {
@@ -96,14 +96,10 @@ fn a_service_that_is_gone_ends_its_flows<F: TestFamily>(bed: &mut Bed<'_, F>) {
 
 #[track_caller]
 fn is_gone<F: TestFamily>(bed: &mut Bed<'_, F>) {
-    let dropped = ServiceStats {
-        dropped: 1,
-        ..ServiceStats::default()
-    };
     let data = bed.data(client::<F>(), vip::<F>(1));
     let step = bed.pre(&data);
     assert!(step.answers(UPLINK).is_like(&data.reset()), "{step:02x?}");
-    step.counts(&[Counter::AnsweredReset]).stats(&[(1, dropped)]);
+    step.counts(&[Counter::AnsweredReset]).stats(&[(1, DROPPED)]);
 }
 
 fn replies_of_a_backend_that_is_gone_are_translated<F: TestFamily>(bed: &mut Bed<'_, F>) {
@@ -137,14 +133,10 @@ fn a_backend_that_is_not_usable_is_not_used<F: TestFamily>(bed: &mut Bed<'_, F>)
 
 #[track_caller]
 fn is_changing<F: TestFamily>(bed: &mut Bed<'_, F>) {
-    let dropped = ServiceStats {
-        dropped: 1,
-        ..ServiceStats::default()
-    };
     bed.pre(&bed.opening(client::<F>(), vip::<F>(2)))
         .dropped(DropReason::ServiceChanging)
         .counts(&[Counter::SlotRetried])
-        .stats(&[(2, dropped)]);
+        .stats(&[(2, DROPPED)]);
 }
 
 /// On the host alone: no packet of a test run can be interrupted.
@@ -167,14 +159,10 @@ fn a_full_flow_table_drops<F: TestFamily>(bed: &mut Bed<'_, F>) {
     for limit in [0, 1] {
         let Some(host) = bed.host_alone() else { return };
         F::of_mut(host).flow_limit = limit;
-        let dropped = ServiceStats {
-            dropped: 1,
-            ..ServiceStats::default()
-        };
         bed.pre(&opening)
             .dropped(DropReason::FlowTableFull)
             .counts(&[])
-            .stats(&[(2, dropped)]);
+            .stats(&[(2, DROPPED)]);
     }
 }
 

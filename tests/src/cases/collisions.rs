@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use lb_common::{BackendState, Counter, DropReason, ServiceStats, Stage};
+use lb_common::{BackendState, Counter, DropReason, Stage};
 
-use super::{answer, both_ways, cases, client, finish, open, vip};
+use super::{DROPPED, answer, both_ways, cases, client, finish, open, vip};
 use crate::engine::{Bed, TestFamily, backend, end};
 use crate::packet::flag;
 
@@ -148,13 +148,9 @@ fn a_client_without_free_ports_is_dropped<F: TestFamily>(bed: &mut Bed<'_, F>) {
     bed.evict(Stage::Pre, client, vip::<F>(3));
     bed.evict(Stage::Post, pod, last);
     open(bed, last, vip::<F>(2), pod);
-    let dropped = ServiceStats {
-        dropped: 1,
-        ..ServiceStats::default()
-    };
     bed.pre(&opening)
         .dropped(DropReason::NoClientPort)
         .counts(&[])
-        .stats(&[(3, dropped)]);
+        .stats(&[(3, DROPPED)]);
     assert_eq!(bed.flow(Stage::Pre, client, vip::<F>(3)), None);
 }

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use lb_common::{Counter, DropReason, ServiceFlags, ServiceStats};
+use lb_common::{Counter, DropReason, ServiceFlags};
 
-use super::{cases, client, node, vip};
+use super::{DROPPED, cases, client, node, vip};
 use crate::engine::{Bed, TestFamily, UNIT, backend, end};
 
 cases! {
@@ -25,15 +25,6 @@ cases! {
 const RATE: u32 = 20;
 /// In 1/65536 of a jiffy.
 const INTERVAL: u32 = (UNIT / RATE) << 16;
-
-const DROPPED: ServiceStats = ServiceStats {
-    dropped: 1,
-    packets: 0,
-    bytes: 0,
-    reply_packets: 0,
-    reply_bytes: 0,
-    connections: 0,
-};
 
 fn limit<F: TestFamily>(bed: &mut Bed<'_, F>, service: u32, interval: u32, source_interval: u32) {
     bed.update(|rows| {

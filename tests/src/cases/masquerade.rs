@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use lb_common::{
-    BackendState, Counter, DropReason, FlowFlags, RangeList, ServiceFlags, ServiceStats, SettingsFlags, Stage,
+    BackendState, Counter, DropReason, FlowFlags, RangeList, ServiceFlags, SettingsFlags, Stage,
 };
 
-use super::{cases, client, node, source, vip};
+use super::{DROPPED, cases, client, node, source, vip};
 use crate::engine::{
     BRIDGE_PORT, Bed, OTHER_UPLINK, POD, TestFamily, UPLINK, Verdict, WEB, backend, end, far, other_far,
 };
@@ -225,13 +225,9 @@ fn the_port_is_of_the_range<F: TestFamily>(bed: &mut Bed<'_, F>) {
 
 #[track_caller]
 fn is_dropped<F: TestFamily>(bed: &mut Bed<'_, F>, client: SocketAddr, reason: DropReason) {
-    let dropped = ServiceStats {
-        dropped: 1,
-        ..ServiceStats::default()
-    };
     let (packet, flows) = (bed.opening(client, vip::<F>(5)), bed.flow_count());
     let step = bed.pre(&packet);
-    step.dropped(reason).stats(&[(5, dropped)]);
+    step.dropped(reason).stats(&[(5, DROPPED)]);
     assert_eq!(bed.flow_count(), flows);
 }
 

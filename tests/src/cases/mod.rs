@@ -34,6 +34,8 @@ mod vips;
 
 use std::net::SocketAddr;
 
+use lb_common::ServiceStats;
+
 use crate::engine::{Bed, Step, TestFamily, backend, end};
 use crate::packet::{Content, PacketBuilder, View, flag};
 
@@ -43,6 +45,16 @@ const TCP: &[u8] = &[lb_common::protocol::TCP];
 const UDP: &[u8] = &[lb_common::protocol::UDP];
 /// TCP and UDP.
 const BOTH: &[u8] = &[lb_common::protocol::TCP, lb_common::protocol::UDP];
+
+/// One packet was dropped.
+const DROPPED: ServiceStats = ServiceStats {
+    dropped: 1,
+    packets: 0,
+    bytes: 0,
+    reply_packets: 0,
+    reply_bytes: 0,
+    connections: 0,
+};
 
 /// A case, for one family.
 pub struct Case<F: TestFamily> {

@@ -1,8 +1,8 @@
 //! The node around the packet: its sockets, its routes, its devices.
 
-use lb_common::{Counter, DropReason, ServiceStats};
+use lb_common::{Counter, DropReason};
 
-use super::{cases, client, node, open, vip};
+use super::{DROPPED, cases, client, node, open, vip};
 use crate::engine::{BRIDGE_PORT, Bed, POD, TestFamily, backend, end};
 
 cases! {
@@ -17,16 +17,12 @@ cases! {
 
 fn a_pod_with_a_forged_source_opens_nothing<F: TestFamily>(bed: &mut Bed<'_, F>) {
     bed.device = POD;
-    let dropped = ServiceStats {
-        dropped: 1,
-        ..ServiceStats::default()
-    };
     // Somebody's outside, another pod's, the node's own.
     for forged in [client::<F>(), end::<F>([1, 60], 40_000), node::<F>(40_000)] {
         bed.pre(&bed.opening(forged, vip::<F>(2)))
             .dropped(DropReason::SpoofedSource)
             .counts(&[])
-            .stats(&[(2, dropped)]);
+            .stats(&[(2, DROPPED)]);
         assert_eq!(bed.flow_count(), 0);
         // What is for no service is the kernel's business.
         bed.pre(&bed.opening(forged, super::stranger::<F>())).untouched();

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use lb_common::{DropReason, ServiceFlags, ServiceKey, ServiceStats, Stage};
+use lb_common::{DropReason, ServiceFlags, ServiceKey, Stage};
 
-use super::{both_ways, cases, client, node, open, stranger, vip};
+use super::{DROPPED, both_ways, cases, client, node, open, stranger, vip};
 use crate::engine::{Bed, POD, TestFamily, backend, end};
 
 cases! {
@@ -17,15 +17,6 @@ cases! {
         what_is_open_lives_on,
         whole_addresses_and_everything_are_ranges_too;
 }
-
-const DROPPED: ServiceStats = ServiceStats {
-    dropped: 1,
-    packets: 0,
-    bytes: 0,
-    reply_packets: 0,
-    reply_bytes: 0,
-    connections: 0,
-};
 
 /// The whole address, or the last 8 bits less.
 fn bits<F: TestFamily>(rest: u32) -> u32 {

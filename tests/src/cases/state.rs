@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use lb_common::{BackendState, Counter, ServiceStats, Stage, TcpState};
+use lb_common::{BackendState, Counter, Stage, TcpState};
 
-use super::{answer, both_ways, cases, client, open, vip};
+use super::{DROPPED, answer, both_ways, cases, client, open, vip};
 use crate::engine::{Bed, TestFamily, UPLINK, Verdict, backend, far};
 use crate::packet::flag;
 
@@ -176,15 +176,11 @@ fn a_backend_that_left_and_whose_row_is_needed_resets_its_connections<F: TestFam
     }
     bed.update(|rows| rows.set_state(3, BackendState::Free));
     let packet = bed.data(client::<F>(), vip::<F>(2));
-    let dropped = ServiceStats {
-        dropped: 1,
-        ..ServiceStats::default()
-    };
     // XDP leaves the answer to TC, and counts nothing.
     bed.xdp(&packet).untouched().stats(&[]);
     let step = bed.pre(&packet);
     assert!(step.answers(UPLINK).is_like(&packet.reset()));
-    step.counts(&[Counter::AnsweredReset]).stats(&[(2, dropped)]);
+    step.counts(&[Counter::AnsweredReset]).stats(&[(2, DROPPED)]);
     // What the pod still says reaches the client.
     from_server(bed, flag::ACK | flag::PSH);
 }

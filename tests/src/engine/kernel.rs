@@ -167,7 +167,6 @@ impl<F: TestFamily + KernelTables> Engine<F> for Kernel {
             Program::Post => (program::POST, self.run_tc(program::POST, frame)),
             Program::PreL3 => (program::PRE_L3, self.run_tc(program::PRE_L3, frame)),
             Program::PostL3 => (program::POST_L3, self.run_tc(program::POST_L3, frame)),
-            Program::PostLo => (program::POST_LO, self.run_tc(program::POST_LO, frame)),
         };
         let result = match result {
             // The sum that came with the packet is compared even when it is no longer in force, as with an answer.

@@ -14,33 +14,34 @@ pub(super) struct Ends {
     pub(super) destination: IpAddr,
 }
 
-/// A TCP checksum.
-pub(super) fn tcp(header: &TcpHeader, ends: Ends, payload: &[u8]) -> u16 {
-    match (ends.source, ends.destination) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => {
-            header.calc_checksum_ipv4_raw(from.octets(), to.octets(), payload)
+macro_rules! transport {
+    ($(#[$doc:meta])* $name:ident, $header:ty) => {
+        $(#[$doc])*
+        pub(super) fn $name(header: &$header, ends: Ends, payload: &[u8]) -> u16 {
+            match (ends.source, ends.destination) {
+                (IpAddr::V4(from), IpAddr::V4(to)) => {
+                    header.calc_checksum_ipv4_raw(from.octets(), to.octets(), payload)
+                }
+                (IpAddr::V6(from), IpAddr::V6(to)) => {
+                    header.calc_checksum_ipv6_raw(from.octets(), to.octets(), payload)
+                }
+                _ => panic!("{ends:?} are of two families"),
+            }
+            .unwrap()
         }
-        (IpAddr::V6(from), IpAddr::V6(to)) => {
-            header.calc_checksum_ipv6_raw(from.octets(), to.octets(), payload)
-        }
-        _ => panic!("{ends:?} are of two families"),
-    }
-    .unwrap()
+    };
 }
 
-/// A UDP checksum, which is never 0.
-pub(super) fn udp(header: &UdpHeader, ends: Ends, payload: &[u8]) -> u16 {
-    match (ends.source, ends.destination) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => {
-            header.calc_checksum_ipv4_raw(from.octets(), to.octets(), payload)
-        }
-        (IpAddr::V6(from), IpAddr::V6(to)) => {
-            header.calc_checksum_ipv6_raw(from.octets(), to.octets(), payload)
-        }
-        _ => panic!("{ends:?} are of two families"),
-    }
-    .unwrap()
-}
+transport!(
+    /// A TCP checksum.
+    tcp,
+    TcpHeader
+);
+transport!(
+    /// A UDP checksum, which is never 0.
+    udp,
+    UdpHeader
+);
 
 /// The checksum of an ICMP or `ICMPv6` message, whose own is 0 yet.
 pub(super) fn icmp(message: &[u8], ends: Ends) -> u16 {

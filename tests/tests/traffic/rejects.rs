@@ -28,13 +28,7 @@ fn is_refused_tcp(to: SocketAddr) -> Result<()> {
     let error = TcpStream::connect_timeout(&to, Duration::from_secs(3))
         .err()
         .context("somebody has taken the connection")?;
-    ensure!(error.kind() == ErrorKind::ConnectionRefused, "{to}: {error}");
-    ensure!(
-        begin.elapsed() < AT_ONCE,
-        "{to}: only after {:?}",
-        begin.elapsed()
-    );
-    Ok(())
+    is_at_once(to, begin, &error)
 }
 
 /// A datagram is refused, and at once.
@@ -43,12 +37,14 @@ fn is_refused_udp(to: SocketAddr) -> Result<()> {
     let error = ask_udp(to, Duration::from_secs(3))?
         .err()
         .context("somebody has answered")?;
+    is_at_once(to, begin, &error)
+}
+
+/// The error is a refusal, and came before anything was sent again.
+fn is_at_once(to: SocketAddr, begin: Instant, error: &std::io::Error) -> Result<()> {
+    let elapsed = begin.elapsed();
     ensure!(error.kind() == ErrorKind::ConnectionRefused, "{to}: {error}");
-    ensure!(
-        begin.elapsed() < AT_ONCE,
-        "{to}: only after {:?}",
-        begin.elapsed()
-    );
+    ensure!(elapsed < AT_ONCE, "{to}: only after {elapsed:?}");
     Ok(())
 }
 

@@ -62,6 +62,8 @@ struct Filler<'a> {
 
 /// An address with a port, as rows have them.
 type End<A> = (A, Port);
+/// A row of the flow table.
+type Entry<A> = (FlowKey<A>, Flow<A>);
 
 impl Filler<'_> {
     fn fill<F: Family<Addr: Pod>>(&mut self) -> Result<()>
@@ -156,7 +158,7 @@ impl Filler<'_> {
     }
 
     /// The entries of a flow.
-    fn pair<F: Family>(&self, flow: u16) -> Result<Vec<(FlowKey<F::Addr>, Flow<F::Addr>)>> {
+    fn pair<F: Family>(&self, flow: u16) -> Result<Vec<Entry<F::Addr>>> {
         let client = end::<F>(self.case.client(flow))?;
         let vip = end::<F>(self.case.service())?;
         let pod = end::<F>(self.case.backend(0))?;

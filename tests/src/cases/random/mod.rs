@@ -28,13 +28,12 @@ const CHUNK: u32 = 1_000;
 const MOST_FLOWS: usize = 4_000;
 
 /// How often each program is run.
-const PROGRAMS: [(u32, Program); 6] = [
+const PROGRAMS: [(u32, Program); 5] = [
     (30, Program::Pre),
-    (20, Program::Post),
+    (24, Program::Post),
     (30, Program::Xdp),
     (8, Program::PreL3),
     (8, Program::PostL3),
-    (4, Program::PostLo),
 ];
 
 /// How often packets come by each device.
@@ -88,7 +87,7 @@ fn one<F: TestFamily>(
 ) {
     let program = *random.weighted(&PROGRAMS);
     bed.device = *random.weighted(&DEVICES);
-    bed.own = matches!(program, Program::Post | Program::PostL3 | Program::PostLo) && random.once_in(4);
+    bed.own = matches!(program, Program::Post | Program::PostL3) && random.once_in(4);
     let bytes = packet::<F>(random, pool, bed.protocol, program);
     let (verdict, after) = bed.run_bare(program, &bytes);
     let is_l3 = matches!(program, Program::PreL3 | Program::PostL3);

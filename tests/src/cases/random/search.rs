@@ -31,13 +31,12 @@ struct Input {
     bytes: Vec<u8>,
 }
 
-const PROGRAMS: [(&str, Program); 6] = [
+const PROGRAMS: [(&str, Program); 5] = [
     ("pre", Program::Pre),
     ("post", Program::Post),
     ("xdp", Program::Xdp),
     ("pre-l3", Program::PreL3),
     ("post-l3", Program::PostL3),
-    ("post-lo", Program::PostLo),
 ];
 const DEVICES: [u32; 3] = [UPLINK, POD, WEB];
 /// The least that the kernel runs in any case: an Ethernet header, or without one as much as an IPv6 packet's two.
@@ -108,6 +107,9 @@ fn kept<F: TestFamily>(protocol: u8) -> Vec<Input> {
 }
 
 /// Runs all packets that are kept through these engines, which must agree.
+///
+/// # Panics
+/// If they do not, or if hardly any packets are kept.
 pub fn replay<F: TestFamily>(engines: &mut [&mut dyn Engine<F>], protocol: u8) {
     let inputs = kept::<F>(protocol);
     assert!(
@@ -127,6 +129,9 @@ pub fn replay<F: TestFamily>(engines: &mut [&mut dyn Engine<F>], protocol: u8) {
 
 /// Searches on the host for so long, or as `$SLUICE_SEARCH_SECONDS` says. What is found is written down when
 /// `$SLUICE_SEARCH_KEEPS` is set.
+///
+/// # Panics
+/// If the core does, or if hardly anything was tried.
 pub fn run<F: TestFamily>(protocol: u8, time: Duration) {
     let seconds = env::var("SLUICE_SEARCH_SECONDS")
         .ok()
