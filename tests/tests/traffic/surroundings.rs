@@ -94,7 +94,7 @@ fn rules_that_masquerade_spoil_nothing() {
     assert_eq!(rules.matches("counter packets 0 ").count(), 1, "{rules}");
 }
 
-/// A filter of somebody else that lets everything pass, and is asked first, on every device.
+/// Filters of somebody else, who look for what is not there, on every device; ours comes behind them.
 #[test]
 fn filters_of_others_spoil_nothing() {
     need_root!();
@@ -109,7 +109,7 @@ fn filters_of_others_spoil_nothing() {
         tc(&format!("qdisc add dev {device} clsact"));
         for hook in ["ingress", "egress"] {
             tc(&format!(
-                "filter add dev {device} {hook} prio 100 protocol all u32 match u32 0 0 flowid 1:1"
+                "filter add dev {device} {hook} prio 100 protocol all u32 match u32 0xffffffff 0xffffffff at 0 flowid 1:1"
             ));
         }
     }
