@@ -12,7 +12,9 @@
 //! | V → C, a reply | `pre (C→V) ⇒ dst B, src N` | B → N, to B |
 //!
 //! What is masqueraded in two steps is translated in two steps. An error that the other endpoint itself has sent gets
-//! the address that the endpoint is known by; one of a router in between keeps the router's.
+//! the address that the endpoint is known by; one of a router in between keeps the router's on its way to the stack.
+//! What is sent on gets the endpoint's in any case, as netfilter does it: it may leave by way of that very router, which
+//! takes no packets from itself, and whoever checks sources expects the flow's.
 //!
 //! A client's error about what a backend has answered directly (direct server return) may reach any node: it is sent on
 //! to the backend's node as the client's packets are, wrapped and unchanged, and translated there.
@@ -144,7 +146,7 @@ fn not_answered(done: Result<Next, Stop>) -> Result<Next, Stop> {
     })
 }
 
-/// Makes the error one about the packet as it was; with `hop`, the error has also come one hop further.
+/// Makes the error one about the packet as it was; with `hop`, it is sent on, one hop further.
 #[inline(never)]
 fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, hop: bool) -> Result<(), Stop> {
     // What the flow's packets become, the other way round.

@@ -13,7 +13,7 @@ use crate::wire::Wire;
 use crate::work::Work;
 
 /// The error is about a packet of the opposite direction of `work.packet.key`; makes it one about a packet with the
-/// tuple `work.other_key`. With `hop`, the error has also come one hop further.
+/// tuple `work.other_key`. With `hop`, it is sent on, one hop further.
 #[inline(never)]
 pub(super) fn error<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, hop: bool) -> Result<(), Stop> {
     let outer = outer(cx, work, hop)?;
@@ -40,7 +40,7 @@ fn outer<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, hop: bool) -> Result<u3
     } = work;
     let mut change = F::change(packet.key.dst, new.src);
     F::write(cx, packet.l3 + F::DESTINATION, new.src)?;
-    if F::difference(quoted.sender, packet.key.src) == 0 {
+    if hop || F::difference(quoted.sender, packet.key.src) == 0 {
         let source = F::change(quoted.sender, new.dst);
         change = checksum::fold32(u64::from(change) + u64::from(source));
         F::write(cx, packet.l3 + F::SOURCE, new.dst)?;

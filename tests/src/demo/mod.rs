@@ -27,7 +27,7 @@ const SCALED_FILE: &str = "web.yaml";
 /// How many backends the examples' services have.
 const BACKENDS: usize = 3;
 /// The fields that a dump of a service map must name.
-const FIELDS: [&str; 4] = ["service", "generation", "slot_base", "slot_count"];
+const FIELDS: [&str; 4] = ["service", "flags", "outside", "inside"];
 
 /// Runs the demo on a copy of these manifests; tells what it does by `progress`.
 pub fn run(examples: &Path, progress: impl Fn(&str)) -> Result<Report> {

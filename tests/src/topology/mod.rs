@@ -205,10 +205,19 @@ pub fn web_node(index: usize) -> &'static str {
     if is_local(index) { "node1" } else { "node2" }
 }
 
+/// Whether a serving pod of this name is on node 1.
+pub fn is_local_web(name: &str) -> bool {
+    (0..LOCAL_PODS).any(|index| web_name(index) == name)
+}
+
 fn is_local(index: usize) -> bool {
     index < LOCAL_PODS
 }
 
 fn web(index: usize) -> Result<Host> {
-    Host::new(&format!("web-{}", index + 1), web_address(index), RpFilter::Loose)
+    Host::new(&web_name(index), web_address(index), RpFilter::Loose)
+}
+
+fn web_name(index: usize) -> String {
+    format!("web-{}", index + 1)
 }

@@ -1,7 +1,8 @@
 //! UDP of every size, with and without checksum.
 
+use anyhow::Context as _;
 use lb_tests::family::Family;
-use lb_tests::manifests::ECHO_UDP;
+use lb_tests::manifests::{Condition, ECHO_UDP};
 use lb_tests::world::World;
 use lb_tests::{echo, need_root, socket};
 
@@ -47,4 +48,55 @@ fn datagrams_without_checksum_come_back() {
             Ok(())
         });
     }
+}
+
+/// Too large for one packet.
+const FRAGMENTED: usize = 4000;
+
+/// Fragments, which only the first of has ports, to a backend of this node and to one of the other.
+fn fragments_come_back(guard: &str) {
+    let world = World::new(&[0]).unwrap();
+    let node = &world.topology.node1.netns;
+    node.nft(guard).unwrap();
+    for backend in [0, 2] {
+        world.set_endpoints(&[(backend, Condition::Ready)]).unwrap();
+        for from in [&world.topology.client, &world.topology.toolbox] {
+            for family in Family::BOTH {
+                on(from, || {
+                    for to in front_ends(family, ECHO_UDP) {
+                        let socket = socket::udp(to, None)?;
+                        for _ in 0..3 {
+                            echo::exchange(&socket, &[0x5a; FRAGMENTED])
+                                .with_context(|| format!("{} to {to}, web-{}", from.name, backend + 1))?;
+                        }
+                    }
+                    Ok(())
+                });
+            }
+        }
+    }
+    let rules = node.command("nft", &["list", "ruleset"]).unwrap();
+    assert_eq!(
+        rules.matches("counter packets 0 ").count(),
+        guard.matches("counter").count(),
+        "{rules}"
+    );
+}
+
+#[test]
+fn fragments_find_the_backend_of_their_first() {
+    need_root!();
+    fragments_come_back("");
+}
+
+/// Connection tracking puts fragments together, and takes them apart again, on the way through the node.
+#[test]
+fn fragments_pass_connection_tracking() {
+    need_root!();
+    fragments_come_back(
+        "table inet guard {
+            chain forward { type filter hook forward priority 0; ct state invalid counter drop; }
+            chain input { type filter hook input priority 0; ct state invalid counter drop; }
+        }",
+    );
 }

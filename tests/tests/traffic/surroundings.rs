@@ -1,6 +1,8 @@
 //! What else may be on a node: filters, a bridge, forged packets, traffic that is no service's.
 
 use std::net::{IpAddr, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use lb_common::{Counter, DropReason};
 use lb_tests::answer::Answer;
@@ -15,6 +17,9 @@ use lb_tests::topology::{Layout, PodNetwork, RpFilter};
 use lb_tests::world::{CLUSTER_IP, World};
 
 use super::{front_ends, on};
+
+/// In which the agent sees what others do.
+const NOTICED: Duration = Duration::from_secs(5);
 
 /// Every front end works for the client and for a pod, over TCP and UDP.
 fn check(world: &World) {
@@ -64,6 +69,58 @@ fn a_filter_of_invalid_packets_drops_nothing() {
         .command("nft", &["list", "ruleset"])
         .unwrap();
     assert_eq!(rules.matches("counter packets 0 ").count(), 2, "{rules}");
+}
+
+/// What nodes of many a cluster have: what leaves a node gets the node's address, unless it stays among pods.
+#[test]
+fn rules_that_masquerade_spoil_nothing() {
+    need_root!();
+    let world = World::new(&[0, 1, 2]).unwrap();
+    let node = &world.topology.node1.netns;
+    node.nft(
+        "table inet cni {
+            chain forward { type filter hook forward priority 0; ct state invalid counter drop; }
+            chain leave {
+                type nat hook postrouting priority 100;
+                ip daddr 10.244.0.0/16 accept
+                ip6 daddr fd00:244::/32 accept
+                oifname \"up-*\" masquerade fully-random
+            }
+        }",
+    )
+    .unwrap();
+    check(&world);
+    let rules = node.command("nft", &["list", "ruleset"]).unwrap();
+    assert_eq!(rules.matches("counter packets 0 ").count(), 1, "{rules}");
+}
+
+/// Filters of somebody else, who look for what is not there, on every device; ours comes behind them.
+#[test]
+fn filters_of_others_spoil_nothing() {
+    need_root!();
+    let world = World::new(&[0, 1, 2]).unwrap();
+    let node = &world.topology.node1.netns;
+    let tc = |arguments: &str| {
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        node.command("tc", &arguments).unwrap()
+    };
+    let devices = ["up-client", "up-fabric", "pod-toolbox", "pod-web-1", "pod-web-2"];
+    for device in devices {
+        tc(&format!("qdisc add dev {device} clsact"));
+        for hook in ["ingress", "egress"] {
+            tc(&format!(
+                "filter add dev {device} {hook} prio 100 protocol all u32 match u32 0xffffffff 0xffffffff at 0 flowid 1:1"
+            ));
+        }
+    }
+    let begin = Instant::now();
+    for device in devices {
+        while !tc(&format!("filter show dev {device} ingress")).contains("lb_pre") {
+            assert!(begin.elapsed() < NOTICED, "no filter on {device} follows");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    check(&world);
 }
 
 #[test]
