@@ -11,6 +11,8 @@
 //!
 //! With affinity the last two are not looked at, and in mid-connection only the hash can tell.
 
+use core::hint::black_box;
+
 use lb_common::{BackendFlags, BackendState, Counter, DropReason, ServiceFlags, SlotRange};
 
 use crate::admit;
@@ -59,7 +61,9 @@ fn given<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> Result<(), Stop> {
 /// False when the slot is not this front end's any more, or its backend takes no new flows.
 #[inline(never)]
 fn choose<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<bool, Stop> {
-    let (range, drops) = range(work);
+    let drops = range(work);
+    // Asked of memory: the verifier does not go on for each sender.
+    let range = *black_box(&mut work.range);
     if range.count == 0 {
         return Err(if work.front_end.flags & drops != 0 {
             Stop::drop(DropReason::NoLocalBackend)
@@ -90,13 +94,16 @@ fn choose<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<bool, St
     Ok(index.is_some_and(|index| take(cx, work, index)) && work.backend.state == BackendState::Active as u8)
 }
 
-/// The backends that the sender may be given, and what becomes of its packets while there are none.
+/// Puts the slots of the backends that the sender may be given into the work area. The flag that says whether its packets
+/// are dropped while there are none.
 #[inline(always)]
-fn range<F: Wire>(work: &Work<F>) -> (SlotRange, u32) {
+fn range<F: Wire>(work: &mut Work<F>) -> u32 {
     if work.is_from(Origin::Outside) {
-        (work.front_end.outside, ServiceFlags::OUTSIDE_DROPS)
+        work.range = work.front_end.outside;
+        ServiceFlags::OUTSIDE_DROPS
     } else {
-        (work.front_end.inside, ServiceFlags::INSIDE_DROPS)
+        work.range = work.front_end.inside;
+        ServiceFlags::INSIDE_DROPS
     }
 }
 

@@ -3,7 +3,7 @@
 //! In the kernel it is memory of the CPU, not of the stack, which has room for 512 bytes in all; and of what is read
 //! back from there the verifier assumes nothing, so that it need not follow each way in which it came about.
 
-use lb_common::{Backend, Flow, FlowKey, ServiceValue};
+use lb_common::{Backend, Flow, FlowKey, ServiceValue, SlotRange};
 
 use crate::answer::Span;
 use crate::headers::{Headers, Kind};
@@ -37,6 +37,8 @@ pub struct Work<F: Wire> {
     pub quoted: Quoted<F>,
     /// What the packet is sent to.
     pub front_end: ServiceValue,
+    /// The slots of backends to choose from.
+    pub range: SlotRange,
     /// The backend that is chosen.
     pub backend: Backend<F::Addr>,
     /// Its index.
@@ -97,6 +99,7 @@ impl<F: Wire> Default for Work<F> {
             outer: Headers::default(),
             quoted: Quoted::default(),
             front_end: ServiceValue::default(),
+            range: SlotRange::default(),
             backend: Backend::default(),
             chosen: 0,
             stays: 0,

@@ -21,8 +21,9 @@ use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type};
 use aya_obj::{Object, Program, ProgramSection};
 use lb_tests::need_root;
 
-/// Never more, whatever the budget says.
-const MOST_INSTRUCTIONS: u32 = 100_000;
+/// Never more, whatever the budget says: both families, direct server return and answers are in one program, and the
+/// longest took the verifier 0.5 s. The kernel's own limit is a million.
+const MOST_INSTRUCTIONS: u32 = 150_000;
 /// The kernel's own limit (`MAX_BPF_STACK`).
 const MOST_STACK: u32 = 512;
 /// Rows of each map: as few as the kernel takes of every kind.

@@ -136,15 +136,8 @@ fn sum<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>, from: u32, to: u32) -> bo
 #[inline(always)]
 fn add_up<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>, from: u32, to: u32) -> Result<(), Stop> {
     work.span = Span { sum: 0, at: from, to };
-    for _word in 0..QUOTED / 4 {
-        let Span { sum, at, to } = *black_box(&mut work.span);
-        if at + 4 > to {
-            break;
-        }
-        let [covered] = cx.read::<1>(at)?;
-        work.span.sum = sum + u64::from(covered);
-        work.span.at = at + 4;
-    }
+    add_words::<4, F, C>(cx, work, QUOTED / 16)?;
+    add_words::<1, F, C>(cx, work, 3)?;
     let Span { mut at, to, .. } = *black_box(&mut work.span);
     if at + 2 <= to {
         work.span.sum += u64::from(cx.read_u16(at)?);
@@ -153,6 +146,29 @@ fn add_up<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>, from: u32, to: u32) ->
     if at < to {
         let [_, last] = cx.read_u16(at - 1)?.to_ne_bytes();
         work.span.sum += u64::from(u16::from_ne_bytes([last, 0]));
+    }
+    Ok(())
+}
+
+/// Adds so many words at a time, as long as there are as many left, and so often at most.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a few")]
+fn add_words<const WORDS: usize, F: Wire, C: Ctx<F>>(
+    cx: &C,
+    work: &mut Work<F>,
+    times: u32,
+) -> Result<(), Stop> {
+    let bytes = WORDS as u32 * 4;
+    for _time in 0..times {
+        let Span { mut sum, at, to } = *black_box(&mut work.span);
+        if at + bytes > to {
+            break;
+        }
+        for word in cx.read::<WORDS>(at)? {
+            sum += u64::from(word);
+        }
+        work.span.sum = sum;
+        work.span.at = at + bytes;
     }
     Ok(())
 }

@@ -28,12 +28,13 @@ const CHUNK: u32 = 1_000;
 const MOST_FLOWS: usize = 4_000;
 
 /// How often each program is run.
-const PROGRAMS: [(u32, Program); 5] = [
+const PROGRAMS: [(u32, Program); 6] = [
     (30, Program::Pre),
-    (24, Program::Post),
+    (20, Program::Post),
     (30, Program::Xdp),
     (8, Program::PreL3),
     (8, Program::PostL3),
+    (4, Program::Post),
 ];
 
 /// How often packets come by each device.
