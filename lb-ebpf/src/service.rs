@@ -10,10 +10,7 @@ use crate::wire::Wire;
 pub fn find<F: Wire, C: Ctx<F>>(cx: &C, packet: &FlowKey<F::Addr>, front_end: &mut ServiceValue) -> bool {
     if cx.may_be_front_end(packet.dst) {
         let exact = ServiceKey::new(packet.dst, packet.dst_port, packet.protocol);
-        // The address of a NodePort's row is nobody's.
-        if let Some(found) = cx.service(&exact)
-            && found.flags & ServiceFlags::NODE_PORT == 0
-        {
+        if let Some(found) = cx.service(&exact) {
             *front_end = found;
             return true;
         }

@@ -42,7 +42,6 @@ fn bridged_pods_reach_every_host_with_a_strict_filter() {
     check(Layout {
         pods: PodNetwork::Bridge,
         rp_filter: RpFilter::Strict,
-        ..Layout::default()
     });
 }
 
