@@ -6,11 +6,16 @@ use crate::ctx::{Ctx, Hook};
 use crate::wire::Wire;
 
 /// Finds the front end that a packet is sent to: by its exact address, or as a NodePort on an address of the node.
-#[inline(always)]
+///
+/// A real call: its branches are not multiplied.
+#[inline(never)]
 pub fn find<F: Wire, C: Ctx<F>>(cx: &C, packet: &FlowKey<F::Addr>, front_end: &mut ServiceValue) -> bool {
     if cx.may_be_front_end(packet.dst) {
         let exact = ServiceKey::new(packet.dst, packet.dst_port, packet.protocol);
-        if let Some(found) = cx.service(&exact) {
+        // The address of a NodePort's row is nobody's.
+        if let Some(found) = cx.service(&exact)
+            && found.flags & ServiceFlags::NODE_PORT == 0
+        {
             *front_end = found;
             return true;
         }
