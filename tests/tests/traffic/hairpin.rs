@@ -17,11 +17,7 @@ const SIZE: u64 = 1_000_000;
 
 /// The only backend asks for itself, over TCP and UDP, by every front end.
 fn check(pods: PodNetwork, rp_filter: RpFilter) {
-    let layout = Layout {
-        pods,
-        rp_filter,
-        ..Layout::default()
-    };
+    let layout = Layout { pods, rp_filter };
     let world = World::with(layout, &[0]).unwrap();
     let pod = &world.topology.web[0];
     let whole = Received::bulk(SIZE);

@@ -135,15 +135,7 @@ fn unconnected(to: SocketAddr) -> Result<()> {
 /// Every kind of backend behind this filter, with pods on veths and on a bridge.
 fn every_backend(rp_filter: RpFilter) {
     for pods in [PodNetwork::Routed, PodNetwork::Bridge] {
-        let world = World::with(
-            Layout {
-                pods,
-                rp_filter,
-                ..Layout::default()
-            },
-            &[LOCAL],
-        )
-        .unwrap();
+        let world = World::with(Layout { pods, rp_filter }, &[LOCAL]).unwrap();
         let topology = &world.topology;
         let node = &topology.node1;
         node.netns.nft(GUARD).unwrap();

@@ -151,7 +151,6 @@ fn refusals_reach_pods_behind_a_bridge() {
     check(Layout {
         pods: PodNetwork::Bridge,
         rp_filter: RpFilter::Strict,
-        ..Layout::default()
     });
 }
 

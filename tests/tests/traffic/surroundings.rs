@@ -161,7 +161,6 @@ fn a_bridge_and_a_strict_filter_go_together() {
             Layout {
                 pods: PodNetwork::Bridge,
                 rp_filter: RpFilter::Strict,
-                ..Layout::default()
             },
             &[0, 1, 2],
         )
