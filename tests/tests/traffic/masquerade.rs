@@ -21,13 +21,21 @@ const SIZE: u64 = 1_000_000;
 
 const PODS: &str = "--cluster-cidr=10.244.0.0/16,fd00:244::/32";
 
+/// What is dropped, whatever is on the node: packets that connection tracking makes nothing of.
+const GUARD: &str = "table inet guard {
+    chain forward { type filter hook forward priority 0; ct state invalid counter drop; }
+    chain input { type filter hook input priority 0; ct state invalid counter drop; }
+}";
+
 fn world(backend: usize, rp_filter: RpFilter, options: &[&str]) -> World {
     let layout = Layout {
         rp_filter,
         ..Layout::default()
     };
     let options = [&[PODS, "--xdp=off"], options].concat();
-    World::with_options(layout, &[backend], &options).unwrap()
+    let world = World::with_options(layout, &[backend], &options).unwrap();
+    world.topology.node1.netns.nft(GUARD).unwrap();
+    world
 }
 
 /// Who the backend sees when somebody asks, over TCP and UDP, and whether bulk arrives.
