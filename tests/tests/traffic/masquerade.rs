@@ -38,6 +38,13 @@ fn world(backend: usize, rp_filter: RpFilter, options: &[&str]) -> World {
     world
 }
 
+#[track_caller]
+fn nothing_was_invalid(world: &World) {
+    let node = &world.topology.node1.netns;
+    let rules = node.command("nft", &["list", "ruleset"]).unwrap();
+    assert_eq!(rules.matches("counter packets 0 ").count(), 2, "{rules}");
+}
+
 /// Who the backend sees when somebody asks, over TCP and UDP, and whether bulk arrives.
 fn seen(from: &Host, port_of: fn(Family, Port) -> Vec<SocketAddr>, family: Family) -> BTreeSet<IpAddr> {
     let whole = Received::bulk(SIZE);
@@ -80,6 +87,7 @@ fn to_the_letter_a_local_backend_sees_the_node() {
             let pod = BTreeSet::from([toolbox.addresses.of(family)]);
             assert_eq!(seen(toolbox, cluster_ip, family), pod);
         }
+        nothing_was_invalid(&world);
     }
 }
 
@@ -99,6 +107,7 @@ fn where_all_is_masqueraded_every_backend_sees_the_node() {
                 );
             }
         }
+        nothing_was_invalid(&world);
     }
 }
 
@@ -115,6 +124,7 @@ fn only_where_it_is_needed_a_backend_sees_the_node() {
         let node = BTreeSet::from([NODE1.of(family)]);
         assert_eq!(seen(&world.topology.client, every_front_end, family), node);
     }
+    nothing_was_invalid(&world);
 }
 
 /// One client port, two services with the same backend, and the pod itself, of which the services are masqueraded.
