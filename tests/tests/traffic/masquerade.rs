@@ -21,13 +21,28 @@ const SIZE: u64 = 1_000_000;
 
 const PODS: &str = "--cluster-cidr=10.244.0.0/16,fd00:244::/32";
 
+/// What is dropped, whatever is on the node: packets that connection tracking makes nothing of.
+const GUARD: &str = "table inet guard {
+    chain forward { type filter hook forward priority 0; ct state invalid counter drop; }
+    chain input { type filter hook input priority 0; ct state invalid counter drop; }
+}";
+
 fn world(backend: usize, rp_filter: RpFilter, options: &[&str]) -> World {
     let layout = Layout {
         rp_filter,
         ..Layout::default()
     };
     let options = [&[PODS, "--xdp=off"], options].concat();
-    World::with_options(layout, &[backend], &options).unwrap()
+    let world = World::with_options(layout, &[backend], &options).unwrap();
+    world.topology.node1.netns.nft(GUARD).unwrap();
+    world
+}
+
+#[track_caller]
+fn nothing_was_invalid(world: &World) {
+    let node = &world.topology.node1.netns;
+    let rules = node.command("nft", &["list", "ruleset"]).unwrap();
+    assert_eq!(rules.matches("counter packets 0 ").count(), 2, "{rules}");
 }
 
 /// Who the backend sees when somebody asks, over TCP and UDP, and whether bulk arrives.
@@ -72,6 +87,7 @@ fn to_the_letter_a_local_backend_sees_the_node() {
             let pod = BTreeSet::from([toolbox.addresses.of(family)]);
             assert_eq!(seen(toolbox, cluster_ip, family), pod);
         }
+        nothing_was_invalid(&world);
     }
 }
 
@@ -91,6 +107,7 @@ fn where_all_is_masqueraded_every_backend_sees_the_node() {
                 );
             }
         }
+        nothing_was_invalid(&world);
     }
 }
 
@@ -107,6 +124,7 @@ fn only_where_it_is_needed_a_backend_sees_the_node() {
         let node = BTreeSet::from([NODE1.of(family)]);
         assert_eq!(seen(&world.topology.client, every_front_end, family), node);
     }
+    nothing_was_invalid(&world);
 }
 
 /// One client port, two services with the same backend, and the pod itself, of which the services are masqueraded.
