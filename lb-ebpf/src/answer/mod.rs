@@ -76,7 +76,7 @@ fn may_give<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, answer: Answer) -> R
     let is_reset = answer == Answer::Reject && packet.tcp_flags & tcp_flag::RST != 0;
     // The node's own packets may be from its loopback address.
     let is_from_one = cx.hook() == Hook::Egress || !F::is_martian(packet.key.src);
-    if is_reset || !is_from_one || packet.fragment == Fragment::LATER {
+    if is_reset || !is_from_one || packet.fragment == Fragment::LATER || cannot_be_made(work, answer) {
         return Err(Stop::drop(DropReason::NotAnswerable));
     }
     let settings = cx.settings();
@@ -92,6 +92,19 @@ fn may_give<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, answer: Answer) -> R
         None => Err(Stop::drop(DropReason::AnswerLimited)),
     }
 }
+
+/// Whether the answer's headers are not as long as the packet's, and a tag stands before them: TC's helper does not find
+/// the network header then. The kernel takes one tag out of the packet before, so this is a second one.
+#[inline(always)]
+fn cannot_be_made<F: Wire>(work: &Work<F>, answer: Answer) -> bool {
+    let packet = &work.packet;
+    let is_in_place = answer == Answer::Echo
+        || (answer == Answer::Reject && packet.is_tcp() && packet.l4.wrapping_sub(packet.l3) == F::LENGTH);
+    packet.l3 > ETHERNET && !is_in_place
+}
+
+/// Length of an Ethernet header without tags.
+const ETHERNET: u32 = 14;
 
 /// The row of the limit on answers.
 const LIMIT: u32 = 0;

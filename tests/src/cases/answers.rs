@@ -183,11 +183,15 @@ fn an_answer_has_no_options<F: TestFamily>(bed: &mut Bed<'_, F>) {
 /// The kernel takes a tag out of the packet before it comes here; of one that still stands in it, as of a second one,
 /// it does not know where the network header begins.
 fn an_answer_keeps_the_tag_or_is_not_given<F: TestFamily>(bed: &mut Bed<'_, F>) {
-    if !bed.is_tcp() {
-        return;
-    }
     let packet = bed.opening(client::<F>(), vip::<F>(4)).vlan(7);
-    is_refused(bed, &packet, vip::<F>(4));
+    if bed.is_tcp() {
+        is_refused(bed, &packet, vip::<F>(4));
+    } else {
+        bed.pre(&packet)
+            .dropped(DropReason::NotAnswerable)
+            .counts(&[])
+            .stats(&[(4, DROPPED)]);
+    }
 }
 
 fn nobody_gets_no_answer<F: TestFamily>(bed: &mut Bed<'_, F>) {
