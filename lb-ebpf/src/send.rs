@@ -1,6 +1,6 @@
 //! Packets that the programs send on by themselves: both endpoints rewritten at once, or wrapped for another node.
 
-use lb_common::{Counter, FlowFlags, Hop, HopFlags};
+use lb_common::{Counter, DropReason, FlowFlags, Hop, HopFlags};
 
 use crate::ctx::{Ctx, Hook};
 use crate::headers::Headers;
@@ -70,6 +70,10 @@ pub fn may_leave<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), S
         if (is_rebuilt && packet.l3 != ETHERNET) || hop.flags & HopFlags::XDP == 0 {
             return Err(hop::pass(cx));
         }
+    }
+    if work.flow.flags & FlowFlags::WRAPPED != 0 && packet.l3 > ETHERNET {
+        // A second tag, or one that nobody took out: there is no room to be had behind it.
+        return Err(Stop::drop(DropReason::WrapFailed));
     }
     // TCP's segments are made smaller by as much.
     let overhead = if cx.segment_size() != 0 && packet.is_tcp() {

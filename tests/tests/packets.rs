@@ -1,8 +1,5 @@
 //! Every packet case on the host engine, and on host and kernel side by side.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
-
 use anyhow::Result;
 use lb_common::{V4, V6, protocol};
 use lb_ebpf::testkit::Host;
@@ -10,6 +7,7 @@ use lb_tests::cases;
 use lb_tests::cases::random::{self, search};
 use lb_tests::engine::{Bed, Engine, Ground, Kernel, TestFamily};
 use lb_tests::need_root;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs all cases of a family on these engines; a failed one does not keep the others from being run. Those that failed.
 #[must_use]
@@ -99,9 +97,9 @@ fn kept_packets_on_host_and_kernel() {
 
 #[test]
 fn search_on_the_host() {
-    const TIME: Duration = Duration::from_secs(2);
+    const PACKETS: u32 = 20_000;
     for protocol in [protocol::TCP, protocol::UDP] {
-        search::run::<V4>(protocol, TIME);
-        search::run::<V6>(protocol, TIME);
+        search::run::<V4>(protocol, PACKETS);
+        search::run::<V6>(protocol, PACKETS);
     }
 }

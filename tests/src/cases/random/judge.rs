@@ -51,10 +51,22 @@ pub(super) fn judge<F: TestFamily>(
     if own.clone().any(|residue| !residue.is_whole || residue.off != 0) || own.count() == 0 {
         return Err("an answer that is no whole packet, or has a wrong checksum");
     }
-    if quoted(after).is_some_and(|quoted| !before.starts_with(quoted)) {
+    if quoted(after).is_some_and(|quoted| !before.starts_with(quoted) && !is_in_wrapper(before, quoted)) {
         return Err("an error that quotes another packet");
     }
     Ok(Change::Answered)
+}
+
+/// Whether `before` is an error about a wrapped packet, and that packet begins so: then its sender is told in turn.
+fn is_in_wrapper(before: &[u8], packet: &[u8]) -> bool {
+    let Some(outer) = quoted(before) else {
+        return false;
+    };
+    let header = match outer.first() {
+        Some(first) if first >> 4 == 4 => usize::from(first & 0x0f) * 4,
+        _ => 40,
+    };
+    outer.get(header..).is_some_and(|inner| inner.starts_with(packet))
 }
 
 /// The residues of what is in a wrapper.

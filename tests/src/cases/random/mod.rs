@@ -90,8 +90,13 @@ fn one<F: TestFamily>(
     bed.device = *random.weighted(&DEVICES);
     bed.own = matches!(program, Program::Post | Program::PostL3) && random.once_in(4);
     let bytes = packet::<F>(random, pool, bed.protocol, program);
-    let (verdict, after) = bed.run_bare(program, &bytes);
     let is_l3 = matches!(program, Program::PreL3 | Program::PostL3);
+    if bed.host_alone().is_none() && (is_l3 || is_tagged(&bytes)) {
+        // A test run takes the first bytes of any packet for an Ethernet header, and no tag out of the way, as the kernel
+        // does before TC; then nothing works that changes a packet's length. Cases and the host engine have them.
+        return;
+    }
+    let (verdict, after) = bed.run_bare(program, &bytes);
     let what = judged::<F>(program, verdict, [&bytes, &after]);
     let what = what.unwrap_or_else(|wrong| {
         panic!("packet {number}: {wrong}: {program:?} of\n{bytes:02x?}\n{verdict:?}\n{after:02x?}")
@@ -100,6 +105,11 @@ fn one<F: TestFamily>(
     if what != Change::None && !is_l3 {
         pool.remember(after);
     }
+}
+
+/// Whether a VLAN tag stands in the frame.
+fn is_tagged(frame: &[u8]) -> bool {
+    matches!(frame.get(12..14), Some([0x81, 0] | [0x88, 0xa8]))
 }
 
 /// What a program did to a packet, or what is wrong about it.

@@ -58,8 +58,7 @@ impl Input {
     /// A test run in the kernel makes the same of it as a device would: it takes the first 14 bytes of any packet for a
     /// link-layer header, and does not take tags out of the way, so that no room can be made behind them.
     fn is_plain(&self) -> bool {
-        let is_tagged = matches!(self.bytes.get(12..14), Some([0x81, 0] | [0x88, 0xa8]));
-        !self.is_l3() && !is_tagged
+        !self.is_l3() && !super::is_tagged(&self.bytes)
     }
 
     /// A line of the corpus, without family and protocol.
@@ -127,16 +126,16 @@ pub fn replay<F: TestFamily>(engines: &mut [&mut dyn Engine<F>], protocol: u8) {
     }
 }
 
-/// Searches on the host for so long, or as `$SLUICE_SEARCH_SECONDS` says. What is found is written down when
+/// Searches on the host with so many packets, or for `$SLUICE_SEARCH_SECONDS`. What is found is written down when
 /// `$SLUICE_SEARCH_KEEPS` is set.
 ///
 /// # Panics
 /// If the core does, or if hardly anything was tried.
-pub fn run<F: TestFamily>(protocol: u8, time: Duration) {
+pub fn run<F: TestFamily>(protocol: u8, packets: u32) {
     let seconds = env::var("SLUICE_SEARCH_SECONDS")
         .ok()
         .and_then(|text| text.parse().ok());
-    let until = Instant::now() + seconds.map_or(time, Duration::from_secs);
+    let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut host = Host::default();
     let mut engines: [&mut dyn Engine<F>; 1] = [&mut host];
     let mut place = Place::new(Bed::new(&mut engines, protocol));
@@ -151,7 +150,7 @@ pub fn run<F: TestFamily>(protocol: u8, time: Duration) {
     }
     let old = inputs.len();
     let mut runs = 0_u32;
-    while Instant::now() < until {
+    while until.map_or(runs < packets, |until| Instant::now() < until) {
         let input = if runs < SEEDS {
             seed::<F>(&mut random, &pool, protocol)
         } else {
