@@ -116,7 +116,9 @@ fn first<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, part: Part) -> Met 
 #[inline(always)]
 fn later<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, part: Part) -> Met {
     let found = cx.fragment(&key(work, part)).filter(|ports| {
-        let limit = cx.settings().jiffies_per_second.wrapping_mul(SECONDS);
+        let second = cx.settings().jiffies_per_second;
+        // Half a second more, so that a whole number of seconds is on one side of it.
+        let limit = second.wrapping_mul(SECONDS).wrapping_add(second >> 1);
         cx.now().wrapping_sub(ports.first_seen) <= limit
     });
     if found.is_none() && !is_service(cx, work) {

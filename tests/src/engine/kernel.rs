@@ -21,7 +21,7 @@ use crate::object::object;
 /// Enough that none is evicted.
 const FLOWS: u32 = 16_384;
 /// The same for the tables of clients and fragments.
-const CLIENTS: u32 = 2_048;
+const CLIENTS: u32 = 16_384;
 
 /// The kernel engine. Its programs run in the network namespace of the calling thread.
 #[derive(Debug)]
