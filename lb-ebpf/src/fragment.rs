@@ -26,9 +26,6 @@ use crate::work::Work;
 const SECONDS: u32 = 30;
 
 /// What a fragment is to us.
-///
-/// Without more to each: of a [`Stop`] in all its shapes the compiler makes moves of what was never set, which the
-/// verifier refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Met {
     /// Its ports are known.

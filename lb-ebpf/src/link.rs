@@ -18,13 +18,14 @@ const IPV6: u16 = 0x86ddu16.to_be();
 const VLAN: u16 = 0x8100u16.to_be();
 const SERVICE_VLAN: u16 = 0x88a8u16.to_be();
 
-const ETHERNET_LENGTH: u32 = 14;
+/// Length of an Ethernet header without tags, in bytes.
+pub const ETHERNET: u32 = 14;
 const TAG_LENGTH: u32 = 4;
 
 /// Finds the network header: its kind and where it begins.
 #[inline(always)]
 pub fn ethernet<P: Packet>(packet: &P) -> Result<(Version, u32), Stop> {
-    let mut at = ETHERNET_LENGTH;
+    let mut at = ETHERNET;
     let mut kind = packet.read_u16(at - 2)?;
     for _tag in 0..2 {
         if kind != VLAN && kind != SERVICE_VLAN {

@@ -5,6 +5,7 @@ use lb_common::{Counter, DropReason, FlowFlags, Hop, HopFlags};
 use crate::ctx::{Ctx, Hook};
 use crate::headers::Headers;
 use crate::hop;
+use crate::link::ETHERNET;
 use crate::node;
 use crate::rewrite;
 use crate::stage;
@@ -116,6 +117,3 @@ fn own_mac<F: Wire, C: Ctx<F>>(cx: &C, hop: &Hop) -> [u8; 6] {
     }
     cx.device(here).map_or([0; 6], |device| device.mac)
 }
-
-/// Length of an Ethernet header without tags.
-const ETHERNET: u32 = 14;

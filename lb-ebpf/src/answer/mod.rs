@@ -17,6 +17,7 @@ use crate::ctx::{Ctx, Hook, Packet};
 use crate::headers::{Fragment, tcp_flag};
 use crate::hop;
 use crate::limit;
+use crate::link::ETHERNET;
 use crate::verdict::{Answer, Next, Reason, Stop};
 use crate::wire::Wire;
 use crate::work::Work;
@@ -102,9 +103,6 @@ fn cannot_be_made<F: Wire>(work: &Work<F>, answer: Answer) -> bool {
         || (answer == Answer::Reject && packet.is_tcp() && packet.l4.wrapping_sub(packet.l3) == F::LENGTH);
     packet.l3 > ETHERNET && !is_in_place
 }
-
-/// Length of an Ethernet header without tags.
-const ETHERNET: u32 = 14;
 
 /// The row of the limit on answers.
 const LIMIT: u32 = 0;

@@ -10,6 +10,8 @@ use aya_ebpf::helpers::{
 };
 use lb_common::DropReason;
 use lb_ebpf::ctx::{ChecksumPatch, Hook, Packet, Room, Segments};
+use lb_ebpf::hop::LOOPBACK;
+use lb_ebpf::link::ETHERNET;
 use lb_ebpf::verdict::{Next, Reason, Stop};
 use lb_ebpf::wire::Wire;
 use lb_ebpf::work::Work;
@@ -35,14 +37,9 @@ pub(super) const ANSWER: i32 = i32::MIN + 2;
 const AFTER_LINK_LAYER: u32 = 1;
 /// `PACKET_HOST`: the frame is for this node, and for nobody else.
 const FOR_NODE: u32 = 0;
-/// The loopback device has this index in every network namespace.
-const LOOPBACK: u32 = 1;
 /// In a packet's `tc_index`: sent on by one of our programs. Nothing in the kernel looks at it any more, and what others
 /// put there stays.
 const SENT_ON: u32 = 1 << 14;
-/// Length of an Ethernet header without tags.
-const ETHERNET: u32 = 14;
-
 /// The context of the ingress hook, or of the egress one.
 pub(super) struct Tc<const EGRESS: bool> {
     pub(super) skb: *mut __sk_buff,

@@ -7,15 +7,13 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use lb_common::DropReason;
 use lb_ebpf::ctx::{ChecksumPatch, Hook, Packet, Room};
+use lb_ebpf::link::ETHERNET;
 use lb_ebpf::verdict::{Next, Reason, Stop};
 use lb_ebpf::wire::Wire;
 use lb_ebpf::work::Work;
 
 use super::access::{self, Bounds};
 use super::env::Context;
-
-/// Length of an Ethernet header without tags.
-const ETHERNET: u32 = 14;
 
 /// No action, but the step that a packet is still to take ([`stage`](lb_ebpf::stage)).
 pub(super) const MORE: u32 = u32::MAX;

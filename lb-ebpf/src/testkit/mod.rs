@@ -12,14 +12,12 @@ use lb_common::{Counter, Device, DropReason, Flow, FlowKey, ServicePolicy, Servi
 pub use self::tables::{Endpoint, FamilyTables, Kept, Way};
 use crate::answer;
 use crate::ctx::Hook;
+use crate::hop::LOOPBACK;
 use crate::link::{self, Version};
 use crate::stage;
 use crate::verdict::{Next, Reason, Stop};
 use crate::work::Work;
 use cx::Cx;
-
-/// The index of the loopback device.
-const LOOPBACK: u32 = 1;
 
 /// A program of the BPF object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

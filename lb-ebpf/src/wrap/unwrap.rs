@@ -10,6 +10,7 @@ use crate::ctx::{Ctx, Hook, Segments, ServiceEvent};
 use crate::fragment;
 use crate::headers::{Fragment, Kind};
 use crate::hop;
+use crate::link::ETHERNET;
 use crate::service;
 use crate::verdict::Stop;
 use crate::wire::{MAX_HEADERS, Network, Wire};
@@ -155,9 +156,6 @@ fn finish<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Outcome {
         Err(_) => Outcome::Failed,
     }
 }
-
-/// Length of an Ethernet header without tags.
-const ETHERNET: u32 = 14;
 
 /// Whether the packet is of a flow that is older than the service's present way: it keeps its backend.
 #[inline(always)]
