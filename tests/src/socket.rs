@@ -28,7 +28,7 @@ pub fn tcp(to: SocketAddr, from: Option<SocketAddr>) -> Result<TcpStream> {
         Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?,
         from,
     )?;
-    connect(&socket, to).with_context(|| match from {
+    connect(&socket, to, CONNECT_TIMEOUT).with_context(|| match from {
         Some(from) => format!("cannot connect to {to} from {from}"),
         None => format!("cannot connect to {to}"),
     })?;
@@ -36,11 +36,19 @@ pub fn tcp(to: SocketAddr, from: Option<SocketAddr>) -> Result<TcpStream> {
     Ok(socket.into())
 }
 
+/// A TCP connection that has to be there within some time.
+pub fn tcp_within(to: SocketAddr, patience: Duration) -> Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    connect(&socket, to, patience).with_context(|| format!("cannot connect to {to}"))?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket.into())
+}
+
 /// A port may still be taken for a moment by a connection that was reset just now.
-fn connect(socket: &Socket, to: SocketAddr) -> io::Result<()> {
+fn connect(socket: &Socket, to: SocketAddr, patience: Duration) -> io::Result<()> {
     let begin = Instant::now();
     loop {
-        match socket.connect_timeout(&to.into(), CONNECT_TIMEOUT) {
+        match socket.connect_timeout(&to.into(), patience) {
             Err(error)
                 if error.kind() == io::ErrorKind::AddrNotAvailable && begin.elapsed() < CONNECT_TIMEOUT =>
             {

@@ -1,0 +1,6 @@
+//! Sluice against a real Kubernetes control plane: run by `cargo xtask e2e`.
+
+#![expect(clippy::unwrap_used, reason = "tests panic")]
+
+mod beside_kube_proxy;
+mod deployment;
