@@ -341,7 +341,12 @@ impl Runtime {
             warn!("{problem}");
         }
         if report.written + report.deleted > 0 {
-            info!(written = report.written, deleted = report.deleted, "maps updated");
+            info!(
+                written = report.written,
+                deleted = report.deleted,
+                write_ms = report.writing.as_millis(),
+                "maps updated"
+            );
         }
         let next = report.retry_after.into_iter().chain(report.expire_after).min();
         self.retry_at = next.map(|after| Instant::now() + after);

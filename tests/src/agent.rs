@@ -120,6 +120,18 @@ impl Agent {
         node.netns.command(&program()?.to_string_lossy(), &arguments)
     }
 
+    /// The id of its process, while it runs.
+    pub fn process(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
+    /// A number that it logged as `name=number`, the last one.
+    pub fn number_in_log(&self, name: &str) -> Option<f64> {
+        let log = fs::read_to_string(self.log_file()).ok()?;
+        let mut words = log.split_whitespace().rev();
+        words.find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+    }
+
     /// The last lines that it logged.
     pub fn log(&self) -> String {
         let text = fs::read_to_string(self.log_file()).unwrap_or_default();

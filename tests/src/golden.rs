@@ -192,6 +192,7 @@ impl<'a, S: MapStore> Player<'a, S> {
         let Report {
             written,
             deleted,
+            writing: _,
             problems,
             retry_after: _,
             expire_after: _,

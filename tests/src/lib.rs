@@ -20,6 +20,7 @@ pub mod maps;
 pub mod netns;
 mod object;
 pub mod packet;
+pub mod replay;
 pub mod root;
 pub mod scratch;
 pub mod server;

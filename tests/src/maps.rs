@@ -1,7 +1,7 @@
 //! The agent's pinned maps, read as the programs read them.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -70,6 +70,18 @@ impl Maps {
             IpAddr::V4(ip) => self.eligible_of::<V4>(ip.into(), front_end.port(), protocol),
             IpAddr::V6(ip) => self.eligible_of::<V6>(ip.into(), front_end.port(), protocol),
         }
+    }
+
+    /// How many backends get new flows of a front end of IPv4; none when there is no such front end.
+    pub fn eligible_count(&self, ip: Ipv4Addr, port: u16, protocol: Protocol) -> Result<usize> {
+        let key = ServiceKey::new(ip.into(), Port::new(port), protocol.number());
+        let service = self.row::<<V4 as FamilyTables>::Services>(&key)?;
+        Ok(service.map_or(0, |service| service.inside.count as usize))
+    }
+
+    /// How many rows a table has.
+    pub fn count_rows<T: Table>(&self) -> Result<usize> {
+        Ok(self.keys::<T>()?.len())
     }
 
     /// Whether any flow has this source.

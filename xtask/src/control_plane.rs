@@ -77,6 +77,15 @@ pub(crate) fn find_or_build(workspace: &Workspace, steps: &mut Steps) -> Result<
     Ok(folder)
 }
 
+/// The folder with all programs, if they are there already.
+pub(crate) fn found(workspace: &Workspace) -> Option<PathBuf> {
+    let folder = match env::var_os(VARIABLE) {
+        Some(folder) => folder.into(),
+        None => cache_folder(workspace).ok()?,
+    };
+    missing(&folder).is_empty().then_some(folder)
+}
+
 fn build(module: &Module, folder: &Path, steps: &mut Steps) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     steps.tell(&format!(

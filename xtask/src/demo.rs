@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build,
+    build, control_plane,
     privilege::require_root,
     steps::Steps,
     toolchain,
@@ -38,6 +38,9 @@ pub(crate) fn run_program(
     let mut command = std::process::Command::new(&program);
     command.args(args).current_dir(workspace.root());
     workspace.add_env(&mut command, profile);
+    if let Some(folder) = control_plane::found(workspace) {
+        command.env(control_plane::VARIABLE, folder);
+    }
     // In place of this process, so that a signal reaches the one that has to clean up.
     let error = command.exec();
     Err(error).with_context(|| format!("cannot start {}", program.display()))

@@ -1,5 +1,6 @@
 //! What Sluice costs, measured.
 
+pub mod control;
 pub mod packets;
 pub mod table;
 pub mod throughput;

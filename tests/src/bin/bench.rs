@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
+use lb_tests::bench::control::{self, Scale};
 use lb_tests::bench::throughput::{self, Throughput};
 use lb_tests::bench::timings::{self, Timing};
 use lb_tests::bench::{packets, table};
@@ -27,6 +28,8 @@ enum Group {
     Throughput,
     /// How soon the agent is ready, and how soon an edit is in the maps.
     Agent,
+    /// A large cluster: start, changes, memory; beside kube-proxy.
+    Control,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -46,6 +49,8 @@ struct Report {
     throughput: Option<Vec<Throughput>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<Vec<Timing>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control: Option<Vec<Scale>>,
 }
 
 fn main() -> ExitCode {
@@ -73,6 +78,9 @@ fn measure(asked: Option<Group>) -> Result<Report> {
         eprintln!("measuring the agent ...");
         report.agent = Some(timings::measure()?);
     }
+    if wants(Group::Control) {
+        report.control = Some(control::measure(|what| eprintln!("measuring {what} ..."))?);
+    }
     Ok(report)
 }
 
@@ -84,6 +92,7 @@ fn print(report: &Report, output: Output) -> Result<()> {
                 report.packets.as_ref().map(packets::Report::table),
                 report.throughput.as_deref().map(table::throughput),
                 report.agent.as_deref().map(table::timings),
+                report.control.as_deref().map(control::text),
             ]
             .into_iter()
             .flatten()

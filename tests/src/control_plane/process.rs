@@ -97,6 +97,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// Its id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// An error when it has ended, with what it logged last.
     pub(crate) fn check(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {

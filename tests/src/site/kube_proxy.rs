@@ -1,6 +1,7 @@
 //! The real kube-proxy on a host.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use crate::control_plane::ControlPlane;
 use crate::control_plane::process::{Keeper, Process};
 use crate::control_plane::programs;
 use crate::scratch::Folder;
@@ -38,32 +38,42 @@ impl Mode {
 /// kube-proxy's process, ended on drop; its rules end with the namespace.
 #[derive(Debug)]
 pub struct KubeProxy {
-    _process: Process,
+    process: Process,
     _keeper: Keeper,
     _folder: Folder,
 }
 
 impl KubeProxy {
     /// Starts it and waits until it says that it is healthy. It tells pods from others by the Node's podCIDRs.
-    pub(super) fn start(plane: &ControlPlane, host: &Host, mode: Mode) -> Result<Self> {
+    pub(crate) fn start(kubeconfig: &Path, host: &Host, mode: Mode) -> Result<Self> {
         let folder = Folder::new("kube-proxy")?;
         let config = folder.path().join("config.json");
-        fs::write(&config, configuration(plane, host, mode)?).context("cannot write kube-proxy's file")?;
+        fs::write(&config, configuration(kubeconfig, host, mode))
+            .context("cannot write kube-proxy's file")?;
         let mut command = Command::new(programs::path("kube-proxy")?);
         command.arg(format!("--config={}", config.display())).arg("-v=2");
         let keeper = Keeper::new(&host.netns)?;
         let mut process = keeper.start("kube-proxy", command, folder.path())?;
         wait_until_healthy(host, &mut process)?;
         Ok(Self {
-            _process: process,
+            process,
             _keeper: keeper,
             _folder: folder,
         })
     }
+
+    /// The id of its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The last lines that it logged.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
+    }
 }
 
-fn configuration(plane: &ControlPlane, host: &Host, mode: Mode) -> Result<String> {
-    let kubeconfig = plane.kube_proxy_kubeconfig()?;
+fn configuration(kubeconfig: &Path, host: &Host, mode: Mode) -> String {
     let pace = json!({ "minSyncPeriod": "10ms", "syncPeriod": "30s" });
     let config = json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
@@ -82,7 +92,7 @@ fn configuration(plane: &ControlPlane, host: &Host, mode: Mode) -> Result<String
             "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s",
         },
     });
-    Ok(config.to_string())
+    config.to_string()
 }
 
 fn wait_until_healthy(host: &Host, process: &mut Process) -> Result<()> {

@@ -68,7 +68,11 @@ impl Site {
     pub fn kube_proxy(plane: &ControlPlane, mode: Mode) -> Result<Self> {
         let (topology, servers) = hosts(plane)?;
         Ok(Self {
-            proxy: Proxy::KubeProxy(KubeProxy::start(plane, &topology.node1, mode)?),
+            proxy: Proxy::KubeProxy(KubeProxy::start(
+                &plane.kube_proxy_kubeconfig()?,
+                &topology.node1,
+                mode,
+            )?),
             _servers: servers,
             topology,
         })

@@ -64,6 +64,7 @@ impl Pipe {
             problems: self.problems.take(),
             retry_after,
             expire_after: self.expire_after(now),
+            ..Report::default()
         }
     }
 

@@ -61,6 +61,8 @@ pub struct Report {
     pub written: usize,
     /// Rows deleted.
     pub deleted: usize,
+    /// How long writing and deleting took.
+    pub writing: Duration,
     /// What a person should mend; each is here once while it stays the same.
     pub problems: Vec<Problem>,
     /// When something failed that may go better: call [`Pipe::retry`] and [`Pipe::sync`] after this time.
@@ -178,8 +180,11 @@ impl Pipe {
             self.plan_expired(now, &mut pass);
             self.plan_addresses(&mut pass);
         }
+        let writing = Instant::now();
         let outcome = apply(std::mem::take(&mut pass.plan), store, &mut self.rows);
-        self.finish(pass, outcome, now)
+        let writing = writing.elapsed();
+        let report = self.finish(pass, outcome, now);
+        Report { writing, ..report }
     }
 
     /// Raises the epoch of routes and writes it at once, and nothing else; before the source is synced it is only raised.
