@@ -5,12 +5,14 @@
 mod decode;
 mod document;
 mod folder;
+mod kube;
 pub mod parse;
 pub mod watch;
 
 use crate::model::{Object, ObjectRef, Origin, Problem};
 
 pub use folder::Folder;
+pub use kube::{AccessError, ApiAccess, ApiSource};
 pub use watch::{ManifestSource, SourceError};
 
 /// What a source tells.
