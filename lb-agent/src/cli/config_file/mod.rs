@@ -95,7 +95,8 @@ impl ConfigFile {
                 );
             };
             let id = argument.get_id().as_str();
-            if !is_given(given, id) && !(from_folder && API_FLAGS.contains(&id)) {
+            let pointless = from_folder && API_FLAGS.contains(&id);
+            if !is_given(given, id) && !pointless {
                 found.extend(arguments(argument, &field, value)?);
             }
         }

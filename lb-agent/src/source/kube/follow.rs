@@ -234,23 +234,22 @@ impl<'a> Follower<'a> {
         (settled, end): (Instant, Instant),
     ) -> Result<bool, Trouble> {
         loop {
-            let read = match body.read_until(b'\n', line).now_or_never() {
-                Some(read) => read,
-                None => {
-                    self.send(events).await?;
-                    let until = match (&self.version, self.alive) {
-                        (None, _) => Instant::now() + TELLING,
-                        (Some(_), false) => settled,
-                        (Some(_), true) => end,
-                    };
-                    match timeout_at(until, body.read_until(b'\n', line)).await {
-                        Ok(read) => read,
-                        Err(_) if self.version.is_none() => return Err(Trouble::NoStreaming),
-                        Err(_) if self.alive => return Ok(false),
-                        Err(_) => {
-                            self.is_alive();
-                            continue;
-                        }
+            let read = if let Some(read) = body.read_until(b'\n', line).now_or_never() {
+                read
+            } else {
+                self.send(events).await?;
+                let until = match (&self.version, self.alive) {
+                    (None, _) => Instant::now() + TELLING,
+                    (Some(_), false) => settled,
+                    (Some(_), true) => end,
+                };
+                match timeout_at(until, body.read_until(b'\n', line)).await {
+                    Ok(read) => read,
+                    Err(_) if self.version.is_none() => return Err(Trouble::NoStreaming),
+                    Err(_) if self.alive => return Ok(false),
+                    Err(_) => {
+                        self.is_alive();
+                        continue;
                     }
                 }
             };

@@ -31,6 +31,10 @@ pub(super) struct Item {
 
 /// What became of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and nearly all are objects"
+)]
 pub(super) enum Content {
     /// It is here, with notices about parts of it.
     Object(Object, Vec<String>),

@@ -118,7 +118,7 @@ fn encoded(value: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             found.push(byte.into());
         } else {
-            found.push_str(&format!("%{byte:02X}"));
+            found.extend(["%", &format!("{byte:02X}")]);
         }
     }
     found

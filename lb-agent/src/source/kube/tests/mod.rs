@@ -36,7 +36,9 @@ impl Told {
             let Ok(Some(batch)) = batch else {
                 panic!("not within {PATIENCE:?}: {what}; told {:#?}", self.log)
             };
-            batch.into_iter().for_each(|event| self.take(event));
+            for event in batch {
+                self.take(event);
+            }
         }
     }
 
