@@ -70,6 +70,15 @@ impl Agent {
 
     /// Starts it on a node and waits until the data plane is ready; how long that took.
     pub fn start(&mut self, node: &Host, options: &[&str]) -> Result<Duration> {
+        let begin = Instant::now();
+        self.launch(node, options)?;
+        self.wait_until_ready()
+            .with_context(|| format!("the agent's log:\n{}", self.log()))?;
+        Ok(begin.elapsed())
+    }
+
+    /// Starts it on a node, and does not wait.
+    pub fn launch(&mut self, node: &Host, options: &[&str]) -> Result<()> {
         ensure!(self.process.is_none(), "the agent runs already");
         let log = File::create(self.log_file()).context("cannot make the agent's log")?;
         let mut command = Command::new(program()?);
@@ -79,7 +88,6 @@ impl Agent {
             .args(["--pin-root".as_ref(), self.pin_root().as_path()])
             .args(options)
             .stderr(log);
-        let begin = Instant::now();
         let process = node.netns.run(|| {
             command
                 .spawn()
@@ -87,9 +95,7 @@ impl Agent {
         })?;
         self.folder.note_process(process.id())?;
         self.process = Some(process);
-        self.wait_until_ready()
-            .with_context(|| format!("the agent's log:\n{}", self.log()))?;
-        Ok(begin.elapsed())
+        Ok(())
     }
 
     /// Ends it by SIGTERM, which must leave it time to end well.

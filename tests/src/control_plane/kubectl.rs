@@ -87,6 +87,9 @@ impl ControlPlane {
     }
 
     fn apply_with(&self, options: &[&str], objects: &[Value]) -> Result<()> {
+        if objects.is_empty() {
+            return Ok(());
+        }
         let arguments = [
             &["apply", "--server-side", "--force-conflicts", "-f", "-"],
             options,

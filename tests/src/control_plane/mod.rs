@@ -41,6 +41,10 @@ pub const SERVICE_CIDRS: &str = "10.96.0.0/16,fd00:96::/112";
 
 /// The API server's address, the same from every host that has joined.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 31, 255, 1);
+/// Better than the usual way there, which stays beside it.
+const CUT_METRIC: u8 = 1;
+/// The usual way there.
+const METRIC: u8 = 2;
 /// Two cores that do other things, too, need their time.
 const START_TIMEOUT: Duration = Duration::from_mins(2);
 
@@ -118,8 +122,21 @@ impl ControlPlane {
             .netns
             .ip(&format!("addr add 172.31.{number}.1/24 dev {device}"))?;
         host.netns.ip(&format!(
-            "addr add 172.31.{number}.2/24 dev up-plane\nroute add {ADDRESS}/32 via 172.31.{number}.1"
+            "addr add 172.31.{number}.2/24 dev up-plane\nroute add {ADDRESS}/32 via 172.31.{number}.1 metric {METRIC}"
         ))
+    }
+
+    /// A host that has joined no longer reaches the API server, and is told so, until it is let in again.
+    pub fn cut_off(&self, host: &Host) -> Result<()> {
+        host.netns.ip(&format!(
+            "route replace unreachable {ADDRESS}/32 metric {CUT_METRIC}"
+        ))
+    }
+
+    /// See [`ControlPlane::cut_off`].
+    pub fn let_in(&self, host: &Host) -> Result<()> {
+        host.netns
+            .ip(&format!("route del unreachable {ADDRESS}/32 metric {CUT_METRIC}"))
     }
 
     /// A kubeconfig for a token, see [`ControlPlane::token`].
