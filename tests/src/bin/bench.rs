@@ -79,7 +79,7 @@ fn measure(asked: Option<Group>) -> Result<Report> {
         report.agent = Some(timings::measure()?);
     }
     if wants(Group::Control) {
-        report.control = Some(control::measure(|what| eprintln!("measuring {what} ..."))?);
+        report.control = Some(control::measure(|line| eprintln!("{line}"))?);
     }
     Ok(report)
 }

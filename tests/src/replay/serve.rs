@@ -55,8 +55,10 @@ fn get(uri: &hyper::Uri, state: &State) -> Response<Answer> {
             .find_map(value)
     };
     let is_true = |name| asked(name).is_some_and(|value| value == "true" || value == "1");
+    let selector = asked("fieldSelector").unwrap_or_default();
+    let only = selector.strip_prefix("metadata.name%3D");
     if is_true("watch") {
-        let feed = state.watch(resource, is_true("sendInitialEvents"));
+        let feed = state.watch(resource, only, is_true("sendInitialEvents"));
         return response(StatusCode::OK, Either::Right(Feed(feed)));
     }
     let number = |name| asked(name).and_then(|value| value.parse().ok());
@@ -66,7 +68,7 @@ fn get(uri: &hyper::Uri, state: &State) -> Response<Answer> {
     };
     json_response(
         StatusCode::OK,
-        state.page(resource, number("continue").unwrap_or_default(), limit),
+        state.page(resource, only, number("continue").unwrap_or_default(), limit),
     )
 }
 

@@ -106,12 +106,18 @@ impl State {
         kept.watches.iter().filter(|watch| !watch.is_closed()).count()
     }
 
-    /// A page of the list, from an object on.
-    pub(super) fn page(&self, resource: Resource, from: usize, limit: usize) -> String {
+    /// A page of the list, from an object on; or the one of this name.
+    pub(super) fn page(&self, resource: Resource, only: Option<&str>, from: usize, limit: usize) -> String {
         let kept = self.kept(resource);
-        let end = kept.objects.len().min(from.saturating_add(limit));
-        let items = kept.objects.get(from..end).unwrap_or_default().join(",");
-        let next = if end < kept.objects.len() {
+        let objects: Vec<_> = kept.named(only).collect();
+        let end = objects.len().min(from.saturating_add(limit));
+        let items = objects.get(from..end).unwrap_or_default();
+        let items = items
+            .iter()
+            .map(|text| text.as_str())
+            .collect::<Vec<_>>()
+            .join(",");
+        let next = if end < objects.len() {
             end.to_string()
         } else {
             String::new()
@@ -125,18 +131,21 @@ impl State {
 
     /// The object of this name.
     pub(super) fn object(&self, resource: Resource, name: &str) -> Option<String> {
-        let named = format!("\"name\":\"{name}\"");
-        let kept = self.kept(resource);
-        kept.objects.iter().find(|text| text.contains(&named)).cloned()
+        self.kept(resource).named(Some(name)).next().cloned()
     }
 
     /// What changes from now on, after everything that is there now if that is asked for.
-    pub(super) fn watch(&self, resource: Resource, with_all: bool) -> UnboundedReceiver<Bytes> {
+    pub(super) fn watch(
+        &self,
+        resource: Resource,
+        only: Option<&str>,
+        with_all: bool,
+    ) -> UnboundedReceiver<Bytes> {
         let (sender, receiver) = unbounded_channel();
         let mut kept = self.kept(resource);
         if with_all {
             // The receiver is there: nothing fails.
-            for chunk in kept.everything(resource) {
+            for chunk in kept.everything(resource, only) {
                 let _received = sender.send(chunk);
             }
         }
@@ -157,8 +166,16 @@ impl State {
 }
 
 impl Kept {
+    /// All objects, or the one of this name.
+    fn named(&self, only: Option<&str>) -> impl Iterator<Item = &String> {
+        let name = only.map(|name| format!("\"name\":\"{name}\""));
+        self.objects
+            .iter()
+            .filter(move |text| name.as_ref().is_none_or(|name| text.contains(name)))
+    }
+
     /// An event for each object, and the bookmark that says that these were all.
-    fn everything(&self, resource: Resource) -> Vec<Bytes> {
+    fn everything(&self, resource: Resource, only: Option<&str>) -> Vec<Bytes> {
         let (group, kind) = resource.kind();
         let bookmark = json!({
             "kind": kind,
@@ -170,7 +187,7 @@ impl Kept {
         });
         let mut chunks = Vec::new();
         let mut chunk = String::new();
-        for object in &self.objects {
+        for object in self.named(only) {
             chunk.push_str(&event("ADDED", object));
             if chunk.len() > CHUNK {
                 chunks.push(std::mem::take(&mut chunk).into());

@@ -72,16 +72,25 @@ pub fn measure(mut tell: impl FnMut(&str)) -> Result<Vec<Scale>> {
     }
     for cluster in CLUSTERS {
         let what = format!("{} services, {} endpoints", cluster.services, cluster.total());
-        tell(&format!("sluice, {what}"));
-        rows.push(sluice::measure(cluster)?);
+        tell(&format!("measuring sluice, {what} ..."));
+        rows.push(told(sluice::measure(cluster)?, &mut tell));
         for mode in [Mode::Nftables, Mode::Iptables] {
             if beside && (mode == Mode::Nftables || cluster.total() <= MOST_FOR_IPTABLES) {
-                tell(&format!("kube-proxy ({}), {what}", mode.name()));
-                rows.push(kube_proxy::measure(cluster, mode)?);
+                tell(&format!("measuring kube-proxy ({}), {what} ...", mode.name()));
+                rows.push(told(kube_proxy::measure(cluster, mode)?, &mut tell));
             }
         }
     }
     Ok(rows)
+}
+
+/// What was measured is told at once: the whole takes minutes.
+fn told(row: Scale, tell: &mut impl FnMut(&str)) -> Scale {
+    tell(&format!(
+        "... {:.0} ms cold, {:.2} ms a change, {:.2} ms of CPU, {:.0} MiB",
+        row.cold_ms, row.change_p50_ms, row.cpu_per_change_ms, row.peak_mib
+    ));
+    row
 }
 
 /// For people.
