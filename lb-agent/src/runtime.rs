@@ -1,14 +1,13 @@
 //! THE WAY OF AN EVENT: whatever happens becomes an [`Event`], one loop takes it, and one writer writes the maps.
 //!
 //! ```text
-//! folder of manifests ──┐
+//! source of objects ────┐
 //! netlink notifications ┼─ Event ─> Runtime::take ─(burst drained)─> Runtime::pass: look, sync the maps, ask for programs
 //! reports of programs ──┤
 //! timers, signals ──────┘
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -31,7 +30,7 @@ use crate::desired::seed_of_words;
 use crate::model::HostDevice;
 use crate::reconcile::{Config, Pipe};
 use crate::signals::Signals;
-use crate::source::{ManifestSource, SourceEvent};
+use crate::source::{Source, SourceEvent, SourceOptions};
 use crate::start_times::StartTimes;
 use crate::store::{MapStore as _, SettingsTable};
 use crate::traffic::{self, Traffic};
@@ -39,8 +38,8 @@ use crate::traffic::{self, Traffic};
 /// What `lb-agent run` is told.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The folder of manifests.
-    pub manifests: PathBuf,
+    /// Where objects come from.
+    pub source: SourceOptions,
     /// The name of this node's Node object.
     pub node_name: String,
     /// Where maps and links are pinned.
@@ -136,7 +135,7 @@ struct Runtime {
     routes: watch::Receiver<u64>,
     source: mpsc::Receiver<Vec<SourceEvent>>,
     /// Dropping it would end the watch.
-    _manifests: ManifestSource,
+    _source: Source,
     /// Warnings given about devices, so that each is given once.
     warned: BTreeMap<(String, &'static str), String>,
     recounter: Recounter,
@@ -167,7 +166,7 @@ impl Runtime {
         let loaded = Instant::now();
 
         let (sender, mut source) = mpsc::channel(SOURCE_QUEUE);
-        let manifests = ManifestSource::watch(&options.manifests, sender)?;
+        let objects = Source::start(&options.source, &options.node_name, sender).await?;
         let mut devices = Devices::connect(options.devices.clone(), options.xdp)?;
         let (changes, routes) = (devices.follow()?, routes::follow()?);
         let host = devices.look(Changes::default()).await?;
@@ -195,6 +194,7 @@ impl Runtime {
             forwarding: traffic.forwarding,
             max_table: traffic.max_table,
             removed_grace: traffic.removed_grace,
+            tell_orphans: options.source.tells_together(),
             ipv4: options.sizes.ipv4,
             ipv6: options.sizes.ipv6,
         };
@@ -204,7 +204,10 @@ impl Runtime {
 
         first_objects(&mut pipe, &mut source).await?;
         if !pipe.has_seed() {
-            pipe.set_seed(traffic::seed(&traffic.seed_file, seed_of_words(before.hash_seed)));
+            pipe.set_seed(traffic::seed(
+                traffic.seed_file.as_deref(),
+                seed_of_words(before.hash_seed),
+            ));
         }
         let mut runtime = Self {
             pipe,
@@ -224,7 +227,7 @@ impl Runtime {
             changes,
             routes,
             source,
-            _manifests: manifests,
+            _source: objects,
             warned: BTreeMap::new(),
             recounter: Recounter::new(options.pins.clone(), settings, clock),
             recount_at: start + RECOUNT,

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
+use tracing::warn;
 
+use super::source::SourceArgs;
 use super::traffic::TrafficArgs;
 use super::{LogFormat, PinArgs, log, tokio_runtime};
 use crate::dataplane::devices::Patterns;
@@ -18,12 +20,14 @@ use crate::runtime::{Options, run};
 /// Flags of `run`.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
-    /// Folder of manifests to follow: the YAML or JSON that `kubectl apply` takes.
-    #[arg(long, value_name = "DIR")]
-    manifests: PathBuf,
-    /// Name of this node's Node object.
-    #[arg(long, value_name = "NAME", env = "NODE_NAME", value_parser = node_name)]
-    node_name: String,
+    #[command(flatten)]
+    source: SourceArgs,
+    /// File with a `SluiceConfiguration`, or the `KubeProxyConfiguration` of a cluster: what flags say counts more.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What the file says that has no effect.
+    #[arg(skip)]
+    pub(super) notices: Vec<String>,
     #[command(flatten)]
     pin: PinArgs,
     /// Attach to devices of these names only, of whatever kind (`*`, `?`, `[...]`; may be repeated).
@@ -107,7 +111,12 @@ impl RunArgs {
         if [self.ipv4, self.ipv6] == [Switch::Off; 2] {
             bail!("--ipv4 off --ipv6 off leaves nothing to serve. Switch one of them on");
         }
+        for notice in &self.notices {
+            warn!("{notice}");
+        }
         let pins = self.pin.pins()?;
+        let node_name = self.source.node_name()?;
+        let folder = self.source.manifests.as_deref();
         let options = Options {
             sizes: Sizes {
                 services: self.max_services,
@@ -120,9 +129,9 @@ impl RunArgs {
             pins,
             devices: Patterns::new(&self.devices, &self.exclude_devices, &self.uplinks)?,
             xdp: self.xdp.choice(),
-            traffic: self.traffic.traffic(&self.manifests, self.node_port_range.0)?,
-            manifests: self.manifests,
-            node_name: self.node_name,
+            traffic: self.traffic.traffic(folder, self.node_port_range.0)?,
+            source: self.source.options(),
+            node_name,
             reserved_ports: self.node_port_range.0,
             detach_on_exit: self.detach_on_exit,
         };
@@ -149,21 +158,13 @@ fn at_least_one() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..)
 }
 
-/// An empty name would be no node's, and no endpoint local.
-fn node_name(text: &str) -> Result<String, &'static str> {
-    if text.trim().is_empty() {
-        return Err("the name is empty; give that of this node's Node object (is NODE_NAME set?)");
-    }
-    Ok(text.to_owned())
-}
-
 pub(super) fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory as _, Parser as _};
+    use clap::CommandFactory as _;
     use lb_common::layout::map;
 
     use crate::cli::Cli;
@@ -179,16 +180,6 @@ mod tests {
                     .any(|argument| argument.get_long() == flag.strip_prefix("--")),
                 "{flag}"
             );
-        }
-    }
-
-    #[test]
-    fn an_empty_node_name_is_refused() {
-        let parse = |name| Cli::try_parse_from(["lb-agent", "run", "--manifests", ".", "--node-name", name]);
-        parse("node-a").unwrap();
-        for name in ["", " "] {
-            let error = parse(name).unwrap_err().to_string();
-            assert!(error.contains("the name is empty"), "{error}");
         }
     }
 }

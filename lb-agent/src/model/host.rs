@@ -17,6 +17,15 @@ pub struct Node {
     pub pod_cidrs: Vec<IpPrefix>,
 }
 
+/// A ServiceCIDR object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceCidr {
+    /// Its name.
+    pub name: String,
+    /// The prefixes that services get their addresses from.
+    pub prefixes: Vec<IpPrefix>,
+}
+
 /// A Namespace object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
