@@ -7,6 +7,7 @@ mod eligible;
 mod endpoints;
 mod frontends;
 pub mod node;
+pub mod node_ports;
 mod policy;
 mod ranges;
 mod seed;
