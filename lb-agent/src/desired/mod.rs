@@ -63,7 +63,8 @@ pub struct Half<F: Family> {
     pub frontends: BTreeMap<ServiceKey<F::Addr>, Frontend>,
     /// Every endpoint in the slices.
     pub backends: BTreeMap<Target<F::Addr>, Member>,
-    /// The endpoints that the policy Cluster leads to, in order of address: the same on all nodes.
+    /// The endpoints that the policy Cluster leads to, in order of address: the same on all nodes, unless hints say which
+    /// endpoints are for which nodes.
     pub cluster: Weighted<F::Addr>,
     /// The endpoints that the policy Local leads to. Weights are in no common divisor.
     pub local: Weighted<F::Addr>,
@@ -224,6 +225,8 @@ fn backends<A: Copy + Ord>(
             pod,
             conditions: _,
             weight: _,
+            for_node: _,
+            for_zone: _,
         } = candidate;
         let local_only = has(local_set) && !has(cluster);
         let member = Member {

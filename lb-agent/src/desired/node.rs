@@ -241,6 +241,7 @@ mod tests {
             name: "node-a".into(),
             internal_ips,
             pod_cidrs: Vec::new(),
+            zone: None,
         };
         assert_eq!(listening::<V4>(&host, &node), v4);
         assert_eq!(listening::<V6>(&host, &node), v6);
@@ -292,6 +293,7 @@ mod tests {
             name: name.into(),
             internal_ips: internal_ips.iter().map(|ip| ip.parse().unwrap()).collect(),
             pod_cidrs: pod_cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
+            zone: None,
         }
     }
 

@@ -7,7 +7,7 @@ use lb_common::Ip4;
 
 use super::*;
 use crate::model::{
-    Algorithm, Conditions, Endpoint, EndpointSlice, Node, Object, ObjectName, Origin, Protocol,
+    Algorithm, Conditions, Endpoint, EndpointSlice, Hints, Node, Object, ObjectName, Origin, Protocol,
     ServiceOptions, Share, SlicePort,
 };
 
@@ -60,6 +60,7 @@ fn endpoint(text: &str) -> Endpoint {
         },
         node: local.then(|| "node-a".into()),
         pod: None,
+        hints: Hints::default(),
     }
 }
 
@@ -318,6 +319,7 @@ fn where_the_node_may_its_vips_may() {
             name: "node-a".into(),
             internal_ips: vec![ip.parse().unwrap()],
             pod_cidrs: Vec::new(),
+            zone: None,
         })
     };
     let mut service = service(BOTH);

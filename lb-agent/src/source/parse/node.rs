@@ -5,6 +5,9 @@ use k8s_openapi::api::core::v1 as api;
 use super::{ParseError, Parsed, field};
 use crate::model::{Node, Object};
 
+/// The label that names the zone of a Node.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
 /// A Node.
 pub fn node(object: &api::Node) -> Result<Parsed, ParseError> {
     let name = field::object_name(&object.metadata)?.name.to_string();
@@ -33,10 +36,12 @@ pub fn node(object: &api::Node) -> Result<Parsed, ParseError> {
     let pod_cidrs = cidrs
         .map(|cidr| field::prefix("spec.podCIDRs", cidr))
         .collect::<Result<_, _>>()?;
+    let zone = field::label(&object.metadata, ZONE).filter(|zone| !zone.is_empty());
     let node = Node {
         name,
         internal_ips,
         pod_cidrs,
+        zone: zone.map(Into::into),
     };
     Ok(Parsed {
         object: Some(Object::Node(node)),

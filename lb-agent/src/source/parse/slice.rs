@@ -4,7 +4,7 @@ use k8s_openapi::api::discovery::v1 as api;
 
 use super::field::{self, Transport};
 use super::{ParseError, Parsed, annotation};
-use crate::model::{Conditions, Endpoint, EndpointSlice, IpFamily, Object, ObjectName, SlicePort};
+use crate::model::{Conditions, Endpoint, EndpointSlice, Hints, IpFamily, Object, ObjectName, SlicePort};
 
 /// The label that names the Service of a slice.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -110,7 +110,17 @@ fn endpoint(place: usize, endpoint: &api::Endpoint, family: IpFamily) -> Result<
         conditions: conditions(endpoint.conditions.as_ref()),
         node,
         pod: pod.map(Into::into),
+        hints: endpoint.hints.as_ref().map(hints).unwrap_or_default(),
     })
+}
+
+fn hints(hints: &api::EndpointHints) -> Hints {
+    let nodes = hints.for_nodes.iter().flatten().map(|node| node.name.as_str());
+    let zones = hints.for_zones.iter().flatten().map(|zone| zone.name.as_str());
+    Hints {
+        nodes: nodes.map(Into::into).collect(),
+        zones: zones.map(Into::into).collect(),
+    }
 }
 
 fn conditions(conditions: Option<&api::EndpointConditions>) -> Conditions {
