@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{Conditions, Protocol, TrafficPolicy};
+use crate::model::{Conditions, Hints, Protocol, TrafficPolicy};
 
 fn parsed(kind: &str, value: Value) -> Result<Parsed, String> {
     match kind {
@@ -122,7 +122,7 @@ fn services_that_are_not_ours_have_no_ports() {
 }
 
 #[test]
-fn load_balancer_addresses_are_vips_of_load_balancers() {
+fn load_balancer_addresses_are_its_vips_whatever_the_type() {
     let ingress = json!([{"ip": "192.0.2.1"}, {"ip": "192.0.2.2", "ipMode": "VIP"}, {"ip": "192.0.2.3", "ipMode":
         "Proxy"}, {"hostname": "lb"}, {"ip": "2001:db8::1"}]);
     let mut value = with_spec(json!({"type": "LoadBalancer"}));
@@ -138,7 +138,7 @@ fn load_balancer_addresses_are_vips_of_load_balancers() {
         &["status.loadBalancer.ingress: 2001:db8::1 is left out, because the Service has no IPv6 ClusterIP"],
     );
     value["spec"]["type"] = json!("ClusterIP");
-    assert_eq!(service_of(value).load_balancer_ips.len(), 0);
+    assert_eq!(service_of(value).load_balancer_ips.len(), 2);
 }
 
 #[test]
@@ -171,10 +171,6 @@ fn fields_of_services_that_cannot_be_used_are_named() {
         "spec.ports[1].name: \"\" is there twice",
     );
     error(
-        ports(json!([{"port": 1, "protocol": "ICMP"}])),
-        "spec.ports[0].protocol: \"ICMP\" is unknown; use TCP or UDP",
-    );
-    error(
         ports(json!([{"port": 1, "name": "a-name-that-is-too-long"}])),
         "spec.ports[0].name: \"a-name-that-is-too-long\" is no valid name: at most 15 letters, digits, dashes and dots",
     );
@@ -182,18 +178,90 @@ fn fields_of_services_that_cannot_be_used_are_named() {
         with_spec(json!({"clusterIP": "10.96.0.300"})),
         "spec.clusterIP[0]: \"10.96.0.300\" is no IP address",
     );
-    error(
-        with_spec(json!({"clusterIPs": ["10.96.0.1", "10.96.0.2"]})),
-        "spec.clusterIPs[1]: family IPv4 is there twice",
+}
+
+/// Compares what is told of a Service, and that the rest of it is used: it has its first ClusterIP and port.
+#[track_caller]
+fn check_rest(value: Value, told: &[&str]) -> crate::model::Service {
+    check_notice(value.clone(), told);
+    let service = service_of(value);
+    assert_eq!(service.cluster_ips[0].to_string(), "10.96.0.1");
+    assert_eq!(service.ports[0].port, 80);
+    service
+}
+
+#[test]
+fn words_that_are_unknown_mean_what_kube_proxy_takes_them_for() {
+    let check = |spec: Value, told: &str| check_rest(with_spec(spec), &[told]);
+    check(
+        json!({"type": "Foo"}),
+        "spec.type: \"Foo\" is unknown; use ClusterIP, NodePort, LoadBalancer or ExternalName. Its addresses are served as \
+         they are",
     );
-    error(
-        with_spec(json!({"type": "Foo"})),
-        "spec.type: \"Foo\" is unknown; use ClusterIP, NodePort, LoadBalancer or ExternalName",
+    let service = check(
+        json!({"externalTrafficPolicy": "Remote", "internalTrafficPolicy": "Local"}),
+        "spec.externalTrafficPolicy: \"Remote\" is unknown; use Cluster or Local. It is taken for Cluster",
     );
-    error(
-        with_spec(json!({"externalTrafficPolicy": "Remote"})),
-        "spec.externalTrafficPolicy: \"Remote\" is unknown; use Cluster or Local",
+    assert_eq!(
+        (service.external_policy, service.internal_policy),
+        (TrafficPolicy::Cluster, TrafficPolicy::Local)
     );
+    let service = check(
+        json!({"sessionAffinity": "Cookie"}),
+        "spec.sessionAffinity: \"Cookie\" is unknown; use None or ClientIP. It is taken for None",
+    );
+    assert_eq!(service.affinity_seconds, None);
+    let ports = json!([{"port": 80}, {"port": 1, "name": "a", "protocol": "ICMP"}]);
+    let service = check(
+        json!({"ports": ports}),
+        "spec.ports[1].protocol: \"ICMP\" is unknown; use TCP or UDP; this port is left out",
+    );
+    assert_eq!(service.ports.len(), 1);
+}
+
+#[test]
+fn of_addresses_the_ones_that_can_be_used_are() {
+    let told = [
+        "spec.clusterIPs[1]: family IPv4 is there twice; left out",
+        "spec.clusterIPs[2]: \"fd00::x\" is no IP address; left out",
+    ];
+    let service = check_rest(
+        with_spec(json!({"clusterIPs": ["10.96.0.1", "10.96.0.2", "fd00::x"]})),
+        &told,
+    );
+    assert_eq!(service.cluster_ips.len(), 1);
+    let mut value = with_spec(json!({"externalIPs": ["?", "203.0.113.9", "2001:db8::9"]}));
+    value["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.256"}, {"ip": "192.0.2.1"}]}});
+    let told = [
+        "spec.externalIPs: \"?\" is no IP address; left out",
+        "spec.externalIPs: 2001:db8::9 is left out, because the Service has no IPv6 ClusterIP",
+        "status.loadBalancer.ingress: \"192.0.2.256\" is no IP address; left out",
+    ];
+    let service = check_rest(value, &told);
+    assert_eq!(
+        (service.external_ips.len(), service.load_balancer_ips.len()),
+        (1, 1)
+    );
+}
+
+#[test]
+fn a_service_may_have_no_ports_or_thousands() {
+    for ports in [json!(null), json!([])] {
+        assert_eq!(service_of(with_spec(json!({"ports": ports}))).ports, []);
+    }
+    let ports: Vec<_> = (1..=5000)
+        .map(|number| json!({"name": format!("p{number}"), "port": number, "nodePort": 30_000 + number % 2700}))
+        .collect();
+    let value = with_spec(json!({"ports": ports}));
+    check_error(
+        "Service",
+        value,
+        "spec.ports[2700].nodePort: 30001 is there twice",
+    );
+    let ports: Vec<_> = (1..=5000)
+        .map(|number| json!({"name": format!("p{number}"), "port": number}))
+        .collect();
+    assert_eq!(service_of(with_spec(json!({"ports": ports}))).ports.len(), 5000);
 }
 
 #[test]
@@ -207,7 +275,6 @@ fn addresses_that_can_be_nobodys_are_refused() {
         ("224.0.0.1", "a multicast address"),
         ("ff02::1", "a multicast address"),
         ("255.255.255.255", "the broadcast address"),
-        ("::ffff:10.0.0.1", "an IPv4-mapped address"),
     ];
     let link_local = [
         ("169.254.1.1", "a link-local address"),
@@ -219,10 +286,12 @@ fn addresses_that_can_be_nobodys_are_refused() {
         let service = |spec, field| check_error("Service", with_spec(spec), &text(field, ip, what));
         service(json!({"clusterIP": ip}), "spec.clusterIP[0]");
         service(json!({"clusterIPs": [ip]}), "spec.clusterIPs[0]");
-        service(json!({"externalIPs": [ip]}), "spec.externalIPs");
+        let left_out = |field| text(field, ip, what) + "; left out";
+        let value = with_spec(json!({"externalIPs": [ip]}));
+        check_rest(value, &[&left_out("spec.externalIPs")]);
         let mut value = with_spec(json!({"type": "LoadBalancer"}));
         value["status"] = json!({"loadBalancer": {"ingress": [{"ip": ip}]}});
-        check_error("Service", value, &text("status.loadBalancer.ingress", ip, what));
+        check_rest(value, &[&left_out("status.loadBalancer.ingress")]);
     }
     let slice = |ip: &str| {
         let mut value = with_endpoints(json!([{"addresses": [ip]}]));
@@ -230,8 +299,9 @@ fn addresses_that_can_be_nobodys_are_refused() {
         value
     };
     for (ip, what) in nobodys {
-        let text = text("endpoints[0].addresses[0]", ip, what);
-        check_error("EndpointSlice", slice(ip), &text);
+        let text = text("endpoints[0].addresses[0]", ip, what) + "; left out";
+        let found = parsed("EndpointSlice", slice(ip)).unwrap();
+        assert_eq!(found.notices, [text]);
     }
     for (ip, _) in link_local {
         assert_eq!(slice_of(slice(ip)).endpoints[0].address.to_string(), ip);
@@ -251,7 +321,7 @@ fn sctp_ports_are_left_out() {
 }
 
 #[test]
-fn source_ranges_are_those_of_load_balancers_that_can_be_read() {
+fn source_ranges_are_those_that_can_be_read() {
     let check = |kind: &str, ranges: Value, expected: &[&str], told: &[&str]| {
         let value = with_spec(json!({"type": kind, "loadBalancerSourceRanges": ranges}));
         let found = service_of(value.clone()).source_ranges;
@@ -269,7 +339,7 @@ fn source_ranges_are_those_of_load_balancers_that_can_be_read() {
         &[bad],
     );
     check("LoadBalancer", json!([]), &[], &[]);
-    check("ClusterIP", ranges, &[], &[]);
+    check("ClusterIP", ranges, &["192.0.2.0/24", "2001:db8::/32"], &[bad]);
     check(
         "LoadBalancer",
         json!(["all"]),
@@ -314,20 +384,38 @@ fn only_the_namespace_that_names_the_cluster_counts() {
 }
 
 #[test]
-fn fields_of_slices_that_cannot_be_used_are_named() {
+fn endpoints_and_ports_of_slices_that_cannot_be_used_are_left_out() {
+    let mut value = with_endpoints(
+        json!([{"addresses": ["10.0.0.1"]}, {"addresses": ["fd00::1"]}, {"addresses": []},
+        {"addresses": ["pod"]}, {"addresses": ["::ffff:10.0.0.2"]}]),
+    );
+    value["ports"] = json!([{"port": 8080}, {"name": "a", "port": 0}, {"name": "b", "port": 65536},
+        {"name": "c", "port": 1, "protocol": "ICMP"}, {"name": "d", "port": 1, "protocol": "SCTP"}]);
+    let Parsed { object, notices, .. } = parsed("EndpointSlice", value).unwrap();
+    let Some(Object::EndpointSlice(slice)) = object else {
+        panic!("no EndpointSlice")
+    };
+    let told = [
+        "ports[2].port: 65536 is no port; use 1 to 65535; left out",
+        "ports[3].protocol: \"ICMP\" is unknown; use TCP or UDP; this port is left out",
+        "ports[4].protocol: SCTP is not supported yet; this port is left out",
+        "endpoints[1].addresses[0]: fd00::1 is no IPv4 address; left out",
+        "endpoints[2].addresses[0] is missing; left out",
+        "endpoints[3].addresses[0]: \"pod\" is no IP address; left out",
+    ];
+    assert_eq!(notices, told);
+    let addresses: Vec<_> = slice
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint.address.to_string())
+        .collect();
+    assert_eq!(addresses, ["10.0.0.1", "10.0.0.2"]);
+    assert_eq!(slice.ports.len(), 1);
+}
+
+#[test]
+fn slices_that_cannot_be_used_are_named() {
     let error = |value, expected| check_error("EndpointSlice", value, expected);
-    error(
-        with_endpoints(json!([{"addresses": ["10.0.0.1"]}, {"addresses": ["fd00::1"]}])),
-        "endpoints[1].addresses[0]: fd00::1 is no IPv4 address",
-    );
-    error(
-        with_endpoints(json!([{"addresses": []}])),
-        "endpoints[0].addresses[0] is missing",
-    );
-    error(
-        with_endpoints(json!([{"addresses": ["pod"]}])),
-        "endpoints[0].addresses[0]: \"pod\" is no IP address",
-    );
     error(
         json!({"metadata": {"name": "a"}, "addressType": "IPv4", "endpoints": []}),
         "metadata.labels[kubernetes.io/service-name] is missing",
@@ -351,6 +439,46 @@ fn slices_of_names_and_ports_without_number_are_left_alone() {
 fn leading_zeros_are_decimal() {
     let slice = slice_of(with_endpoints(json!([{"addresses": ["010.000.0.09"]}])));
     assert_eq!(slice.endpoints[0].address.to_string(), "10.0.0.9");
+    let spec = json!({"clusterIP": "010.096.0.01", "externalIPs": ["192.0.02.1"],
+        "loadBalancerSourceRanges": ["203.0.113.000/025", "::ffff:192.0.2.0/120"]});
+    let service = service_of(with_spec(spec));
+    assert_eq!(service.cluster_ips[0].to_string(), "10.96.0.1");
+    assert_eq!(service.external_ips[0].to_string(), "192.0.2.1");
+    let ranges: Vec<_> = service.source_ranges.iter().map(ToString::to_string).collect();
+    assert_eq!(ranges, ["203.0.113.0/25", "192.0.2.0/24"]);
+}
+
+#[test]
+fn an_ipv4_mapped_address_is_an_ipv4_one() {
+    let service = service_of(with_spec(
+        json!({"clusterIP": "::ffff:10.96.0.1", "externalIPs": ["::ffff:192.0.2.1"]}),
+    ));
+    assert_eq!(service.cluster_ips[0].to_string(), "10.96.0.1");
+    assert_eq!(service.external_ips[0].to_string(), "192.0.2.1");
+}
+
+#[test]
+fn hints_say_whose_clients_should_use_an_endpoint() {
+    let hints = json!({"forZones": [{"name": "a"}, {"name": "b"}], "forNodes": [{"name": "node-a"}]});
+    let slice = slice_of(with_endpoints(
+        json!([{"addresses": ["10.0.0.1"], "hints": hints}, {"addresses": ["10.0.0.2"]}]),
+    ));
+    let words = |hints: &Hints| (hints.zones.join(" "), hints.nodes.join(" "));
+    assert_eq!(words(&slice.endpoints[0].hints), ("a b".into(), "node-a".into()));
+    assert_eq!(slice.endpoints[1].hints, Hints::default());
+    let zone = |labels: Value| match parsed("Node", json!({"metadata": {"name": "a", "labels": labels}}))
+        .unwrap()
+        .object
+    {
+        Some(Object::Node(node)) => node.zone,
+        other => panic!("no Node: {other:?}"),
+    };
+    assert_eq!(
+        zone(json!({"topology.kubernetes.io/zone": "a"})).as_deref(),
+        Some("a")
+    );
+    assert_eq!(zone(json!({"topology.kubernetes.io/zone": ""})), None);
+    assert_eq!(zone(json!({})), None);
 }
 
 #[test]
@@ -372,11 +500,16 @@ fn a_node_has_its_internal_addresses() {
     assert_eq!(cidrs(json!({"podCIDR": "10.244.1.0/24"})), ["10.244.1.0/24"]);
     let both = json!({"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:244:1::/64"]});
     assert_eq!(cidrs(both), ["10.244.1.0/24", "fd00:244:1::/64"]);
-    let value =
-        json!({"metadata": {"name": "a"}, "status": {"addresses": [{"type": "InternalIP", "address": "?"}]}});
-    check_error(
-        "Node",
-        value,
-        "status.addresses[0].address: \"?\" is no IP address",
-    );
+    let value = json!({"metadata": {"name": "a"}, "spec": {"podCIDRs": ["10.244.1.0", "10.244.1.0/24"]},
+        "status": {"addresses": [{"type": "InternalIP", "address": "?"}, {"type": "InternalIP", "address": "192.0.2.1"}]}});
+    let Parsed { object, notices, .. } = parsed("Node", value).unwrap();
+    let told = [
+        "status.addresses[0].address: \"?\" is no IP address; left out",
+        "spec.podCIDRs: \"10.244.1.0\" is no prefix such as 10.244.0.0/16; left out",
+    ];
+    assert_eq!(notices, told);
+    let Some(Object::Node(node)) = object else {
+        panic!("no Node")
+    };
+    assert_eq!((node.internal_ips.len(), node.pod_cidrs.len()), (1, 1));
 }
