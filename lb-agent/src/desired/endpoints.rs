@@ -95,7 +95,8 @@ pub(super) fn add<A: Ord>(found: &mut Candidates<A>, target: Target<A>, candidat
     }
 }
 
-fn hint(places: &[Arc<str>], here: Option<&str>) -> Hint {
+/// What hints for some places mean here.
+pub(super) fn hint(places: &[Arc<str>], here: Option<&str>) -> Hint {
     match here {
         _ if places.is_empty() => Hint::Absent,
         Some(here) if places.iter().any(|place| **place == *here) => Hint::Here,
