@@ -23,7 +23,7 @@ use lb_common::{Family, Port, ServiceFlags, ServiceKey, ServicePolicy, V4, V6};
 use crate::model::{Forwarding, IpFamily, IpPrefix, PortName, Service, ServicePort, TrafficPolicy, World};
 
 pub use claims::{Claim, Claims};
-use endpoints::Candidate;
+use endpoints::{Candidate, Candidates};
 pub use frontends::claims_of;
 pub use policy::interval;
 pub use ranges::range_key;
@@ -77,6 +77,8 @@ pub struct Half<F: Family> {
 pub struct Member {
     /// Whether any front end sends new flows to it.
     pub active: bool,
+    /// Whether it serves, or none of its service port does: then it keeps the datagrams of its flows.
+    pub serving: bool,
     /// Whether it is on this node.
     pub local: bool,
     /// Whether of all policies only Local leads to it.
@@ -214,16 +216,17 @@ fn backends<A: Copy + Ord>(
     cluster: &[(Target<A>, u32)],
     local_set: &[(Target<A>, u32)],
 ) -> BTreeMap<Target<A>, Member> {
-    let mut found = BTreeMap::new();
+    let mut found = Candidates::new();
     for (target, candidate) in pools.into_iter().flat_map(|pool| pool.endpoints) {
         endpoints::add(&mut found, target, candidate);
     }
+    let any_serves = found.values().any(|candidate| candidate.conditions.serving);
     let member = |(target, candidate)| {
         let has = |set: &[(Target<A>, u32)]| set.binary_search_by_key(&target, |(other, _)| *other).is_ok();
         let Candidate {
             local,
             pod,
-            conditions: _,
+            conditions,
             weight: _,
             for_node: _,
             for_zone: _,
@@ -231,6 +234,7 @@ fn backends<A: Copy + Ord>(
         let local_only = has(local_set) && !has(cluster);
         let member = Member {
             active: local_only || has(cluster),
+            serving: conditions.serving || !any_serves,
             local,
             local_only,
             pod,

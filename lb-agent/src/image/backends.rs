@@ -51,10 +51,10 @@ impl<F: FamilyTables> FamilyImage<F> {
             .into_iter()
             .filter(|(_, set)| *set)
             .fold(0, |flags, (flag, _)| flags | flag);
-            let state = if member.active {
-                BackendState::Active
-            } else {
-                BackendState::NoNew
+            let state = match (member.active, member.serving) {
+                (true, _) => BackendState::Active,
+                (false, true) => BackendState::NoNew,
+                (false, false) => BackendState::NotServing,
             };
             let row = backend_row::<F>(rows, id, target, index, state);
             let port = self.ports.entry(id).or_default();
@@ -144,7 +144,7 @@ pub(super) fn locals<F: FamilyTables>(
         let here = row.flags & BackendFlags::LOCAL != 0 && row.service == id;
         let known = rows.get::<F::Locals>(&key) == Some(index);
         let counts = match BackendState::from_number(row.state) {
-            Some(BackendState::Active | BackendState::NoNew) => here,
+            Some(BackendState::Active | BackendState::NoNew | BackendState::NotServing) => here,
             Some(BackendState::Removed) => here && known,
             Some(BackendState::Free) | None => false,
         };
