@@ -90,13 +90,13 @@ impl Turn {
             _ => {}
         }
         let (blank, text) = text.split_at(text.len() - text.trim_start().len());
-        let turned = if let Ok(ip) = text.parse() {
+        let turned = if let Some(ip) = written(text) {
             self.address(ip).to_string()
         } else if let Ok(end) = text.parse::<SocketAddr>() {
             SocketAddr::new(self.address(end.ip()), end.port()).to_string()
         } else {
             let (ip, length) = text.split_once('/')?;
-            self.prefix(ip.parse().ok()?, length.parse().ok()?)
+            self.prefix(written(ip)?, length.parse().ok()?)
         };
         Some(format!("{blank}{turned}"))
     }
@@ -129,6 +129,18 @@ impl Turn {
     }
 }
 
+/// An address in any way that Kubernetes reads: leading zeros are decimal, and IPv4-mapped addresses are IPv4 ones.
+fn written(text: &str) -> Option<IpAddr> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Some(ip.to_canonical());
+    }
+    let octets: Vec<u8> = text
+        .split('.')
+        .map(|octet| octet.parse().ok())
+        .collect::<Option<_>>()?;
+    <[u8; 4]>::try_from(octets).ok().map(IpAddr::from)
+}
+
 /// How many bits IPv6 addresses have in front of those that they are made of.
 const BITS: u32 = 96;
 
@@ -150,7 +162,7 @@ mod tests {
     #[test]
     fn addresses_protocols_and_families_change_places() {
         let scenario = json!({"name": "a", "config": {"ipFamily": "IPv4", "serviceCIDRs": [" 10.96.0.0/12"]},
-            "ips": ["192.0.2.1", "2001:db8::1", "::1", "127.0.0.1", "0.0.0.0/0", "10.0.0.1:80", "None", "010.0.0.1"],
+            "ips": ["192.0.2.1", "2001:db8::1", "::1", "127.0.0.1", "0.0.0.0/0", "10.0.0.1:80", "None", "010.0.0.1", "::ffff:10.0.0.1"],
             "proto": "TCP", "word": "TCP"});
         let turned = Mirror {
             ipv6: true,
@@ -162,7 +174,7 @@ mod tests {
             turned,
             json!({"name": "a (IPv6, UDP for TCP)",
                 "config": {"ipFamily": "IPv6", "serviceCIDRs": [" fd64::a60:0/108"]},
-                "ips": ["fd64::c000:201", "198.18.0.1", "127.0.0.1", "::1", "::/0", "[fd64::a00:1]:80", "None", "010.0.0.1"],
+                "ips": ["fd64::c000:201", "198.18.0.1", "127.0.0.1", "::1", "::/0", "[fd64::a00:1]:80", "None", "fd64::a00:1", "fd64::a00:1"],
                 "proto": "UDP", "word": "TCP"})
         );
         assert_eq!(Mirror::PLAIN.of(&scenario).unwrap(), scenario);

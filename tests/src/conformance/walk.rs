@@ -35,7 +35,7 @@ pub enum Entry {
 /// What has become of a packet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Found {
+pub(super) enum Found {
     /// It goes to an endpoint.
     Backend {
         /// The endpoint.
