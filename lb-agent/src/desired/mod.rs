@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::addr::Address as _;
-use lb_common::{Family, Port, ServiceFlags, ServiceKey, ServicePolicy, V4, V6};
+use lb_common::{BackendState, Family, Port, ServiceFlags, ServiceKey, ServicePolicy, V4, V6};
 
 use crate::model::{Forwarding, IpFamily, IpPrefix, PortName, Service, ServicePort, TrafficPolicy, World};
 
@@ -75,10 +75,9 @@ pub struct Half<F: Family> {
 /// An endpoint in the slices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Whether any front end sends new flows to it.
-    pub active: bool,
-    /// Whether it serves, or none of its service port does: then it keeps the datagrams of its flows.
-    pub serving: bool,
+    /// Active when any front end sends new flows to it; else not serving when others of its service port serve and it does
+    /// not.
+    pub state: BackendState,
     /// Whether it is on this node.
     pub local: bool,
     /// Whether of all policies only Local leads to it.
@@ -233,8 +232,13 @@ fn backends<A: Copy + Ord>(
         } = candidate;
         let local_only = has(local_set) && !has(cluster);
         let member = Member {
-            active: local_only || has(cluster),
-            serving: conditions.serving || !any_serves,
+            state: if local_only || has(cluster) {
+                BackendState::Active
+            } else if conditions.serving || !any_serves {
+                BackendState::NoNew
+            } else {
+                BackendState::NotServing
+            },
             local,
             local_only,
             pod,

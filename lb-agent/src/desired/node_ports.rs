@@ -116,7 +116,7 @@ impl FromStr for NodePortWord {
 mod tests {
     use super::*;
 
-    /// Compares at which addresses NodePorts listen on a node with these, of which 192.0.2.1 and 2001:db8::1 are primary.
+    /// Compares at which of its addresses a node's NodePorts listen: one of each family is primary.
     #[track_caller]
     fn check(flag: &str, listening: &str, localhost: bool) {
         let words = flag.split(',').filter(|word| !word.is_empty());

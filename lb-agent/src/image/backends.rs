@@ -51,12 +51,7 @@ impl<F: FamilyTables> FamilyImage<F> {
             .into_iter()
             .filter(|(_, set)| *set)
             .fold(0, |flags, (flag, _)| flags | flag);
-            let state = match (member.active, member.serving) {
-                (true, _) => BackendState::Active,
-                (false, true) => BackendState::NoNew,
-                (false, false) => BackendState::NotServing,
-            };
-            let row = backend_row::<F>(rows, id, target, index, state);
+            let row = backend_row::<F>(rows, id, target, index, member.state);
             let port = self.ports.entry(id).or_default();
             let epoch = port.pods.epoch(target, member.pod.as_ref(), row.epoch);
             // This replaces the row of an endpoint of this port that has just lost its index.

@@ -237,7 +237,7 @@ impl<F: FamilyTables> FamilyImage<F> {
                 }
                 Some(BackendState::Removed) => self.indices.rest(*index, now),
                 Some(BackendState::Active | BackendState::NoNew | BackendState::NotServing) => {
-                    self.indices.wake(*index)
+                    self.indices.wake(*index);
                 }
             }
             row.is_some()

@@ -163,7 +163,7 @@ fn check(slices: &[EndpointSlice], cluster: &str, local: &str) {
     );
     for (target, member) in &half.backends {
         assert_eq!(
-            member.active,
+            member.state == BackendState::Active,
             [&half.cluster, &half.local]
                 .iter()
                 .any(|set| set.iter().any(|(other, _)| other == target)),
@@ -206,7 +206,10 @@ fn without_ready_ones_those_that_serve_while_they_terminate_get_them() {
 fn endpoints_that_do_not_serve_lose_their_datagrams_to_those_that_do() {
     let check = |endpoints: &[&str], keeping: &[u8]| {
         let half = half(&service(BOTH), &[slice(HTTP, endpoints)]);
-        let kept = half.backends.iter().filter(|(_, member)| member.serving);
+        let kept = half
+            .backends
+            .iter()
+            .filter(|(_, member)| BackendState::keeps_datagrams(member.state as u8));
         let kept: Vec<_> = kept.map(|(target, _)| target.addr.octets[3]).collect();
         assert_eq!(kept, keeping);
     };
