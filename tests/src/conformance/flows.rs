@@ -78,7 +78,7 @@ pub(super) struct Config {
     /// Whether they listen at localhost.
     #[serde(default)]
     pub localhost_node_ports: bool,
-    /// The prefixes of the cluster's ServiceCIDRs.
+    /// The prefixes that the cluster's services get their addresses from.
     #[serde(rename = "serviceCIDRs")]
     pub service_cidrs: Option<Vec<String>>,
     /// The zone of the node.
@@ -220,7 +220,7 @@ impl Scenario {
             let list = spec["clusterIPs"].as_array().into_iter().flatten();
             list.chain([&spec["clusterIP"]]).filter_map(Value::as_str)
         });
-        texts.filter_map(|text| text.parse().ok()).collect()
+        texts.filter_map(written).collect()
     }
 
     /// Whether any Service has session affinity.
@@ -231,7 +231,7 @@ impl Scenario {
 }
 
 fn first_address(endpoint: &Value) -> Option<IpAddr> {
-    endpoint["addresses"].get(0)?.as_str()?.parse().ok()
+    written(endpoint["addresses"].get(0)?.as_str()?)
 }
 
 impl Config {
@@ -261,6 +261,18 @@ impl Config {
             ),
         }
     }
+}
+
+/// An address in any way that Kubernetes reads: leading zeros are decimal, and IPv4-mapped addresses are IPv4 ones.
+pub(super) fn written(text: &str) -> Option<IpAddr> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Some(ip.to_canonical());
+    }
+    let octets: Vec<u8> = text
+        .split('.')
+        .map(|octet| octet.parse().ok())
+        .collect::<Option<_>>()?;
+    <[u8; 4]>::try_from(octets).ok().map(IpAddr::from)
 }
 
 /// Prefixes of a field.

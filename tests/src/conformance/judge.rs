@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use lb_common::DropReason;
 
 use super::Snat;
-use super::flows::{Backend, Fate, Packet, Protocol, Scenario, Word};
+use super::flows::{Backend, Fate, Packet, Protocol, Scenario, Word, written};
 use super::node::{Place, Places};
 use super::walk::{Entry, Found};
 
@@ -48,12 +48,18 @@ struct Difference {
 
 /// Every difference of the fate of packets; docs/kube-proxy-differences.md has the same. Those of masquerade follow from
 /// [`Case::masquerade`].
-const DIFFERENCES: [Difference; 6] = [
+const DIFFERENCES: [Difference; 7] = [
     Difference {
         reason: "SCTP is not balanced",
         expected: |fate| matches!(fate, Fate::Backends(_) | Fate::Word(Word::Reject | Word::Drop)),
         found: |found| matches!(found, Found::Reject | Found::None),
         only: |case| case.packet.proto == Protocol::Sctp,
+    },
+    Difference {
+        reason: "hints for nodes count in any case, as in Kubernetes from 1.35 on",
+        expected: |fate| matches!(fate, Fate::Backends(_)),
+        found: |found| matches!(found, Found::Backend { .. }),
+        only: |case| case.scenario.config.prefer_same_traffic_distribution == Some(false),
     },
     Difference {
         reason: "a ClusterIP rejects what is for none of its ports, as kube-proxy's nftables mode does",
@@ -178,7 +184,7 @@ impl Case<'_> {
             .filter_map(|service| service["status"]["loadBalancer"]["ingress"].as_array());
         let mut ips = ingress
             .flatten()
-            .filter_map(|ingress| ingress["ip"].as_str()?.parse::<IpAddr>().ok());
+            .filter_map(|ingress| written(ingress["ip"].as_str()?));
         ips.any(|ip| ip == self.packet.dst)
     }
 

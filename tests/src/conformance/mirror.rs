@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde_json::Value;
 
+use super::flows::written;
+
 /// How a scenario is turned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mirror {
@@ -127,18 +129,6 @@ impl Turn {
             IpAddr::V6(_) => format!("{}/{}", self.address(ip), if length == 128 { 32 } else { 24 }),
         }
     }
-}
-
-/// An address in any way that Kubernetes reads: leading zeros are decimal, and IPv4-mapped addresses are IPv4 ones.
-fn written(text: &str) -> Option<IpAddr> {
-    if let Ok(ip) = text.parse::<IpAddr>() {
-        return Some(ip.to_canonical());
-    }
-    let octets: Vec<u8> = text
-        .split('.')
-        .map(|octet| octet.parse().ok())
-        .collect::<Option<_>>()?;
-    <[u8; 4]>::try_from(octets).ok().map(IpAddr::from)
 }
 
 /// How many bits IPv6 addresses have in front of those that they are made of.

@@ -51,20 +51,27 @@ const LONGEST_AFFINITY: u32 = 86_400;
 pub fn run(flows: &Flows, snat: Snat, mirror: Mirror) -> Result<Report> {
     let mut proxy = Proxy::new().context("cannot load the programs")?;
     let mut report = Report::default();
+    let mut ground = None;
     for value in flows.scenarios.iter().filter_map(|scenario| mirror.of(scenario)) {
-        if let Err(error) = try_scenario(&value, &mut proxy, snat, &mut report) {
+        if let Err(error) = try_scenario(&value, &mut ground, &mut proxy, snat, &mut report) {
             report.cannot_try(&value, &format!("{error:#}"));
         }
     }
     Ok(report)
 }
 
-fn try_scenario(value: &Value, proxy: &mut Proxy, snat: Snat, report: &mut Report) -> Result<()> {
+fn try_scenario(
+    value: &Value,
+    ground: &mut Option<(Places, Ground)>,
+    proxy: &mut Proxy,
+    snat: Snat,
+    report: &mut Report,
+) -> Result<()> {
     let scenario = Scenario::parse(value)?;
     let pods = scenario.config.pods()?;
     let places = Places::of(&scenario, &pods);
     let mut filled = proxy.fill(&scenario, &pods, snat)?;
-    let ground = Ground::new(&places).context("cannot make a network namespace")?;
+    let ground = ground_of(&places, ground)?;
     let outcomes = ground.run(|| send_all(&mut filled, &scenario, &places))?;
     for (packet, outcomes) in scenario.packets.iter().zip(outcomes) {
         let mut on_purpose = BTreeSet::new();
@@ -95,12 +102,22 @@ fn try_scenario(value: &Value, proxy: &mut Proxy, snat: Snat, report: &mut Repor
     Ok(())
 }
 
-/// What became of each packet of a scenario, by how it met the programs.
-fn send_all(
-    filled: &mut Filled<'_>,
-    scenario: &Scenario,
-    places: &Places,
-) -> Result<Vec<Vec<(Entry, BTreeSet<Found>)>>> {
+/// The namespace of these places: that of the scenario before, when it is for the same ones.
+fn ground_of<'a>(places: &Places, before: &'a mut Option<(Places, Ground)>) -> Result<&'a Ground> {
+    if before.as_ref().is_none_or(|(others, _)| others != places) {
+        *before = None;
+        let ground = Ground::new(places).context("cannot make a network namespace")?;
+        *before = Some((places.clone(), ground));
+    }
+    let (_, ground) = before.as_ref().context("there is no namespace")?;
+    Ok(ground)
+}
+
+/// What became of a packet, by how it met the programs.
+type Outcomes = Vec<(Entry, BTreeSet<Found>)>;
+
+/// What became of each packet of a scenario.
+fn send_all(filled: &mut Filled<'_>, scenario: &Scenario, places: &Places) -> Result<Vec<Outcomes>> {
     let mut outcomes = vec![Vec::new(); scenario.packets.len()];
     for xdp in [false, true] {
         filled.set_xdp(xdp)?;

@@ -37,7 +37,7 @@ pub(super) struct Ground {
 }
 
 /// Who is where.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Places {
     own: BTreeSet<IpAddr>,
     pods: BTreeSet<IpAddr>,
@@ -120,10 +120,11 @@ impl Places {
         let is_pod =
             |ip: &IpAddr| !endpoints.contains_key(ip) && prefixes.iter().any(|prefix| prefix.contains(*ip));
         let sources = scenario.packets.iter().map(|packet| packet.src).filter(is_pod);
-        let here = |(ip, node): (&IpAddr, &Option<&str>)| {
-            (*node == Some(scenario.config.node_name.as_str())).then_some(*ip)
-        };
-        let mut pods: BTreeSet<_> = endpoints.iter().filter_map(here).chain(sources).collect();
+        let here = endpoints
+            .iter()
+            .filter(|(_, node)| **node == Some(scenario.config.node_name.as_str()))
+            .map(|(ip, _)| *ip);
+        let mut pods: BTreeSet<_> = here.chain(sources).collect();
         pods.retain(|ip| !own.contains(ip));
         Self { own, pods }
     }
