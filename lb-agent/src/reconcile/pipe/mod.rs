@@ -52,6 +52,7 @@ pub struct Pipe {
 struct Around {
     own_addresses: BTreeSet<IpAddr>,
     node_ips: Vec<IpAddr>,
+    zone: Option<String>,
 }
 
 /// What one pass did.
