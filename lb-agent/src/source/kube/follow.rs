@@ -71,7 +71,6 @@ pub(super) struct Follower<'a> {
     /// From where a watch goes on; none: everything has to be told anew.
     version: Option<String>,
     backoff: Backoff,
-    refusals: u32,
     synced: bool,
     /// The watch is one: it has told something, or lasted a while.
     alive: bool,
@@ -85,7 +84,6 @@ impl<'a> Follower<'a> {
             told: Told::default(),
             version: None,
             backoff: Backoff::default(),
-            refusals: 0,
             synced: false,
             alive: false,
         }
@@ -150,11 +148,9 @@ impl<'a> Follower<'a> {
                     self.version = None;
                 }
                 self.shared.contact.failed(resource, trouble);
-                if matches!(trouble, Trouble::Forbidden { .. }) && !self.watched.required {
-                    self.refusals += 1;
-                    if self.refusals >= PATIENCE {
-                        self.sync().await?;
-                    }
+                let refusals = self.shared.contact.refusals(resource);
+                if !self.watched.required && refusals >= PATIENCE {
+                    self.sync().await?;
                 }
             }
         }
@@ -253,7 +249,15 @@ impl<'a> Follower<'a> {
                     }
                 }
             };
-            let read = read.map_err(|error| Trouble::unreachable(&error))?;
+            let read = match read {
+                Ok(read) => read,
+                // Whether the server is there is seen when it is asked again.
+                Err(error) if self.alive => {
+                    debug!(resource = self.watched.resource, "the watch broke off: {error}");
+                    return Ok(false);
+                }
+                Err(error) => return Err(Trouble::unreachable(&error)),
+            };
             if line.ends_with(b"\n") {
                 return Ok(true);
             }
