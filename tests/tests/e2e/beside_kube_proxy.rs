@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use lb_tests::control_plane::{ControlPlane, objects};
-use lb_tests::site::{Mode, Outcome, Site, probe};
+use lb_tests::site::{Mode, Outcome, Ports, Site, probe_anew};
 use lb_tests::topology::{web_address, web_name, web_node};
 
 use super::stage::{Kind, open, plane};
@@ -16,85 +16,98 @@ use questions::{Question, questions};
 /// With four backends, one of them is missed by one of a thousand probes once in 10^5 runs.
 const TIMES: usize = 64;
 
-/// What asking came to, as far as it can be compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
-    Answered {
-        backends: Vec<String>,
-        /// Who answered saw the client's own address, every time.
-        is_kept: bool,
-    },
-    Refused,
-    Unreachable,
-    Silent,
-}
-
-type Answers = BTreeMap<Question, Seen>;
+type Answers = BTreeMap<Question, Outcome>;
 
 /// Something that is not the same, on purpose.
 struct Difference {
     reason: &'static str,
-    is_so: fn(&Question, [&Seen; 2]) -> bool,
+    is_so: fn(&Question, [&Outcome; 2]) -> bool,
 }
 
-/// Sluice's node in `--snat always`; its node comes first.
-const ALWAYS: [Difference; 1] = [Difference {
+const LOCALHOST: Difference = Difference {
     reason: "kube-proxy has no NodePorts at localhost in its nftables mode",
     is_so: |question, [sluice, kube_proxy]| {
-        question.front == "localhost" && is_answered(sluice) && *kube_proxy == Seen::Refused
-    },
-}];
-
-/// What `--snat needed` adds to that.
-const KEPT: Difference = Difference {
-    reason: "the client's address is kept wherever the reply comes back by this node",
-    is_so: |_, [sluice, kube_proxy]| match (sluice, kube_proxy) {
-        (
-            Seen::Answered {
-                backends: ours,
-                is_kept: _,
-            },
-            Seen::Answered {
-                backends: theirs,
-                is_kept: false,
-            },
-        ) => ours == theirs,
-        _ => false,
+        question.front == "localhost" && is_answered(sluice) && *kube_proxy == Outcome::Refused
     },
 };
 
-/// iptables leaves ports of a ClusterIP alone that no Service has.
-const UNLISTED: Difference = Difference {
-    reason: "in its iptables mode, kube-proxy lets pass what is for a port that a ClusterIP does not have",
-    is_so: |question, [sluice, _]| question.front == "unlisted port" && *sluice == Seen::Refused,
-};
-
-/// In its iptables mode, kube-proxy has them for IPv4, by the node's own address.
 const LOCALHOST6: Difference = Difference {
-    reason: "kube-proxy has NodePorts at localhost in its iptables mode for IPv4 only",
+    reason: "kube-proxy has NodePorts at localhost for IPv4 only in its iptables mode",
     is_so: |question, [sluice, kube_proxy]| {
-        question.front == "localhost" && is_answered(sluice) && !is_answered(kube_proxy)
+        question.front == "localhost"
+            && question.to.is_ipv6()
+            && is_answered(sluice)
+            && !is_answered(kube_proxy)
     },
 };
 
-fn is_answered(seen: &Seen) -> bool {
-    matches!(seen, Seen::Answered { .. })
+const NOT_PERMITTED: Difference = Difference {
+    reason: "netfilter's answer to a process of the node that sends by UDP is an error of another name",
+    is_so: |question, [sluice, kube_proxy]| {
+        question.from == "node1" && !is_answered(sluice) && *kube_proxy == Outcome::NotPermitted
+    },
+};
+
+const UNHEARD: Difference = Difference {
+    reason: "kube-proxy's refusal of a load balancer's address does not reach the node itself in its iptables mode",
+    is_so: |question, [sluice, kube_proxy]| {
+        (question.from, question.front) == ("node1", "address")
+            && *sluice == Outcome::Refused
+            && matches!(kube_proxy, Outcome::Unreachable | Outcome::Silent)
+    },
+};
+
+const UNLISTED: Difference = Difference {
+    reason: "kube-proxy lets pass what is for a port that a ClusterIP does not have in its iptables mode",
+    is_so: |question, [sluice, _]| question.front == "unlisted port" && *sluice == Outcome::Refused,
+};
+
+const KEPT: Difference = Difference {
+    reason: "Sluice keeps the client's address wherever the reply comes back by this node",
+    is_so: |question, [sluice, kube_proxy]| {
+        sluice.backends() == kube_proxy.backends()
+            && is_kept(question, sluice)
+            && !is_kept(question, kube_proxy)
+    },
+};
+
+fn is_answered(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Answered { .. })
+}
+
+/// Whether all who answered saw the client's own address. Which of its own the node has is the kernel's choice.
+fn is_kept(question: &Question, outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Answered { clients, .. } => question.from == "node1" || clients.iter().eq([&question.own]),
+        _ => false,
+    }
+}
+
+/// As far as it can be compared: who answered, and whether the client's address was kept.
+fn are_alike(question: &Question, outcomes: [&Outcome; 2]) -> bool {
+    let [one, other] = outcomes;
+    if is_answered(one) && is_answered(other) {
+        return one.backends() == other.backends() && is_kept(question, one) == is_kept(question, other);
+    }
+    one == other
 }
 
 #[test]
 fn nodes_answer_alike_with_nftables() {
-    compare(&["--snat", "always"], Mode::Nftables, &ALWAYS.each_ref());
+    let known = [&LOCALHOST, &NOT_PERMITTED];
+    compare(&["--snat", "always"], Mode::Nftables, &known);
 }
 
 #[test]
 fn nodes_answer_alike_with_iptables() {
-    compare(&["--snat", "always"], Mode::Iptables, &[&UNLISTED, &LOCALHOST6]);
+    let known = [&LOCALHOST6, &NOT_PERMITTED, &UNHEARD, &UNLISTED];
+    compare(&["--snat", "always"], Mode::Iptables, &known);
 }
 
 #[test]
 fn nodes_answer_alike_but_for_kept_addresses() {
-    let [localhost] = &ALWAYS;
-    compare(&[], Mode::Nftables, &[localhost, &KEPT]);
+    let known = [&LOCALHOST, &NOT_PERMITTED, &KEPT];
+    compare(&[], Mode::Nftables, &known);
 }
 
 fn compare(options: &'static [&'static str], mode: Mode, differences: &[&Difference]) {
@@ -115,28 +128,47 @@ fn compare(options: &'static [&'static str], mode: Mode, differences: &[&Differe
     let mut wrong = Vec::new();
     for (question, ours) in &sluice {
         let theirs = &kube_proxy[question];
-        if ours == theirs {
+        if are_alike(question, [ours, theirs]) {
             continue;
         }
-        match differences.iter().find(|each| (each.is_so)(question, [ours, theirs])) {
+        match differences
+            .iter()
+            .find(|each| (each.is_so)(question, [ours, theirs]))
+        {
             Some(known) => *seen.entry(known.reason).or_insert(0) += 1,
-            None => wrong.push(format!("{question:?}\n    sluice {ours:?}\n    kube-proxy {theirs:?}")),
+            None => wrong.push(format!(
+                "{question:?}\n    sluice {ours:?}\n    kube-proxy {theirs:?}"
+            )),
         }
     }
     eprintln!("    {} questions; different on purpose: {seen:#?}", sluice.len());
-    assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
-    assert_eq!(seen.len(), differences.len(), "a difference that is none: {seen:#?}");
+    assert!(
+        wrong.is_empty(),
+        "{} differences:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert_eq!(
+        seen.len(),
+        differences.len(),
+        "a difference that is none: {seen:#?}"
+    );
 }
 
 /// More Pods on the same hosts: `far` only on node 2, `ending` that all terminate, `unready`.
 fn add_pods(plane: &ControlPlane) {
-    let pods = [("far", 2), ("far", 3), ("ending", 0), ("ending", 2), ("unready", 1)];
+    let pods = [
+        ("far", 2),
+        ("far", 3),
+        ("ending", 0),
+        ("ending", 2),
+        ("unready", 1),
+    ];
     let named = |(app, host): (&str, usize)| format!("{app}-{}", web_name(host));
     let pod = |each: (&str, usize)| objects::pod(&named(each), web_node(each.1), each.0);
     plane.apply(&pods.map(pod)).unwrap();
-    let status = |each: (&str, usize)| {
-        objects::pod_status(&named(each), web_address(each.1), each.0 != "unready")
-    };
+    let status =
+        |each: (&str, usize)| objects::pod_status(&named(each), web_address(each.1), each.0 != "unready");
     plane.apply_status(&pods.map(status)).unwrap();
     plane
         .delete("pod", &[&named(("ending", 0)), &named(("ending", 2))])
@@ -146,16 +178,21 @@ fn add_pods(plane: &ControlPlane) {
 /// All questions of a host one after the other, all hosts at the same time.
 fn ask(site: &Site, questions: &[Question]) -> Answers {
     let topology = &site.topology;
-    let hosts = [&topology.client, &topology.toolbox, &topology.web[0], &topology.node1];
+    let hosts = [
+        &topology.client,
+        &topology.toolbox,
+        &topology.web[0],
+        &topology.node1,
+    ];
     thread::scope(|scope| {
         let asking = hosts.map(|host| {
             scope.spawn(move || {
+                let mut ports = Ports::default();
                 let of_host = questions.iter().filter(|each| each.from == host.name);
                 let seen = of_host.map(|question| {
-                    let outcome = probe(host, question.protocol, question.to, TIMES)
+                    let outcome = probe_anew(host, &mut ports, question.protocol, question.to, TIMES)
                         .unwrap_or_else(|error| panic!("{question:?}: {error:#}"));
-                    let own = host.addresses.of(question.family());
-                    (question.clone(), seen(outcome, own))
+                    (question.clone(), outcome)
                 });
                 seen.collect::<Vec<_>>()
             })
@@ -165,16 +202,4 @@ fn ask(site: &Site, questions: &[Question]) -> Answers {
             .flat_map(|asking| asking.join().unwrap())
             .collect()
     })
-}
-
-fn seen(outcome: Outcome, own: std::net::IpAddr) -> Seen {
-    match outcome {
-        Outcome::Answered { backends, clients } => Seen::Answered {
-            backends: backends.into_iter().collect(),
-            is_kept: clients.iter().eq([&own]),
-        },
-        Outcome::Refused => Seen::Refused,
-        Outcome::Unreachable => Seen::Unreachable,
-        Outcome::Silent => Seen::Silent,
-    }
 }

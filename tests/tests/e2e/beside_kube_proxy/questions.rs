@@ -6,6 +6,7 @@ use lb_tests::control_plane::{ControlPlane, objects};
 use lb_tests::family::{Family, Pair};
 use lb_tests::maps::Protocol;
 use lb_tests::site::{self, APP};
+use lb_tests::topology::{CLIENT, NODE1, pod_address};
 use serde_json::{Value, json};
 
 use crate::stage::{TCP, UDP, at_cluster_ip, at_node_port};
@@ -20,16 +21,17 @@ pub(super) struct Question {
     pub(super) from: &'static str,
     pub(super) protocol: Protocol,
     pub(super) to: SocketAddr,
-}
-
-impl Question {
-    pub(super) fn family(&self) -> Family {
-        Family::of(self.to.ip())
-    }
+    /// The address of the host that asks.
+    pub(super) own: IpAddr,
 }
 
 /// Outside, a pod, a pod that serves, and the node itself.
-const FROM: [&str; 4] = ["client", "toolbox", "web-1", "node1"];
+const FROM: [(&str, Pair); 4] = [
+    ("client", CLIENT),
+    ("toolbox", pod_address(1, 100)),
+    ("web-1", pod_address(1, 11)),
+    ("node1", NODE1),
+];
 
 struct Service {
     name: &'static str,
@@ -107,20 +109,30 @@ pub(super) fn apply_services(plane: &ControlPlane) {
 /// All questions.
 pub(super) fn questions(plane: &ControlPlane) -> Vec<Question> {
     let mut all = Vec::new();
-    for Service { name, address: number, .. } in services() {
+    for Service {
+        name,
+        address: number,
+        ..
+    } in services()
+    {
         for family in Family::BOTH {
             for port in [TCP, UDP] {
                 let (protocol, cluster_ip) = at_cluster_ip(plane, name, family, port);
                 let (_, node_port) = at_node_port(plane, name, family, port);
                 let own = SocketAddr::new(address(number).of(family), port.1);
-                let fronts = [("ClusterIP", cluster_ip), ("NodePort", node_port), ("address", own)];
-                for from in FROM {
+                let fronts = [
+                    ("ClusterIP", cluster_ip),
+                    ("NodePort", node_port),
+                    ("address", own),
+                ];
+                for (from, own) in FROM {
                     all.extend(fronts.map(|(front, to)| Question {
                         service: name,
                         front,
                         from,
                         protocol,
                         to,
+                        own: own.of(family),
                     }));
                 }
                 all.push(Question {
@@ -129,6 +141,7 @@ pub(super) fn questions(plane: &ControlPlane) -> Vec<Question> {
                     from: "node1",
                     protocol,
                     to: SocketAddr::new(loopback(family), node_port.port()),
+                    own: NODE1.of(family),
                 });
             }
         }
@@ -143,12 +156,13 @@ fn unlisted(plane: &ControlPlane) -> Vec<Question> {
     for family in Family::BOTH {
         let (protocol, at) = at_cluster_ip(plane, "cluster", family, TCP);
         let to = SocketAddr::new(at.ip(), 9);
-        all.extend(FROM.map(|from| Question {
+        all.extend(FROM.map(|(from, own)| Question {
             service: "cluster",
             front: "unlisted port",
             from,
             protocol,
             to,
+            own: own.of(family),
         }));
     }
     all
