@@ -69,7 +69,6 @@ fn check_daemon_set(plane: &ControlPlane, name: &str) {
 
 fn check_rights(plane: &ControlPlane) {
     let needed = [
-        ["get", "services"],
         ["list", "services"],
         ["watch", "services"],
         ["list", "endpointslices.discovery.k8s.io"],
@@ -84,6 +83,7 @@ fn check_rights(plane: &ControlPlane) {
     ];
     let refused = [
         ["get", "secrets"],
+        ["get", "services"],
         ["list", "configmaps"],
         ["list", "pods"],
         ["update", "services"],
