@@ -1,4 +1,4 @@
-//! Sluice's own commands: `cargo xtask build | test | demo | conformance | bench | check`.
+//! Sluice's own commands: `cargo xtask build | test | e2e | demo | conformance | bench | check`.
 //!
 //! Each of them finds or installs what it needs, says what it found, and leaves the output of its tools in log
 //! files. Continuous integration calls nothing else.
@@ -9,9 +9,12 @@ mod bench;
 mod build;
 mod check;
 mod conformance;
+mod control_plane;
 mod demo;
+mod e2e;
 mod object_check;
 mod privilege;
+mod static_agent;
 mod steps;
 mod test;
 mod tidy;
@@ -39,12 +42,25 @@ enum Command {
         /// Build the agent with optimizations (the BPF objects always are).
         #[arg(long)]
         release: bool,
+        /// Build the agent as a static program, into `target/static`.
+        #[arg(long = "static")]
+        is_static: bool,
     },
     /// Build everything and run all tests; without root, those that need it are skipped by name.
     Test {
         /// Only tests whose name contains this text.
         #[arg(long)]
         filter: Option<String>,
+    },
+    /// Build everything and run the tests against a real Kubernetes control plane (needs root, and Go or
+    /// `$KUBEBUILDER_ASSETS`).
+    E2e {
+        /// Only tests whose name contains this text.
+        #[arg(long)]
+        filter: Option<String>,
+        /// Where no control plane can be had, say so and succeed.
+        #[arg(long)]
+        if_possible: bool,
     },
     /// Show a cluster of network namespaces on this machine (needs root).
     Demo {
@@ -83,10 +99,22 @@ fn main() -> ExitCode {
 
 fn run(workspace: &Workspace, command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Build { release } => {
-            build::run(workspace, if release { Profile::Release } else { Profile::Dev })
+        Command::Build { release, is_static } => {
+            let profile = if release { Profile::Release } else { Profile::Dev };
+            if is_static {
+                build::run_static(workspace, profile)
+            } else {
+                build::run(workspace, profile)
+            }
         }
         Command::Test { filter } => test::run(workspace, filter.as_deref()),
+        Command::E2e { filter, if_possible } => e2e::run(
+            workspace,
+            &e2e::Wanted {
+                filter: filter.as_deref(),
+                if_possible,
+            },
+        ),
         Command::Demo { args } => demo::run(workspace, &args),
         Command::Conformance { args } => conformance::run(workspace, &args),
         Command::Bench { group, output } => bench::run(workspace, group.as_deref(), output),
