@@ -24,7 +24,7 @@ mod verifier;
 pub mod xdp;
 
 pub use error::DataplaneError;
-pub use load::{create_maps, load};
+pub use load::{Programs, create_maps, load, load_apart};
 pub use lock::Lock;
 pub use pins::Pins;
 pub use preflight::{preflight, privileges};
