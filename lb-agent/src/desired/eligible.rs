@@ -3,45 +3,108 @@
 
 use super::Weighted;
 use super::endpoints::{Candidate, Candidates};
+use crate::model::TrafficPolicy;
 
-/// Those that the policy Cluster leads to, with their weights.
-pub(super) fn cluster<A: Copy>(endpoints: &Candidates<A>) -> Weighted<A> {
-    eligible(endpoints, |_| true)
+/// Whether an endpoint gets new flows under a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It does: it is ready.
+    Ready,
+    /// It does, for want of ready ones: it still serves while it terminates.
+    Fallback,
+    /// It does not.
+    LeftOut(LeftOut),
 }
 
-/// Those that the policy Local leads to, decided without regard to other nodes' endpoints.
-pub(super) fn local<A: Copy>(endpoints: &Candidates<A>) -> Weighted<A> {
-    eligible(endpoints, |candidate| candidate.local)
+/// Why an endpoint gets no new flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    /// It is not ready.
+    NotReady,
+    /// It terminates, and there are ready ones.
+    Terminating,
+    /// It terminates and does not serve any more.
+    NotServing,
+    /// Its weight is 0.
+    NoWeight,
+    /// The policy Local is in force, and it is on another node.
+    OtherNode,
+}
+
+/// Those that a policy leads to, with their weights. The policy Local is decided without regard to other nodes' endpoints.
+pub(super) fn members<A: Copy>(endpoints: &Candidates<A>, policy: TrafficPolicy) -> Weighted<A> {
+    let standing = standing(endpoints, policy);
+    let found = endpoints
+        .iter()
+        .filter(|(_, candidate)| !matches!(standing(candidate), Standing::LeftOut(_)));
+    found
+        .map(|(target, candidate)| (*target, candidate.weight))
+        .collect()
 }
 
 /// Whether there is an endpoint anywhere that could get new flows.
 pub(super) fn any<A>(endpoints: &Candidates<A>) -> bool {
+    let standing = standing(endpoints, TrafficPolicy::Cluster);
     endpoints
         .values()
-        .any(|candidate| candidate.weight > 0 && (is_ready(candidate) || is_draining(candidate)))
+        .any(|candidate| !matches!(standing(candidate), Standing::LeftOut(_)))
 }
 
-fn eligible<A: Copy>(endpoints: &Candidates<A>, counts: impl Fn(&Candidate) -> bool) -> Weighted<A> {
-    let those = |fit: fn(&Candidate) -> bool| -> Vec<_> {
-        let found = endpoints
-            .iter()
-            .filter(|(_, candidate)| candidate.weight > 0 && counts(candidate) && fit(candidate));
-        found
-            .map(|(target, candidate)| (*target, candidate.weight))
-            .collect()
+/// THE RULE: how each of these endpoints stands under a policy.
+pub(super) fn standing<A>(
+    endpoints: &Candidates<A>,
+    policy: TrafficPolicy,
+) -> impl Fn(&Candidate) -> Standing + use<A> {
+    let is_out = move |candidate: &Candidate| {
+        if candidate.weight == 0 {
+            Some(LeftOut::NoWeight)
+        } else if policy == TrafficPolicy::Local && !candidate.local {
+            Some(LeftOut::OtherNode)
+        } else {
+            None
+        }
     };
-    let ready = those(is_ready);
-    if ready.is_empty() {
-        those(is_draining)
-    } else {
-        ready
+    let some_ready = endpoints
+        .values()
+        .any(|candidate| is_out(candidate).is_none() && candidate.conditions.ready);
+    move |candidate| {
+        let conditions = candidate.conditions;
+        if let Some(why) = is_out(candidate) {
+            Standing::LeftOut(why)
+        } else if conditions.ready {
+            Standing::Ready
+        } else if !conditions.terminating {
+            Standing::LeftOut(LeftOut::NotReady)
+        } else if !conditions.serving {
+            Standing::LeftOut(LeftOut::NotServing)
+        } else if some_ready {
+            Standing::LeftOut(LeftOut::Terminating)
+        } else {
+            Standing::Fallback
+        }
     }
 }
 
-fn is_ready(candidate: &Candidate) -> bool {
-    candidate.conditions.ready
-}
+impl LeftOut {
+    /// For people, after "left out: ".
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotReady => "not ready",
+            Self::Terminating => "terminating, while others are ready",
+            Self::NotServing => "terminating, and serves no more",
+            Self::NoWeight => "its slice has weight 0",
+            Self::OtherNode => "on another node, and the policy is Local",
+        }
+    }
 
-fn is_draining(candidate: &Candidate) -> bool {
-    candidate.conditions.serving && candidate.conditions.terminating
+    /// For programs.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::NotReady => "not-ready",
+            Self::Terminating => "terminating",
+            Self::NotServing => "not-serving",
+            Self::NoWeight => "no-weight",
+            Self::OtherNode => "other-node",
+        }
+    }
 }

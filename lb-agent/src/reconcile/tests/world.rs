@@ -131,6 +131,7 @@ impl SmallWorld {
                 conditions,
                 node: here.then(|| "node-a".into()),
                 pod: None,
+                pod_name: None,
             });
         }
         Object::EndpointSlice(slice)
@@ -188,6 +189,7 @@ pub(super) fn slice(service: &str, name: &str, endpoints: &[Ipv4Addr]) -> Endpoi
             conditions,
             node: None,
             pod: None,
+            pod_name: None,
         }
     };
     let port = |name: &str, port, protocol| SlicePort {
