@@ -150,7 +150,7 @@ fn at_least_one() -> clap::builder::RangedI64ValueParser<u32> {
 }
 
 /// An empty name would be no node's, and no endpoint local.
-fn node_name(text: &str) -> Result<String, &'static str> {
+pub(super) fn node_name(text: &str) -> Result<String, &'static str> {
     if text.trim().is_empty() {
         return Err("the name is empty; give that of this node's Node object (is NODE_NAME set?)");
     }

@@ -12,7 +12,7 @@ use crate::desired::interval;
 use crate::desired::node::Prefixes;
 use crate::model::Forwarding;
 
-pub use seed_file::seed;
+pub use seed_file::{known_seed, seed};
 
 /// How traffic is handled.
 #[derive(Clone, Debug)]

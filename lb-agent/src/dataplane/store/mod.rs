@@ -83,7 +83,10 @@ impl KernelStore {
         let map = self.maps.get(name).ok_or_else(|| DataplaneError::Incomplete {
             what: format!("map {name}"),
         })?;
-        let fd = map.fd.try_clone().map_err(|source| map_error(name, source.into()))?;
+        let fd = map
+            .fd
+            .try_clone()
+            .map_err(|source| map_error(name, source.into()))?;
         PerCpu::of(name, fd)
     }
 

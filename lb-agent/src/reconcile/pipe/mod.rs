@@ -215,9 +215,17 @@ impl Pipe {
     }
 
     /// The endpoints of a port, and how they stand under a policy; `None` when there is no such port.
-    pub fn considered(&self, name: &PortName, policy: TrafficPolicy, family: IpFamily) -> Option<Vec<Considered>> {
+    pub fn considered(
+        &self,
+        name: &PortName,
+        policy: TrafficPolicy,
+        family: IpFamily,
+    ) -> Option<Vec<Considered>> {
         let service = &self.world.service(&name.service)?.object;
-        let port = service.ports.iter().find(|port| service.port_name(port) == *name)?;
+        let port = service
+            .ports
+            .iter()
+            .find(|port| service.port_name(port) == *name)?;
         Some(considered(service, port, (policy, family), self.surroundings()))
     }
 
