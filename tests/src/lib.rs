@@ -23,6 +23,7 @@ pub mod root;
 pub mod scratch;
 pub mod server;
 pub mod socket;
+pub mod story;
 pub mod tools;
 pub mod topology;
 pub mod wire;

@@ -2,6 +2,7 @@
 //!
 //! JSON: an [`Explanation`], whose fields docs/explain.md describes.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -78,26 +79,23 @@ impl ExplainArgs {
             protocol: self.proto.map(Proto::protocol),
             device: self.device,
         };
-        let explanation = match (self.manifests, self.node_name) {
-            (Some(folder), Some(node_name)) => by_manifests(
-                &question,
-                &Manifests {
-                    traffic: self.traffic.traffic(&folder, None)?,
-                    folder,
-                    node_name,
-                },
-            )?,
-            _ => {
-                let pins = self.pin.pins()?;
-                if !pins.has_maps() {
-                    bail!(
-                        "no data plane at {} (name its --pin-root, start one by `lb-agent run`, or ask what manifests \
-                         would do: --manifests DIR --node-name NAME)",
-                        pins.root().display()
-                    );
-                }
-                tokio_runtime()?.block_on(on_node(&question, &pins))?
+        let explanation = if let (Some(folder), Some(node_name)) = (self.manifests, self.node_name) {
+            let manifests = Manifests {
+                traffic: self.traffic.traffic(&folder, None)?,
+                folder,
+                node_name,
+            };
+            by_manifests(&question, &manifests)?
+        } else {
+            let pins = self.pin.pins()?;
+            if !pins.has_maps() {
+                bail!(
+                    "no data plane at {} (name its --pin-root, start one by `lb-agent run`, or ask what manifests would \
+                     do: --manifests DIR --node-name NAME)",
+                    pins.root().display()
+                );
             }
+            tokio_runtime()?.block_on(on_node(&question, &pins))?
         };
         match self.output {
             Format::Json => json(&explanation),
@@ -121,7 +119,7 @@ const HEADER: [&str; 5] = ["ENDPOINT", "POD", "NODE", "NEW CONNECTIONS", "WHY NO
 fn text(explanation: &Explanation) -> String {
     let mut text = format!("{}\n\n", verdict(explanation));
     for (number, step) in (1..).zip(&explanation.steps) {
-        text += &format!("{number:2}. {step}\n");
+        _ = writeln!(text, "{number:2}. {step}");
     }
     let endpoints = explanation.eligible.iter().chain(&explanation.left_out);
     if endpoints.clone().next().is_some() {
@@ -129,10 +127,10 @@ fn text(explanation: &Explanation) -> String {
         text += &table(&HEADER, &[], endpoints.map(|endpoint| row(explanation, endpoint)));
     }
     if let Some(hint) = &explanation.hint {
-        text += &format!("\nWhat to do: {hint}.\n");
+        _ = writeln!(text, "\nWhat to do: {hint}.");
     }
     for warning in &explanation.warnings {
-        text += &format!("\nWarning: {warning}\n");
+        _ = writeln!(text, "\nWarning: {warning}");
     }
     text
 }

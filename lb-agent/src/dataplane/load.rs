@@ -32,10 +32,7 @@ const AT_START: [&str; 3] = [program::JIFFIES, program::PRE, program::POST];
 /// Creates the maps that are not pinned yet, checks those that are, and loads the programs over them.
 /// The verifier is kept busy by another thread, so that a signal is heard meanwhile.
 pub async fn load(pins: &Pins, sizes: &Sizes) -> Result<Programs, DataplaneError> {
-    start(open(pins, sizes)?).await
-}
-
-async fn start(mut ebpf: Ebpf) -> Result<Programs, DataplaneError> {
+    let mut ebpf = open(pins, sizes)?;
     let loading = spawn_blocking(move || without_signals(|| load_at_start(&mut ebpf)).map(|()| ebpf));
     let ebpf = loading.await.map_err(|_| DataplaneError::BrokenOff)??;
     Ok(Programs {
@@ -84,9 +81,9 @@ fn without_signals<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Loads the programs once more, for single packets: what they write is in small maps of their own, which end with them.
-/// What they only read is pinned at `shared`, or in maps of their own as well, of these sizes.
-pub async fn load_apart(shared: Option<&Pins>, sizes: &Sizes) -> Result<Programs, DataplaneError> {
+/// The programs once more, for single packets, each loaded when it is asked for: what they write is in small maps of their
+/// own, which end with them. What they only read is pinned at `shared`, or in maps of their own as well, of these sizes.
+pub fn load_apart(shared: Option<&Pins>, sizes: &Sizes) -> Result<Programs, DataplaneError> {
     if OBJECT.is_empty() {
         return Err(DataplaneError::NoPrograms);
     }
@@ -106,7 +103,12 @@ pub async fn load_apart(shared: Option<&Pins>, sizes: &Sizes) -> Result<Programs
         }
         loader.map_max_entries(size.map, size.rows);
     }
-    start(loader.load(OBJECT).map_err(|error| load_error(error, &wanted))?).await
+    let ebpf = loader.load(OBJECT).map_err(|error| load_error(error, &wanted))?;
+    Ok(Programs {
+        ebpf,
+        loaded: BTreeSet::new(),
+        no_xdp: false,
+    })
 }
 
 /// Creates all maps, pinned, and loads and attaches nothing: for tests of what is written into them.

@@ -1,4 +1,5 @@
-//! What a program is told of a packet that it is run on by `BPF_PROG_TEST_RUN` (kernel: Documentation/bpf/bpf_prog_run.rst).
+//! What a program is told of a packet that it is run on by `BPF_PROG_TEST_RUN` (the kernel's
+//! `Documentation/bpf/bpf_prog_run.rst`).
 
 use std::ops::Range;
 
@@ -46,8 +47,8 @@ impl SkbContext {
     }
 }
 
-/// A packet of `length` bytes at the XDP hook of a device, as the kernel takes it (`struct xdp_md`: data, data_end,
-/// data_meta, ingress_ifindex, rx_queue_index, egress_ifindex).
+/// A packet of `length` bytes at the XDP hook of a device, as the kernel takes it (`struct xdp_md`: `data`,
+/// `data_end`, `data_meta`, `ingress_ifindex`, `rx_queue_index`, `egress_ifindex`).
 pub fn xdp_context(length: u32, ifindex: u32) -> Vec<u8> {
     [0, length, 0, ifindex, 0, 0]
         .map(u32::to_ne_bytes)

@@ -33,7 +33,7 @@ pub(super) struct Ran {
 
 impl Apart {
     /// Over the maps of a data plane at work, with what is remembered of a client: its flows, its affinity, its limits.
-    pub(super) async fn of_node(pins: &Pins, client: IpAddr) -> anyhow::Result<Self> {
+    pub(super) fn of_node(pins: &Pins, client: IpAddr) -> anyhow::Result<Self> {
         let live = KernelStore::open(pins, Access::Read)?;
         let ids = live.rows::<Names>()?.into_keys().next_back().unwrap_or_default();
         let rows = |of4: usize, of6: usize| u32::try_from(of4.max(of6)).unwrap_or(u32::MAX);
@@ -47,7 +47,7 @@ impl Apart {
             ipv4: v4 > 1,
             ipv6: v6 > 1,
         };
-        let programs = load_apart(Some(pins), &sizes).await?;
+        let programs = load_apart(Some(pins), &sizes)?;
         let mut apart = Self {
             store: programs.store(Access::Read)?,
             programs,
@@ -62,12 +62,12 @@ impl Apart {
     }
 
     /// Over empty maps.
-    pub(super) async fn empty() -> anyhow::Result<Self> {
+    pub(super) fn empty() -> anyhow::Result<Self> {
         let sizes = Sizes {
             flows: FLOWS,
             ..Sizes::default()
         };
-        let programs = load_apart(None, &sizes).await?;
+        let programs = load_apart(None, &sizes)?;
         Ok(Self {
             store: programs.store(Access::ReadWrite)?,
             programs,

@@ -202,13 +202,7 @@ impl Place<'_> {
                 let Some(first) = fitting.first() else {
                     bail!("Service {service} has no such front end; it has {}", list(&ours));
                 };
-                if ours.len() > 1 {
-                    notes.push(format!(
-                        "Service {service} has {}; this is about {}.",
-                        list(&ours),
-                        name(first)
-                    ));
-                }
+                notes.extend(asked_by(service, first, &ours));
                 let udp = first.protocol == Protocol::Udp.number();
                 Ok((first.address, if udp { Protocol::Udp } else { Protocol::Tcp }))
             }
@@ -248,10 +242,13 @@ impl Place<'_> {
             (Some(Sender::Outside), _) | (None, None) => Ok(Who::Outside),
             (None, Some(ip)) if front_end::is_own(self.store, ip)? => Ok(Who::Node),
             (None, Some(ip)) => {
-                let back = route(self.netlink, ip, None).await?;
+                let ifindex = match &question.device {
+                    Some(name) => Some(ifindex(name)?),
+                    None => route(self.netlink, ip, None).await?.ok().map(|back| back.device),
+                };
                 let devices = self.store.rows::<DevicesTable>()?;
-                let row = back.ok().and_then(|back| devices.get(&back.device).copied());
-                Ok(match row.as_ref().and_then(role) {
+                let device = ifindex.and_then(|ifindex| devices.get(&ifindex));
+                Ok(match device.and_then(role) {
                     Some(DeviceRole::Pod) => Who::Pod,
                     _ => Who::Outside,
                 })
@@ -289,9 +286,10 @@ impl Place<'_> {
     async fn start(self, question: &Question, who: Who, from: IpAddr, to: IpAddr) -> anyhow::Result<Start> {
         let own = who == Who::Node;
         if let Some(name) = &question.device {
-            let ifindex = if_nametoindex(name.as_str());
-            let ifindex = ifindex.with_context(|| format!("there is no device {name}"))?;
-            return Ok(Start { ifindex, own });
+            return Ok(Start {
+                ifindex: ifindex(name)?,
+                own,
+            });
         }
         let asked = if own { to } else { from };
         match route(self.netlink, asked, None).await? {
@@ -307,6 +305,10 @@ impl Place<'_> {
             ),
         }
     }
+}
+
+fn ifindex(name: &str) -> anyhow::Result<u32> {
+    if_nametoindex(name).with_context(|| format!("there is no device {name}"))
 }
 
 fn role(device: &Device) -> Option<DeviceRole> {
@@ -329,6 +331,20 @@ const fn preference(kind: Kind, outside: bool) -> u8 {
         (Kind::External, false) | (Kind::NodePort, true) => 1,
         (Kind::NodePort, false) | (Kind::ClusterIp, true) => 2,
     }
+}
+
+/// Which of a Service's front ends was taken, where there are others of its family.
+fn asked_by(service: &ObjectName, taken: &FrontEnd, all: &[&FrontEnd]) -> Option<String> {
+    let is_other = |other: &&&FrontEnd| {
+        other.address.is_ipv4() == taken.address.is_ipv4()
+            && (other.address, other.protocol) != (taken.address, taken.protocol)
+    };
+    let others: Vec<_> = all.iter().filter(is_other).copied().collect();
+    let others = (!others.is_empty()).then(|| list(&others))?;
+    Some(format!(
+        "Service {service} is asked at {}; it could be asked at {others} as well.",
+        name(taken)
+    ))
 }
 
 fn list(front_ends: &[&FrontEnd]) -> String {

@@ -25,7 +25,7 @@ pub(super) const fn of_drop(reason: DropReason) -> &'static str {
         }
         DropReason::NoLocalBackend => {
             "the traffic policy is Local and no endpoint that is ready is on this node: send the packet to a node that \
-             has one (the health-check node port tells load balancers which), run a pod here, or set the policy to \
+             has one, run a pod here, or set the policy to \
              Cluster"
         }
         DropReason::SourceNotAllowed => {

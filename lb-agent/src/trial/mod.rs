@@ -43,7 +43,7 @@ use crate::dataplane::netlink::connect;
 use crate::dataplane::{Access, KernelStore, Pins};
 use crate::desired::seed_words;
 use crate::image::algorithm;
-use crate::model::{HostState, Problem};
+use crate::model::{HostState, ObjectName, Problem};
 use crate::reconcile::{Config, Pipe};
 use crate::source::{ManifestSource, SourceEvent};
 use crate::store::{MapStore as _, Policies, SettingsTable};
@@ -75,7 +75,7 @@ pub async fn on_node(question: &Question, pins: &Pins) -> anyhow::Result<Explana
         objects: None,
     };
     let case = place.case(question).await?;
-    let mut apart = Apart::of_node(pins, case.packet.source.ip()).await?;
+    let mut apart = Apart::of_node(pins, case.packet.source.ip())?;
     let walk = walk(&mut apart, &netlink, &case.packet, case.start).await?;
     let findings = findings(&apart.store, case, walk, None)?;
     Ok(findings.explain())
@@ -101,7 +101,7 @@ pub fn by_manifests(question: &Question, manifests: &Manifests) -> anyhow::Resul
 }
 
 async fn in_namespace(question: &Question, manifests: &Manifests) -> anyhow::Result<Explanation> {
-    let mut apart = Apart::empty().await?;
+    let mut apart = Apart::empty()?;
     let jiffies_per_second = apart.clock_rate().await?;
     let mut pipe = pipe(&apart.store, manifests, jiffies_per_second)?;
     for event in objects(manifests).await? {
@@ -112,23 +112,41 @@ async fn in_namespace(question: &Question, manifests: &Manifests) -> anyhow::Res
         .filter(|_| matches!(question.sender, Some(Sender::Pod(_))))
         .map(|from| from.ip);
     let host = made_up::lay_out(pipe.world(), &manifests.node_name, asked).await?;
-    let warnings = fill(&mut pipe, &mut apart.store, host);
+    let problems = fill(&mut pipe, &mut apart.store, host);
     let netlink = connect()?;
     let place = Place {
         store: &apart.store,
         netlink: &netlink,
         objects: Some((&pipe, &manifests.node_name)),
     };
-    let mut case = place.case(question).await?;
+    let mut case = place.case(question).await.map_err(|error| {
+        let asked = match &question.to {
+            Destination::Service(service, _) => Some(service),
+            Destination::Address(_) => None,
+        };
+        let warnings = about(asked, &problems).into_iter();
+        warnings.fold(error, |error, warning| {
+            anyhow::anyhow!("{error:#}\nWarning: {warning}")
+        })
+    })?;
     if pipe.world().node(&manifests.node_name).is_none() {
         case.notes.push(format!(
             "The manifests have no Node {}: its addresses are made up.",
             manifests.node_name
         ));
     }
+    if !has_seed(&pipe, &manifests.traffic) {
+        case.notes.push(
+            "No seed of hashes is known (--hash-seed, --hash-seed-file, or the Namespace kube-system): a real node may \
+             choose another endpoint."
+                .to_owned(),
+        );
+    }
     let walk = walk(&mut apart, &netlink, &case.packet, case.start).await?;
     let mut findings = findings(&apart.store, case, walk, Some(&pipe))?;
-    findings.warnings = warnings;
+    let met = findings.front_end.as_ref();
+    let service = met.and_then(|met| Some(met.front_end.name.as_ref()?.service.clone()));
+    findings.warnings = about(service.as_ref(), &problems);
     Ok(findings.explain())
 }
 
@@ -151,6 +169,11 @@ fn pipe(store: &KernelStore, manifests: &Manifests, jiffies_per_second: u32) -> 
     Ok(Pipe::adopt(store, config)?)
 }
 
+/// Whether the choice of an endpoint is the one that a real node makes.
+fn has_seed(pipe: &Pipe, traffic: &Traffic) -> bool {
+    pipe.has_seed() || known_seed(&traffic.seed_file).is_some()
+}
+
 /// Everything in the folder, read once.
 async fn objects(manifests: &Manifests) -> anyhow::Result<Vec<SourceEvent>> {
     let (sender, mut source) = mpsc::channel(1);
@@ -164,10 +187,18 @@ async fn objects(manifests: &Manifests) -> anyhow::Result<Vec<SourceEvent>> {
 }
 
 /// Writes the rows. What is the matter with the objects.
-fn fill(pipe: &mut Pipe, store: &mut KernelStore, host: HostState) -> Vec<String> {
+fn fill(pipe: &mut Pipe, store: &mut KernelStore, host: HostState) -> Vec<Problem> {
     pipe.host_changed(host);
-    let report = pipe.sync(store);
-    report.problems.iter().map(Problem::to_string).collect()
+    pipe.sync(store).problems
+}
+
+/// Those problems that are about a Service or its slices, or about no object that is known.
+fn about(service: Option<&ObjectName>, problems: &[Problem]) -> Vec<String> {
+    let concerns = |problem: &&Problem| match &problem.object {
+        Some(object) => Some(&object.name) == service,
+        None => true,
+    };
+    problems.iter().filter(concerns).map(Problem::to_string).collect()
 }
 
 /// What goes with what was seen on the way.

@@ -87,7 +87,7 @@ pub(super) async fn walk(
         ..Walk::default()
     };
     let frame = packet.frame(device.mac)?;
-    let frame = enter(apart, &mut walk, frame, (start, device))?;
+    let frame = enter(apart, &mut walk, &frame, (start, device))?;
     walk.entry = entry(apart, packet)?;
     walk.after = frame.as_deref().map(After::of);
     if let Some(frame) = frame
@@ -124,7 +124,7 @@ pub(super) async fn walk(
 fn enter(
     apart: &mut Apart,
     walk: &mut Walk,
-    frame: Vec<u8>,
+    frame: &[u8],
     (start, device): (Start, Device),
 ) -> anyhow::Result<Option<Vec<u8>>> {
     let context = SkbContext {
@@ -134,10 +134,10 @@ fn enter(
         control: 0,
     };
     if start.own {
-        return run_tc(apart, walk, (program::POST, &frame), context);
+        return run_tc(apart, walk, (program::POST, frame), context);
     }
     if device.flags & DeviceFlags::XDP != 0 {
-        let ran = apart.run_xdp(&frame, start.ifindex)?;
+        let ran = apart.run_xdp(frame, start.ifindex)?;
         let fate = match ran.result {
             1 => Fate::Dropped,
             2 => Fate::On,
@@ -153,7 +153,7 @@ fn enter(
             return Ok(None);
         }
     }
-    run_tc(apart, walk, (program::PRE, &frame), context)
+    run_tc(apart, walk, (program::PRE, frame), context)
 }
 
 fn run_tc(
