@@ -65,7 +65,8 @@ fn is_from_pod_device<F: Wire, C: Ctx<F>>(cx: &C) -> bool {
 pub fn is_wanted<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, is_forwarded: bool) -> bool {
     let (settings, front_end) = (cx.settings().flags, work.front_end.flags);
     let all = settings & SettingsFlags::MASQUERADE_ALL != 0;
-    let keeps = front_end & ServiceFlags::OUTSIDE_LOCAL != 0;
+    // The policy Local does not count for the node, whose address is one that the backends reach in any case.
+    let keeps = front_end & ServiceFlags::OUTSIDE_LOCAL != 0 && !work.is_from(Origin::Node);
     if settings & SettingsFlags::SNAT_ALWAYS == 0 {
         return is_forwarded || (all && !keeps);
     }
@@ -74,6 +75,5 @@ pub fn is_wanted<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, is_forwarded: bool)
         let detects = settings & SettingsFlags::DETECTS_PODS != 0;
         return all || (detects && !admit::is_pod(cx, work));
     }
-    // The policy Local does not count for the node, whose address is one that the backends reach in any case.
-    work.is_from(Origin::Node) || !keeps
+    !keeps
 }

@@ -220,7 +220,7 @@ fn is_steady<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
         | (backend.service ^ flow.service)
         | F::difference(backend.addr, endpoint)
         | u32::from(backend.state == BackendState::Free as u8);
-    difference == 0 && (backend.state != BackendState::Removed as u8 || packet.is_tcp())
+    difference == 0 && (packet.is_tcp() || BackendState::keeps_datagrams(backend.state))
 }
 
 /// The connection is open, and nobody has reset it.

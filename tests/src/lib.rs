@@ -6,6 +6,7 @@ pub mod bench;
 pub mod bulk;
 pub mod cases;
 pub mod cluster;
+pub mod conformance;
 pub mod demo;
 pub mod dns;
 pub mod echo;

@@ -1,4 +1,4 @@
-//! Sluice's own commands: `cargo xtask build | test | demo | bench | check`.
+//! Sluice's own commands: `cargo xtask build | test | demo | conformance | bench | check`.
 //!
 //! Each of them finds or installs what it needs, says what it found, and leaves the output of its tools in log
 //! files. Continuous integration calls nothing else.
@@ -8,6 +8,7 @@
 mod bench;
 mod build;
 mod check;
+mod conformance;
 mod demo;
 mod object_check;
 mod privilege;
@@ -51,6 +52,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Compare what becomes of packets with what kube-proxy does to them (needs root).
+    Conformance {
+        /// Passed on: `--flows FILE`, `--snat always|needed`, `--mirror ipv6|udp|ipv6-udp`, `--output json`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Measure (needs root).
     Bench {
         /// The group to measure, for example `packets`; all groups without it.
@@ -81,6 +88,7 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Test { filter } => test::run(workspace, filter.as_deref()),
         Command::Demo { args } => demo::run(workspace, &args),
+        Command::Conformance { args } => conformance::run(workspace, &args),
         Command::Bench { group, output } => bench::run(workspace, group.as_deref(), output),
         Command::Check => check::run(workspace),
     }

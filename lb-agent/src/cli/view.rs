@@ -188,7 +188,7 @@ fn add_family<F: FamilyTables>(
         };
         match BackendState::from_number(backend.state) {
             Some(BackendState::Active) => service.backends.active += 1,
-            Some(BackendState::NoNew) => service.backends.no_new += 1,
+            Some(BackendState::NoNew | BackendState::NotServing) => service.backends.no_new += 1,
             Some(BackendState::Removed) => service.backends.removed += 1,
             Some(BackendState::Free) | None => {}
         }

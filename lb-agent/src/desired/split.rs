@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lb_common::Family;
 
-use super::endpoints::{self, Candidates};
+use super::endpoints::{self, Candidates, Place};
 use super::{Surroundings, Target, Weighted, eligible};
 use crate::model::{ObjectName, Service, ServicePort, TrafficPolicy, World};
 
@@ -25,12 +25,17 @@ pub(super) fn pools<F: Family>(
     port: &ServicePort,
     around: Surroundings<'_>,
 ) -> Vec<Pool<F::Addr>> {
+    let node = around.world.node(around.node_name);
+    let here = Place {
+        node: around.node_name,
+        zone: node.and_then(|node| node.zone.as_deref()),
+    };
     let pool = |name: &ObjectName, port: &ServicePort, share| {
         let slices = around.world.slices(name).map(|slice| &slice.object);
         Pool {
             service: name.clone(),
             share,
-            endpoints: endpoints::endpoints::<F>(port, slices, around.node_name),
+            endpoints: endpoints::endpoints::<F>(port, slices, here),
         }
     };
     if service.options.split.is_empty() {

@@ -102,6 +102,10 @@ fn of_family<F: FamilyTables>(
                 Some("no-new"),
                 Some("not ready or terminating: it keeps its connections and gets no new ones"),
             ),
+            BackendState::NotServing => (
+                Some("not-serving"),
+                Some("it does not serve: established connections go on, and its datagrams go to others"),
+            ),
             BackendState::Removed => (
                 Some("removed"),
                 Some("it has left the EndpointSlices: established connections go on"),

@@ -53,6 +53,7 @@ pub struct Pipe {
 struct Around {
     own_addresses: BTreeSet<IpAddr>,
     node_ips: Vec<IpAddr>,
+    zone: Option<String>,
 }
 
 /// What one pass did.
