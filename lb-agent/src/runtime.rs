@@ -447,7 +447,10 @@ impl Runtime {
 }
 
 /// Waits until the source has told everything once.
-async fn first_objects(pipe: &mut Pipe, source: &mut mpsc::Receiver<Vec<SourceEvent>>) -> anyhow::Result<()> {
+pub(crate) async fn first_objects(
+    pipe: &mut Pipe,
+    source: &mut mpsc::Receiver<Vec<SourceEvent>>,
+) -> anyhow::Result<()> {
     loop {
         let events = source
             .recv()

@@ -45,7 +45,8 @@ use crate::desired::seed_words;
 use crate::image::algorithm;
 use crate::model::{HostState, ObjectName, Problem};
 use crate::reconcile::{Config, Pipe};
-use crate::source::{ManifestSource, SourceEvent};
+use crate::runtime::first_objects;
+use crate::source::ManifestSource;
 use crate::store::{MapStore as _, Policies, SettingsTable};
 use crate::traffic::{Traffic, known_seed};
 
@@ -104,9 +105,10 @@ async fn in_namespace(question: &Question, manifests: &Manifests) -> anyhow::Res
     let mut apart = Apart::empty()?;
     let jiffies_per_second = apart.clock_rate().await?;
     let mut pipe = pipe(&apart.store, manifests, jiffies_per_second)?;
-    for event in objects(manifests).await? {
-        pipe.apply(event);
-    }
+    let (sender, mut source) = mpsc::channel(1);
+    let watch = ManifestSource::watch(&manifests.folder, sender)?;
+    first_objects(&mut pipe, &mut source).await?;
+    drop(watch);
     let asked = question
         .from
         .filter(|_| matches!(question.sender, Some(Sender::Pod(_))))
@@ -172,18 +174,6 @@ fn pipe(store: &KernelStore, manifests: &Manifests, jiffies_per_second: u32) -> 
 /// Whether the choice of an endpoint is the one that a real node makes.
 fn has_seed(pipe: &Pipe, traffic: &Traffic) -> bool {
     pipe.has_seed() || known_seed(&traffic.seed_file).is_some()
-}
-
-/// Everything in the folder, read once.
-async fn objects(manifests: &Manifests) -> anyhow::Result<Vec<SourceEvent>> {
-    let (sender, mut source) = mpsc::channel(1);
-    let _watch = ManifestSource::watch(&manifests.folder, sender)?;
-    let mut all = Vec::new();
-    while !all.contains(&SourceEvent::Synced) {
-        let events = source.recv().await;
-        all.extend(events.context("the manifests were not read to their end")?);
-    }
-    Ok(all)
 }
 
 /// Writes the rows. What is the matter with the objects.

@@ -67,9 +67,9 @@ fn the_answer_is_what_the_next_packet_meets() {
             let told = ask(&world, &format!("--to {to} --from {from}"));
             assert_eq!(told["backend"]["by"], "maglev", "{told:#}");
             let chosen = told["backend"]["address"].as_str().unwrap().to_owned();
-            let backend = answers(&world, from, to);
+            let (_open, backend) = answers(&world, from, to);
             assert_eq!(chosen, backend, "{told:#}");
-            // Now there is such a connection.
+            // There is such a connection, as long as it is held.
             let told = ask(&world, &format!("--to {to} --from {from}"));
             assert_eq!(told["backend"]["by"], "existing-flow", "{told:#}");
             assert_eq!(told["backend"]["address"], *backend);
@@ -86,7 +86,7 @@ fn affinity_is_that_of_the_client() {
         let client = CLIENT.of(family);
         let told = ask(&world, &format!("--to {to} --from {client}"));
         assert_eq!(told["backend"]["by"], "affinity-hash", "{told:#}");
-        let backend = answers(&world, SocketAddr::new(client, 42_000), to);
+        let (_open, backend) = answers(&world, SocketAddr::new(client, 42_000), to);
         let told = ask(&world, &format!("--to {to} --from {client}"));
         assert_eq!(told["backend"]["by"], "affinity", "{told:#}");
         assert_eq!(told["backend"]["address"], *backend);
@@ -130,16 +130,18 @@ const HTTP_ALONE: lb_tests::manifests::Port = lb_tests::manifests::Port {
     ..HTTP
 };
 
-/// Asks by HTTP; the address and port of who answers.
-fn answers(world: &World, from: SocketAddr, to: SocketAddr) -> String {
-    let ask = || Connection::open_from(to, Some(from))?.ask();
-    let answer = world.topology.client.netns.run(ask).unwrap();
-    let pod = world.topology.web.iter().find(|pod| pod.name == answer.backend);
-    let ip = match to.ip() {
-        IpAddr::V4(_) => pod.unwrap().addresses.of(Family::V4),
-        IpAddr::V6(_) => pod.unwrap().addresses.of(Family::V6),
+/// Asks by HTTP; the connection, and the address and port of who answers.
+fn answers(world: &World, from: SocketAddr, to: SocketAddr) -> (Connection, String) {
+    let ask = || {
+        let mut connection = Connection::open_from(to, Some(from))?;
+        let answer = connection.ask()?;
+        Ok((connection, answer))
     };
-    SocketAddr::new(ip, HTTP.target).to_string()
+    let (connection, answer) = world.topology.client.netns.run(ask).unwrap();
+    let pod = world.topology.web.iter().find(|pod| pod.name == answer.backend);
+    let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
+    let address = SocketAddr::new(pod.unwrap().addresses.of(family), HTTP.target);
+    (connection, address.to_string())
 }
 
 /// Everything that the maps hold, as text.
