@@ -188,15 +188,9 @@ impl Runtime {
         };
         warn_of_chance(settings.snat_port_min, settings.snat_port_max);
         let config = Config {
-            node_name: options.node_name.clone(),
-            settings,
-            seed: traffic.seed,
-            prefixes: traffic.prefixes.clone(),
-            forwarding: traffic.forwarding,
-            max_table: traffic.max_table,
-            removed_grace: traffic.removed_grace,
             ipv4: options.sizes.ipv4,
             ipv6: options.sizes.ipv6,
+            ..traffic.config(&options.node_name, settings)
         };
         let mut pipe = Pipe::adopt(&store, config)?;
         let adopted = Instant::now();

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::Context as _;
-use aya::programs::{TestRun as _, TestRunOptions};
+use aya::programs::{TestRun, TestRunOptions, TestRunResult};
 use lb_common::addr::Address as _;
 use lb_common::layout::{map, program};
 use lb_common::{Counter, DropReason, FlowKey, ServiceStats, V4, V6};
@@ -82,68 +82,44 @@ impl Apart {
 
     /// Runs a TC program.
     pub(super) fn run_tc(&mut self, name: &'static str, frame: &[u8], at: SkbContext) -> anyhow::Result<Ran> {
-        let context = at.bytes();
-        let mut out = vec![0; frame.len() + ROOM];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            ctx_in: Some(&context),
-            ..TestRunOptions::new()
-        };
-        let program = self.programs.get(name)?;
-        let done = program
-            .test_run(options)
-            .with_context(|| format!("running {name} on the packet"))?;
-        out.truncate(done.data_size_out as usize);
-        Ok(Ran {
-            result: done.return_value.cast_signed(),
-            frame: out,
-        })
+        run(self.programs.get(name)?, frame, &at.bytes())
+            .with_context(|| format!("running {name} on the packet"))
     }
 
     /// Runs the XDP program on a packet that comes in by that device.
     pub(super) fn run_xdp(&mut self, frame: &[u8], ifindex: u32) -> anyhow::Result<Ran> {
-        let context = xdp_context(u32::try_from(frame.len())?, ifindex);
-        let mut out = vec![0; frame.len() + ROOM];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            ctx_in: Some(&context),
-            ..TestRunOptions::new()
-        };
         let program = self.programs.xdp().map_err(|error| match error {
             Some(error) => anyhow::Error::new(error),
             None => anyhow::anyhow!("the kernel refuses the XDP program"),
         })?;
-        let done = program
-            .test_run(options)
-            .context("running lb_xdp on the packet")?;
-        out.truncate(done.data_size_out as usize);
-        Ok(Ran {
-            result: done.return_value.cast_signed(),
-            frame: out,
-        })
+        let context = xdp_context(u32::try_from(frame.len())?, ifindex);
+        run(program, frame, &context).context("running lb_xdp on the packet")
     }
 
     /// Why packets were dropped so far.
     pub(super) fn drops(&self) -> anyhow::Result<Vec<DropReason>> {
-        let counts = self.store.per_cpu::<u64>(map::DROPS)?;
-        let mut found = Vec::new();
-        for reason in DropReason::ALL {
-            if counts.get(reason as u32)?.iter().any(|count| *count > 0) {
-                found.push(reason);
-            }
-        }
-        Ok(found)
+        self.counted(map::DROPS, DropReason::ALL.map(|reason| (reason, reason as u32)))
     }
 
     /// What else was counted so far.
     pub(super) fn counters(&self) -> anyhow::Result<Vec<Counter>> {
-        let counts = self.store.per_cpu::<u64>(map::COUNTERS)?;
+        self.counted(
+            map::COUNTERS,
+            Counter::ALL.map(|counter| (counter, counter as u32)),
+        )
+    }
+
+    /// What a per-CPU array has counted, of things with their indices.
+    fn counted<T>(
+        &self,
+        name: &'static str,
+        things: impl IntoIterator<Item = (T, u32)>,
+    ) -> anyhow::Result<Vec<T>> {
+        let counts = self.store.per_cpu::<u64>(name)?;
         let mut found = Vec::new();
-        for counter in Counter::ALL {
-            if counts.get(counter as u32)?.iter().any(|count| *count > 0) {
-                found.push(counter);
+        for (thing, index) in things {
+            if counts.get(index)?.iter().any(|count| *count > 0) {
+                found.push(thing);
             }
         }
         Ok(found)
@@ -159,6 +135,25 @@ impl Apart {
         }
         Ok(None)
     }
+}
+
+/// Runs a program on a frame, with what it is told of it.
+fn run<P>(program: &P, frame: &[u8], context: &[u8]) -> anyhow::Result<Ran>
+where
+    P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>,
+{
+    let mut out = vec![0; frame.len() + ROOM];
+    let done = program.test_run(TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        ctx_in: Some(context),
+        ..TestRunOptions::new()
+    })?;
+    out.truncate(done.data_size_out as usize);
+    Ok(Ran {
+        result: done.return_value.cast_signed(),
+        frame: out,
+    })
 }
 
 /// The key under which a packet is met in stage pre.

@@ -44,7 +44,7 @@ use crate::dataplane::{Access, KernelStore, Pins};
 use crate::desired::seed_words;
 use crate::image::algorithm;
 use crate::model::{HostState, ObjectName, Problem};
-use crate::reconcile::{Config, Pipe};
+use crate::reconcile::Pipe;
 use crate::runtime::first_objects;
 use crate::source::ManifestSource;
 use crate::store::{MapStore as _, Policies, SettingsTable};
@@ -157,18 +157,10 @@ fn pipe(store: &KernelStore, manifests: &Manifests, jiffies_per_second: u32) -> 
     let traffic = &manifests.traffic;
     let mut settings = traffic.settings(jiffies_per_second);
     settings.hash_seed = seed_words(known_seed(&traffic.seed_file).unwrap_or_default());
-    let config = Config {
-        node_name: manifests.node_name.clone(),
-        settings,
-        seed: traffic.seed,
-        prefixes: traffic.prefixes.clone(),
-        forwarding: traffic.forwarding,
-        max_table: traffic.max_table,
-        removed_grace: traffic.removed_grace,
-        ipv4: true,
-        ipv6: true,
-    };
-    Ok(Pipe::adopt(store, config)?)
+    Ok(Pipe::adopt(
+        store,
+        traffic.config(&manifests.node_name, settings),
+    )?)
 }
 
 /// Whether the choice of an endpoint is the one that a real node makes.

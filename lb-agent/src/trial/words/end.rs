@@ -54,24 +54,21 @@ impl Findings {
     }
 
     fn rejected(&self, reason: &'static str, answer: &str) -> End {
-        let (why, hint) = match &self.front_end {
-            Some(_) => (
+        let (why, hint) = if self.front_end.is_some() {
+            (
                 "there is no endpoint to send it to".to_owned(),
                 hint::NO_ENDPOINTS.to_owned(),
-            ),
-            None => {
-                let packet = self.case.packet;
-                let why = format!(
-                    "{} is a Service's address, but port {}/{} is not served there",
-                    packet.destination.ip(),
-                    packet.destination.port(),
-                    packet.protocol.as_str()
-                );
-                (
-                    why,
-                    self.near_hint().unwrap_or_else(|| hint::NO_SUCH_PORT.to_owned()),
-                )
-            }
+            )
+        } else {
+            let packet = self.case.packet;
+            let why = format!(
+                "{} is a Service's address, but port {}/{} is not served there",
+                packet.destination.ip(),
+                packet.destination.port(),
+                packet.protocol.as_str()
+            );
+            let near = self.near_hint();
+            (why, near.unwrap_or_else(|| hint::NO_SUCH_PORT.to_owned()))
         };
         let step = format!("{} rejects it with {answer}: {why}.", self.last());
         End {
