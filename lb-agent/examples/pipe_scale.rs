@@ -121,6 +121,7 @@ fn slice(number: u32, endpoints: u32) -> EndpointSlice {
         conditions: Conditions::default(),
         node: Some("node-b".into()),
         pod: None,
+        pod_name: None,
         hints: Hints::default(),
     };
     EndpointSlice {

@@ -94,6 +94,7 @@ fn slice(endpoints: u32) -> EndpointSlice {
         conditions: Conditions::default(),
         node: None,
         pod: None,
+        pod_name: None,
         hints: Hints::default(),
     };
     EndpointSlice {

@@ -188,16 +188,10 @@ impl Runtime {
         };
         warn_of_chance(settings.snat_port_min, settings.snat_port_max);
         let config = Config {
-            node_name: options.node_name.clone(),
-            settings,
-            seed: traffic.seed,
-            prefixes: traffic.prefixes.clone(),
-            forwarding: traffic.forwarding,
-            max_table: traffic.max_table,
-            removed_grace: traffic.removed_grace,
             tell_orphans: options.source.tells_together(),
             ipv4: options.sizes.ipv4,
             ipv6: options.sizes.ipv6,
+            ..traffic.config(&options.node_name, settings)
         };
         let mut pipe = Pipe::adopt(&store, config)?;
         let adopted = Instant::now();
@@ -457,7 +451,10 @@ impl Runtime {
 }
 
 /// Waits until the source has told everything once.
-async fn first_objects(pipe: &mut Pipe, source: &mut mpsc::Receiver<Vec<SourceEvent>>) -> anyhow::Result<()> {
+pub(crate) async fn first_objects(
+    pipe: &mut Pipe,
+    source: &mut mpsc::Receiver<Vec<SourceEvent>>,
+) -> anyhow::Result<()> {
     loop {
         let events = source
             .recv()

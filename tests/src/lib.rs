@@ -26,6 +26,7 @@ pub mod scratch;
 pub mod server;
 pub mod site;
 pub mod socket;
+pub mod story;
 pub mod tools;
 pub mod topology;
 pub mod wire;

@@ -3,83 +3,142 @@
 
 use super::Weighted;
 use super::endpoints::{Candidate, Candidates, Hint};
+use crate::model::TrafficPolicy;
 
-/// Those that the policy Cluster leads to, with their weights: of the ready ones, those that hints prefer for this node.
-pub(super) fn cluster<A: Copy>(endpoints: &Candidates<A>) -> Weighted<A> {
-    let prefers = preference(endpoints);
-    first_of(
-        endpoints,
-        |candidate| is_ready(candidate) && prefers(candidate),
-        is_draining,
-    )
+/// Whether an endpoint gets new flows under a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It does: it is ready.
+    Ready,
+    /// It does, for want of ready ones: it still serves while it terminates.
+    Fallback,
+    /// It does not.
+    LeftOut(LeftOut),
 }
 
-/// Those that the policy Local leads to, decided without regard to other nodes' endpoints and to hints.
-pub(super) fn local<A: Copy>(endpoints: &Candidates<A>) -> Weighted<A> {
-    first_of(
-        endpoints,
-        |candidate| candidate.local && is_ready(candidate),
-        |candidate| candidate.local && is_draining(candidate),
-    )
+/// Why an endpoint gets no new flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    /// It is not ready.
+    NotReady,
+    /// It terminates, and there are ready ones.
+    Terminating,
+    /// It terminates and does not serve any more.
+    NotServing,
+    /// Its weight is 0.
+    NoWeight,
+    /// The policy Local is in force, and it is on another node.
+    OtherNode,
+    /// Its hints are for other nodes, and there are endpoints with one for this node.
+    HintedElsewhere,
+    /// Its hints are for other zones, and there are endpoints with one for this zone.
+    OtherZone,
 }
 
-/// Whether there is an endpoint anywhere that could get new flows.
-pub(super) fn any<A>(endpoints: &Candidates<A>) -> bool {
-    endpoints
-        .values()
-        .any(|candidate| candidate.weight > 0 && (is_ready(candidate) || is_draining(candidate)))
-}
-
-/// Those that fit, or when there is none, those that are the `next` best.
-fn first_of<A: Copy>(
-    endpoints: &Candidates<A>,
-    fits: impl Fn(&Candidate) -> bool,
-    next: impl Fn(&Candidate) -> bool,
-) -> Weighted<A> {
-    let first = those(endpoints, fits);
-    if first.is_empty() {
-        those(endpoints, next)
-    } else {
-        first
-    }
-}
-
-fn those<A: Copy>(endpoints: &Candidates<A>, fits: impl Fn(&Candidate) -> bool) -> Weighted<A> {
+/// Those that a policy leads to, with their weights. The policy Local is decided without regard to other nodes' endpoints
+/// and to hints.
+pub(super) fn members<A: Copy>(endpoints: &Candidates<A>, policy: TrafficPolicy) -> Weighted<A> {
+    let standing = standing(endpoints, policy);
     let found = endpoints
         .iter()
-        .filter(|(_, candidate)| candidate.weight > 0 && fits(candidate));
+        .filter(|(_, candidate)| !matches!(standing(candidate), Standing::LeftOut(_)));
     found
         .map(|(target, candidate)| (*target, candidate.weight))
         .collect()
 }
 
-/// Which ready endpoints are preferred: those for this node, else those for this zone, else all. Hints count only when
-/// every ready endpoint has one of the kind, so that none is left without clients while the hints are being written; and
-/// nothing else is looked at, neither `trafficDistribution` nor annotations (KEP-2433, KEP-3015).
-fn preference<A>(endpoints: &Candidates<A>) -> fn(&Candidate) -> bool {
-    let ready: Vec<_> = endpoints
+/// Whether there is an endpoint anywhere that could get new flows.
+pub(super) fn any<A>(endpoints: &Candidates<A>) -> bool {
+    let standing = standing(endpoints, TrafficPolicy::Cluster);
+    endpoints
         .values()
-        .filter(|candidate| candidate.weight > 0 && is_ready(candidate))
-        .collect();
+        .any(|candidate| !matches!(standing(candidate), Standing::LeftOut(_)))
+}
+
+/// THE RULE: how each of these endpoints stands under a policy.
+pub(super) fn standing<A>(
+    endpoints: &Candidates<A>,
+    policy: TrafficPolicy,
+) -> impl Fn(&Candidate) -> Standing + use<A> {
+    let is_out = move |candidate: &Candidate| {
+        if candidate.weight == 0 {
+            Some(LeftOut::NoWeight)
+        } else if policy == TrafficPolicy::Local && !candidate.local {
+            Some(LeftOut::OtherNode)
+        } else {
+            None
+        }
+    };
+    let ready = endpoints
+        .values()
+        .filter(|candidate| is_out(candidate).is_none() && candidate.conditions.ready);
+    let ready: Vec<_> = ready.collect();
+    let some_ready = !ready.is_empty();
+    let passed_over = match policy {
+        TrafficPolicy::Cluster => preference(&ready),
+        TrafficPolicy::Local => |_: &Candidate| None,
+    };
+    move |candidate| {
+        let conditions = candidate.conditions;
+        if let Some(why) = is_out(candidate) {
+            Standing::LeftOut(why)
+        } else if conditions.ready {
+            passed_over(candidate).map_or(Standing::Ready, Standing::LeftOut)
+        } else if !conditions.terminating {
+            Standing::LeftOut(LeftOut::NotReady)
+        } else if !conditions.serving {
+            Standing::LeftOut(LeftOut::NotServing)
+        } else if some_ready {
+            Standing::LeftOut(LeftOut::Terminating)
+        } else {
+            Standing::Fallback
+        }
+    }
+}
+
+/// Which ready endpoints are preferred: those for this node, else those for this zone, else all; why another is passed over.
+/// Hints count only when every ready endpoint has one of the kind, so that none is left without clients while the hints are
+/// being written; and nothing else is looked at, neither `trafficDistribution` nor annotations (KEP-2433, KEP-3015).
+fn preference(ready: &[&Candidate]) -> fn(&Candidate) -> Option<LeftOut> {
     let counts = |hint: fn(&Candidate) -> Hint| {
         let mut hints = ready.iter().map(|candidate| hint(candidate));
         hints.clone().all(|hint| hint != Hint::Absent) && hints.any(|hint| hint == Hint::Here)
     };
     if counts(|candidate| candidate.for_node) {
-        |candidate| candidate.for_node == Hint::Here
+        |candidate| (candidate.for_node != Hint::Here).then_some(LeftOut::HintedElsewhere)
     } else if counts(|candidate| candidate.for_zone) {
-        |candidate| candidate.for_zone == Hint::Here
+        |candidate| (candidate.for_zone != Hint::Here).then_some(LeftOut::OtherZone)
     } else {
-        |_| true
+        |_| None
     }
 }
 
-fn is_ready(candidate: &Candidate) -> bool {
-    candidate.conditions.ready
-}
+impl LeftOut {
+    /// For people, after "left out: ".
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotReady => "not ready",
+            Self::Terminating => "terminating, while others are ready",
+            Self::NotServing => "terminating, and serves no more",
+            Self::NoWeight => "its slice has weight 0",
+            Self::OtherNode => "on another node, and the policy is Local",
+            Self::HintedElsewhere => "its hints are for other nodes, and others are hinted for this one",
+            Self::OtherZone => "its hints are for other zones, and others are hinted for this one",
+        }
+    }
 
-fn is_draining(candidate: &Candidate) -> bool {
-    candidate.conditions.serving && candidate.conditions.terminating
+    /// For programs.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::NotReady => "not-ready",
+            Self::Terminating => "terminating",
+            Self::NotServing => "not-serving",
+            Self::NoWeight => "no-weight",
+            Self::OtherNode => "other-node",
+            Self::HintedElsewhere => "hinted-elsewhere",
+            Self::OtherZone => "other-zone",
+        }
+    }
 }
 
 #[cfg(test)]
@@ -137,8 +196,8 @@ mod tests {
             zone: Some("z"),
         };
         let endpoints = endpoints(texts, here);
-        assert_eq!(hosts(&cluster(&endpoints)), clustered);
-        assert_eq!(hosts(&local(&endpoints)), locals);
+        assert_eq!(hosts(&members(&endpoints, TrafficPolicy::Cluster)), clustered);
+        assert_eq!(hosts(&members(&endpoints, TrafficPolicy::Local)), locals);
     }
 
     #[test]
@@ -172,7 +231,7 @@ mod tests {
             node: "me",
             zone: None,
         };
-        let found = cluster(&endpoints(&["- #z", "- #y"], here));
+        let found = members(&endpoints(&["- #z", "- #y"], here), TrafficPolicy::Cluster);
         assert_eq!(hosts(&found), [1, 2]);
     }
 }

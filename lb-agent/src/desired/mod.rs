@@ -3,6 +3,7 @@
 //! Plain functions over plain data, one rule a file; nothing is remembered.
 
 pub mod claims;
+pub mod considered;
 mod eligible;
 mod endpoints;
 mod frontends;
@@ -23,6 +24,7 @@ use lb_common::{BackendState, Family, Port, ServiceFlags, ServiceKey, ServicePol
 use crate::model::{Forwarding, IpFamily, IpPrefix, PortName, Service, ServicePort, TrafficPolicy, World};
 
 pub use claims::{Claim, Claims};
+pub use eligible::{LeftOut, Standing};
 use endpoints::{Candidate, Candidates};
 pub use frontends::claims_of;
 pub use policy::interval;
@@ -179,12 +181,12 @@ fn desired_half<F: Family>(service: &Service, port: &ServicePort, around: Surrou
             .flat_map(|frontend| [frontend.outside, frontend.inside]);
         ways.any(|way| way.policy == policy)
     };
-    let members = |policy, eligible: fn(&_) -> _| {
+    let members = |policy| {
         let pools = pools.iter().filter(|_| uses(policy));
-        split::combine(&pools.map(|pool| pool.members(eligible)).collect::<Vec<_>>())
+        split::combine(&pools.map(|pool| pool.members(policy)).collect::<Vec<_>>())
     };
-    let cluster = members(TrafficPolicy::Cluster, eligible::cluster);
-    let local = members(TrafficPolicy::Local, eligible::local);
+    let cluster = members(TrafficPolicy::Cluster);
+    let local = members(TrafficPolicy::Local);
     let elsewhere = local.is_empty() && pools.iter().any(|pool| eligible::any(&pool.endpoints));
     for frontend in frontends.values_mut() {
         frontend.flags |= drops(*frontend, elsewhere);

@@ -45,6 +45,8 @@ pub struct Endpoint {
     pub node: Option<Arc<str>>,
     /// The UID of the pod that it is, when known.
     pub pod: Option<Arc<str>>,
+    /// What that pod is called, when known; for people.
+    pub pod_name: Option<ObjectName>,
     /// Whose clients should use it.
     pub hints: Hints,
 }

@@ -62,6 +62,7 @@ fn endpoint(text: &str) -> Endpoint {
         },
         node: local.then(|| "node-a".into()),
         pod: None,
+        pod_name: None,
         hints: Hints::default(),
     }
 }

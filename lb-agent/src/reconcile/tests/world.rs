@@ -131,6 +131,7 @@ impl SmallWorld {
                 conditions,
                 node: here.then(|| "node-a".into()),
                 pod: None,
+                pod_name: None,
                 hints: Hints::default(),
             });
         }
@@ -189,6 +190,7 @@ pub(super) fn slice(service: &str, name: &str, endpoints: &[Ipv4Addr]) -> Endpoi
             conditions,
             node: None,
             pod: None,
+            pod_name: None,
             hints: Hints::default(),
         }
     };

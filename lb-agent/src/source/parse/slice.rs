@@ -1,5 +1,6 @@
 //! EndpointSlices.
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1 as api;
 
 use super::field::{self, Transport};
@@ -40,7 +41,7 @@ pub fn endpoint_slice(object: &api::EndpointSlice) -> Result<Parsed, ParseError>
         ports.extend(slice_port(place, port, &mut notices));
     }
     let endpoints = object.endpoints.iter().enumerate();
-    let endpoints = endpoints.map(|(place, endpoint)| self::endpoint(place, endpoint, family));
+    let endpoints = endpoints.map(|endpoint| self::endpoint(endpoint, family, &name.namespace));
     let endpoints = field::usable(endpoints, &mut notices);
     let weight = annotation::weight(&object.metadata, &mut notices);
     let slice = EndpointSlice {
@@ -77,7 +78,11 @@ fn slice_port(place: usize, port: &api::EndpointPort, notices: &mut Vec<String>)
     }
 }
 
-fn endpoint(place: usize, endpoint: &api::Endpoint, family: IpFamily) -> Result<Endpoint, ParseError> {
+fn endpoint(
+    (place, endpoint): (usize, &api::Endpoint),
+    family: IpFamily,
+    namespace: &str,
+) -> Result<Endpoint, ParseError> {
     let field = || format!("endpoints[{place}].addresses[0]");
     let text = endpoint
         .addresses
@@ -92,15 +97,14 @@ fn endpoint(place: usize, endpoint: &api::Endpoint, family: IpFamily) -> Result<
         });
     }
     let node = endpoint.node_name.as_deref().map(Into::into);
-    let pod = endpoint
-        .target_ref
-        .as_ref()
-        .and_then(|target| target.uid.as_deref());
+    let target = endpoint.target_ref.as_ref();
+    let pod = target.and_then(|target| target.uid.as_deref());
     Ok(Endpoint {
         address,
         conditions: conditions(endpoint.conditions.as_ref()),
         node,
         pod: pod.map(Into::into),
+        pod_name: target.and_then(|target| pod_name(target, namespace)),
         hints: endpoint.hints.as_ref().map(hints).unwrap_or_default(),
     })
 }
@@ -112,6 +116,16 @@ fn hints(hints: &api::EndpointHints) -> Hints {
         nodes: nodes.map(Into::into).collect(),
         zones: zones.map(Into::into).collect(),
     }
+}
+
+/// What a reference to a pod names; in the slice's own `namespace` where it says none.
+fn pod_name(target: &ObjectReference, namespace: &str) -> Option<ObjectName> {
+    let is_pod = target.kind.as_deref() == Some("Pod");
+    let name = target.name.as_deref().filter(|_| is_pod)?;
+    Some(ObjectName::new(
+        target.namespace.as_deref().unwrap_or(namespace),
+        name,
+    ))
 }
 
 fn conditions(conditions: Option<&api::EndpointConditions>) -> Conditions {
