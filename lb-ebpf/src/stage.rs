@@ -25,11 +25,20 @@ pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resul
     work.given = 0;
     let kind = work.packet.parse(cx, l3, Stage::Pre)?;
     work.kind = kind as u32;
-    if kind == Kind::Transport && cx.flow(&work.packet.key, &mut work.flow) && is_steady(cx, work) {
+    work.stands = 0;
+    if kind == Kind::Transport && look_up(cx, work) && is_steady(cx, work) {
         finish(cx, work)
     } else {
         Ok(Next::More)
     }
+}
+
+/// Copies the entry of `work.packet`, if there is one. The steps that come after ask `work.stands`, not the table.
+#[inline(always)]
+fn look_up<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> bool {
+    let stands = cx.flow(&work.packet.key, &mut work.flow);
+    work.stands = stands.into();
+    stands
 }
 
 /// The rest of pre-routing. The first look has read the headers.
@@ -43,10 +52,12 @@ pub fn more_of_pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result
         return pass(cx, work);
     }
     if work.packet.key.protocol == F::ICMP {
-        icmp::pre(cx, work)
-    } else {
-        translate(cx, work)
+        return icmp::pre(cx, work);
     }
+    if !work.is(Kind::Transport) {
+        look_up(cx, work);
+    }
+    translate(cx, work)
 }
 
 /// Post-routing: rewrites the source. As in [`pre`], all but the packets of known flows are for [`more_of_post`].
@@ -58,7 +69,7 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resu
     if kind != Kind::Transport {
         return Ok(Next::More);
     }
-    if !cx.flow(&work.packet.key, &mut work.flow) {
+    if !look_up(cx, work) {
         return own_or_foreign(cx);
     }
     if work.flow.flags & FlowFlags::MASQUERADE != 0 || !is_steady(cx, work) {
@@ -81,7 +92,8 @@ pub fn more_of_post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Resul
     } else if !work.is(Kind::Transport) {
         return Err(Stop::PASS);
     }
-    if !cx.flow(&work.packet.key, &mut work.flow) {
+    // Of a whole packet `post` has found the entry.
+    if work.is(Kind::Fragment) && !look_up(cx, work) {
         return own_or_foreign(cx);
     }
     if work.packet.is_syn_ack() && work.flow.tcp & TcpState::ESTABLISHED != 0 {
@@ -116,14 +128,14 @@ pub fn own<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, S
         return icmp::pre(cx, work);
     }
     work.packet.key.stage = Stage::Pre as u8;
+    look_up(cx, work);
     translate(cx, work)
 }
 
-/// The way of a TCP or UDP packet whose key is that of stage pre.
+/// The way of a TCP or UDP packet whose key is that of stage pre, and has been looked up.
 #[inline(always)]
 fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
-    let stands = cx.flow(&work.packet.key, &mut work.flow);
-    let is_known = stands && wrap::agrees(work) && (is_steady(cx, work) || known::look(cx, work)?);
+    let is_known = work.stands != 0 && wrap::agrees(work) && (is_steady(cx, work) || known::look(cx, work)?);
     if !is_known {
         open_flow(cx, work)?;
     }
