@@ -4,8 +4,8 @@
 //! uses up is taken by [`commit`], just before the flow is remembered.
 
 use lb_common::{
-    Affinity, ClientKey, Counter, Device, DeviceRole, DropReason, FlowFlags, RangeKey, RangeList, ServiceFlags,
-    SettingsFlags,
+    Affinity, ClientKey, Counter, Device, DeviceRole, DropReason, FlowFlags, RangeKey, RangeList,
+    ServiceFlags, SettingsFlags,
 };
 
 use crate::ctx::{Ctx, Hook, ServiceEvent};

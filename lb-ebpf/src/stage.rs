@@ -15,7 +15,8 @@ use crate::verdict::{Next, Stop};
 use crate::wire::Wire;
 use crate::work::Work;
 use crate::{
-    admit, choose, direct, fragment, icmp, known, masquerade, open, rewrite, send, service, split, vip, wrap,
+    admit, choose, direct, fragment, icmp, known, masquerade, open, rewrite, send, service, split, uplink,
+    vip, wrap,
 };
 
 /// Pre-routing: rewrites the destination. Here is the way of a packet of a known flow about which nothing has to be
@@ -77,7 +78,7 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resu
     }
     rewrite::source(cx, work)?;
     count(cx, work);
-    Ok(Next::Stack)
+    uplink::leave(cx, work)
 }
 
 /// The rest of post-routing. The first look has read the headers.
@@ -108,7 +109,7 @@ pub fn more_of_post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Resul
     }
     rewrite::source(cx, work)?;
     count(cx, work);
-    Ok(Next::Stack)
+    uplink::leave(cx, work)
 }
 
 /// A packet in post that no flow is known for: only one that the node itself has made is looked at once more.

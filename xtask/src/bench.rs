@@ -27,7 +27,12 @@ pub(crate) fn run(
     output: Option<Output>,
 ) -> Result<ExitCode> {
     require_root("bench")?;
-    run_program(workspace, "bench", Profile::Release, &arguments(group, only, output))
+    run_program(
+        workspace,
+        "bench",
+        Profile::Release,
+        &arguments(group, only, output),
+    )
 }
 
 fn arguments(group: Option<&str>, only: Option<&str>, output: Option<Output>) -> Vec<String> {

@@ -112,11 +112,35 @@ pub fn classify(
         patterns,
         xdp,
     };
-    node.links
+    let mut devices: Vec<Device> = node
+        .links
         .values()
         .filter(|link| node.is_selected(link))
         .map(|link| node.device(link))
-        .collect()
+        .collect();
+    return_replies(&mut devices, |device| {
+        node.links
+            .get(&device.ifindex)
+            .is_some_and(|link| node.carries_vlans(link))
+    });
+    devices
+}
+
+/// Where there are several uplinks, replies leave by the one that their flow arrived at. Not for those of which programs do
+/// not meet packets where the kernel routes them: bridges and their ports, and VLANs and what is below.
+fn return_replies(devices: &mut [Device], carries_vlans: impl Fn(&Device) -> bool) {
+    let returns = |device: &&mut Device| {
+        device.role == DeviceRole::Uplink
+            && device.flags & (DeviceFlags::STACKED | DeviceFlags::L3) == 0
+            && device.route_ifindex == device.ifindex
+            && !carries_vlans(device)
+    };
+    let uplinks: Vec<&mut Device> = devices.iter_mut().filter(returns).collect();
+    if uplinks.len() > 1 {
+        for device in uplinks {
+            device.flags |= DeviceFlags::RETURNS;
+        }
+    }
 }
 
 struct Node<'a> {
@@ -292,6 +316,9 @@ mod tests {
                 if device.l3 {
                     text.push_str(" l3");
                 }
+                if device.flags & DeviceFlags::RETURNS != 0 {
+                    text.push_str(" returns");
+                }
                 assert_eq!(device.l3, device.flags & DeviceFlags::L3 != 0);
                 match device.xdp {
                     Some(Ok(XdpMode::Native)) => text.push_str(" xdp"),
@@ -431,6 +458,38 @@ mod tests {
             &patterns(&["shim*"], &[], &["shim0"]),
             &["shim0 uplink"],
         );
+    }
+
+    #[test]
+    fn of_several_uplinks_each_gets_its_replies_back() {
+        let links = [
+            link(2, "eth0", "physical"),
+            link(3, "eth1", "physical"),
+            link(4, "up0", "veth"),
+            link(5, "pod0", "veth"),
+            link(6, "eth2", "physical"),
+            over(6, link(7, "eth2.5", "vlan")),
+            link(8, "br0", "bridge"),
+            under(8, link(9, "eth3", "physical")),
+            link(10, "wg0", "wireguard"),
+        ];
+        check(
+            &links,
+            &[4, 10],
+            &Patterns::default(),
+            &[
+                "eth0 uplink returns xdp",
+                "eth1 uplink returns xdp",
+                "up0 uplink returns",
+                "pod0 pod",
+                "eth2 uplink no-xdp=vlans",
+                "eth2.5 uplink stacked no-xdp=stacked",
+                "br0 uplink stacked no-xdp=stacked",
+                "eth3 uplink route=8 no-xdp=bridge-port",
+                "wg0 uplink l3",
+            ],
+        );
+        check(&links[..1], &[2], &Patterns::default(), &["eth0 uplink xdp"]);
     }
 
     #[test]
