@@ -4,8 +4,8 @@
 //! service: then it opens a flow. Flows that the programs finish by themselves have both endpoints rewritten in `pre`.
 //!
 //! A program takes one step after the other, each a call of its own, so that their stacks do not add up: the first look
-//! ([`pre`], [`post`]), what it was not enough for ([`more_of_pre`], [`more_of_post`], [`own`]), and an answer
-//! ([`crate::answer::give`]).
+//! ([`pre`], [`post`]), what it was not enough for ([`more_of_pre`], [`more_of_post`], [`own`]), the way back by another
+//! uplink ([`uplink::leave`]), and an answer ([`crate::answer::give`]).
 
 use lb_common::{BackendState, Counter, FlowFlags, Stage, TcpState};
 
@@ -26,20 +26,16 @@ pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resul
     work.given = 0;
     let kind = work.packet.parse(cx, l3, Stage::Pre)?;
     work.kind = kind as u32;
-    work.stands = 0;
-    if kind == Kind::Transport && look_up(cx, work) && is_steady(cx, work) {
+    if kind != Kind::Transport {
+        return Ok(Next::More);
+    }
+    let stands = cx.flow(&work.packet.key, &mut work.flow);
+    work.stands = stands.into();
+    if stands && is_steady(cx, work) {
         finish(cx, work)
     } else {
         Ok(Next::More)
     }
-}
-
-/// Copies the entry of `work.packet`, if there is one. The steps that come after ask `work.stands`, not the table.
-#[inline(always)]
-fn look_up<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> bool {
-    let stands = cx.flow(&work.packet.key, &mut work.flow);
-    work.stands = stands.into();
-    stands
 }
 
 /// The rest of pre-routing. The first look has read the headers.
@@ -55,10 +51,13 @@ pub fn more_of_pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result
     if work.packet.key.protocol == F::ICMP {
         return icmp::pre(cx, work);
     }
-    if !work.is(Kind::Transport) {
-        look_up(cx, work);
-    }
-    translate(cx, work)
+    // A whole packet's entry has been looked for.
+    let stands = if work.is(Kind::Transport) {
+        work.stands != 0
+    } else {
+        cx.flow(&work.packet.key, &mut work.flow)
+    };
+    translate(cx, work, stands)
 }
 
 /// Post-routing: rewrites the source. As in [`pre`], all but the packets of known flows are for [`more_of_post`].
@@ -70,7 +69,7 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resu
     if kind != Kind::Transport {
         return Ok(Next::More);
     }
-    if !look_up(cx, work) {
+    if !cx.flow(&work.packet.key, &mut work.flow) {
         return own_or_foreign(cx);
     }
     if work.flow.flags & FlowFlags::MASQUERADE != 0 || !is_steady(cx, work) {
@@ -78,7 +77,7 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resu
     }
     rewrite::source(cx, work)?;
     count(cx, work);
-    uplink::leave(cx, work)
+    Ok(uplink::after_post(cx, work))
 }
 
 /// The rest of post-routing. The first look has read the headers.
@@ -93,8 +92,7 @@ pub fn more_of_post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Resul
     } else if !work.is(Kind::Transport) {
         return Err(Stop::PASS);
     }
-    // Of a whole packet `post` has found the entry.
-    if work.is(Kind::Fragment) && !look_up(cx, work) {
+    if !cx.flow(&work.packet.key, &mut work.flow) {
         return own_or_foreign(cx);
     }
     if work.packet.is_syn_ack() && work.flow.tcp & TcpState::ESTABLISHED != 0 {
@@ -109,7 +107,7 @@ pub fn more_of_post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Resul
     }
     rewrite::source(cx, work)?;
     count(cx, work);
-    uplink::leave(cx, work)
+    Ok(uplink::after_post(cx, work))
 }
 
 /// A packet in post that no flow is known for: only one that the node itself has made is looked at once more.
@@ -129,14 +127,14 @@ pub fn own<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, S
         return icmp::pre(cx, work);
     }
     work.packet.key.stage = Stage::Pre as u8;
-    look_up(cx, work);
-    translate(cx, work)
+    let stands = cx.flow(&work.packet.key, &mut work.flow);
+    translate(cx, work, stands)
 }
 
 /// The way of a TCP or UDP packet whose key is that of stage pre, and has been looked up.
 #[inline(always)]
-fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
-    let is_known = work.stands != 0 && wrap::agrees(work) && (is_steady(cx, work) || known::look(cx, work)?);
+fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, stands: bool) -> Result<Next, Stop> {
+    let is_known = stands && wrap::agrees(work) && (is_steady(cx, work) || known::look(cx, work)?);
     if !is_known {
         open_flow(cx, work)?;
     }

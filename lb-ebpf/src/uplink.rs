@@ -13,12 +13,22 @@ use crate::verdict::{Next, Stop};
 use crate::wire::Wire;
 use crate::work::Work;
 
-/// The last step of stage post, for a packet that has got its source: out by the device that the kernel has chosen,
-/// unless it is a reply that belongs elsewhere.
+/// How a packet goes on that post has given its source: out by the device that the kernel has chosen, unless it is a
+/// reply that may belong elsewhere.
+#[inline(always)]
+pub fn after_post<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> Next {
+    let (arrival, is_reply) = (work.flow.arrival, work.flow.flags & FlowFlags::REPLY != 0);
+    if is_reply && arrival != 0 && arrival != cx.ifindex() {
+        Next::Return
+    } else {
+        Next::Stack
+    }
+}
+
+/// Sends a reply out by the uplink of arrival, if it can.
 #[inline(always)]
 pub fn leave<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
-    let (arrival, is_reply) = (work.flow.arrival, work.flow.flags & FlowFlags::REPLY != 0);
-    if !is_reply || arrival == 0 || arrival == cx.ifindex() || !returns(cx, work) {
+    if !returns(cx, work) {
         return Ok(Next::Stack);
     }
     cx.count(Counter::TcSent);
@@ -27,7 +37,7 @@ pub fn leave<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next,
 
 /// Whether the packet can leave by the uplink of arrival. Without a way there, or if it is too long for it, it leaves as
 /// the kernel says: an answer would have to come from before the translation.
-#[inline(never)]
+#[inline(always)]
 fn returns<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> bool {
     let stale = (work.flow.hop.epoch ^ cx.settings().route_epoch) | u32::from(work.flow.hop.ifindex == 0);
     if stale != 0 {

@@ -19,7 +19,7 @@ pub struct Work<F: Wire> {
     pub packet: Headers<F>,
     /// That entry.
     pub flow: Flow<F::Addr>,
-    /// 1: there is one.
+    /// 1: the first look of pre has found one.
     pub stands: u32,
     /// [`Kind`]: what the packet is.
     pub kind: u32,

@@ -89,7 +89,7 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, 
     refuse_redirect(work)?;
     work.packet.key = work.quoted.key;
     translate(cx, work, false)?;
-    uplink::leave(cx, work)
+    Ok(uplink::after_post(cx, work))
 }
 
 /// A router's advice about a translated packet is good for nobody: the sender would go round us.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{DeviceFlags, DeviceRole};
 
+use super::returns::return_replies;
 use super::{Patterns, flag};
 use crate::dataplane::xdp::{NoXdp, XdpChoice, XdpState};
 
@@ -118,29 +119,12 @@ pub fn classify(
         .filter(|link| node.is_selected(link))
         .map(|link| node.device(link))
         .collect();
-    return_replies(&mut devices, |device| {
+    return_replies(&mut devices, |ifindex| {
         node.links
-            .get(&device.ifindex)
+            .get(&ifindex)
             .is_some_and(|link| node.carries_vlans(link))
     });
     devices
-}
-
-/// Where there are several uplinks, replies leave by the one that their flow arrived at. Not for those of which programs do
-/// not meet packets where the kernel routes them: bridges and their ports, and VLANs and what is below.
-fn return_replies(devices: &mut [Device], carries_vlans: impl Fn(&Device) -> bool) {
-    let returns = |device: &&mut Device| {
-        device.role == DeviceRole::Uplink
-            && device.flags & (DeviceFlags::STACKED | DeviceFlags::L3) == 0
-            && device.route_ifindex == device.ifindex
-            && !carries_vlans(device)
-    };
-    let uplinks: Vec<&mut Device> = devices.iter_mut().filter(returns).collect();
-    if uplinks.len() > 1 {
-        for device in uplinks {
-            device.flags |= DeviceFlags::RETURNS;
-        }
-    }
 }
 
 struct Node<'a> {
