@@ -22,6 +22,10 @@ pub(super) trait KernelFamily: Wire + FamilyMaps {
     /// `AF_INET` or `AF_INET6`.
     const NUMBER: u8;
 
+    /// Whether a look-up of the way out by a device sees the rules for sources: only then does it say what
+    /// `bpf_redirect_neigh` does.
+    const FINDS_WAYS_OUT: bool;
+
     /// An address as a route look-up takes it.
     fn words(addr: Self::Addr) -> [u32; 4];
 
@@ -114,8 +118,7 @@ pub(super) fn route<F: KernelFamily>(
 /// The size of the way out by the device `wanted` of a packet that leaves by `here`; 0: there is none. A real call, for the
 /// sake of the stack.
 ///
-/// First as the rules say for the packet's source, then by any route out of that device: of IPv6, the second look-up does
-/// not see the rules for sources.
+/// First as the rules say for the packet's source, then by any route out of that device.
 #[inline(never)]
 pub(super) fn way_by<F: KernelFamily>(
     context: *mut c_void,
@@ -124,7 +127,7 @@ pub(super) fn way_by<F: KernelFamily>(
     wanted: u32,
 ) -> u32 {
     match way_out::<F>(context, key, here, wanted) {
-        0 => way_out::<F>(context, key, wanted, wanted),
+        0 if F::FINDS_WAYS_OUT => way_out::<F>(context, key, wanted, wanted),
         size => size,
     }
 }
@@ -206,6 +209,7 @@ pub(super) fn routed_by<F: KernelFamily>(
 
 impl KernelFamily for V4 {
     const NUMBER: u8 = 2;
+    const FINDS_WAYS_OUT: bool = true;
 
     #[inline(always)]
     fn words(addr: Ip4) -> [u32; 4] {
@@ -232,6 +236,8 @@ impl KernelFamily for V4 {
 
 impl KernelFamily for V6 {
     const NUMBER: u8 = 10;
+    /// `bpf_ipv6_fib_lookup` sets `RT6_LOOKUP_F_HAS_SADDR` only for what has come in.
+    const FINDS_WAYS_OUT: bool = false;
 
     #[inline(always)]
     fn words(addr: Ip6) -> [u32; 4] {

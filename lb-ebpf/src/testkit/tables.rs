@@ -142,8 +142,8 @@ impl<F: Wire> FamilyTables<F> {
             .or_else(|| self.way(key.dst))
     }
 
-    /// The size of the way out by a device: as a rule for the source says, or by a route. Of IPv6 the kernel looks only at
-    /// the routes of the longest prefix.
+    /// The size of the way out by a device: as a rule for the source says, or by a route; of IPv6, the programs ask for
+    /// no other way than that of the packet.
     pub(super) fn way_by(&self, key: &FlowKey<F::Addr>, ifindex: u32) -> Option<u16> {
         let longest = self.way_between(key);
         let any = || {

@@ -10,6 +10,7 @@ cases! {
     BOTH:
         a_reply_leaves_by_the_uplink_of_arrival,
         by_any_route_out_of_it_where_the_kernel_finds_one,
+        a_rule_for_another_uplink_counts_for_ipv6,
         without_a_way_there_it_leaves_as_routed,
         what_is_too_long_for_that_way_leaves_as_routed,
         an_error_about_a_reply_leaves_by_it_too,
@@ -63,7 +64,23 @@ fn by_any_route_out_of_it_where_the_kernel_finds_one<F: TestFamily>(bed: &mut Be
     bed.device = OTHER_UPLINK;
     let reply = bed.data(pod, client);
     let step = bed.post(&reply);
-    // IPv6 looks no further than the longest prefix.
+    // Of IPv6, the kernel does not say what it would do.
+    if F::SUFFIX == '4' {
+        step.leaves(UPLINK, &reply.clone().from(vip));
+    } else {
+        step.becomes(&reply.clone().from(vip));
+    }
+}
+
+fn a_rule_for_another_uplink_counts_for_ipv6<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    // The client has come by the one with the default route, but whatever is from the service belongs to the other.
+    let (client, vip, pod) = (client::<F>(), vip::<F>(3), backend::<F>(0));
+    bed.update(Rows::return_by_uplinks);
+    let opening = bed.opening(client, vip);
+    bed.pre(&opening).becomes(&opening.clone().to(pod));
+    bed.device = OTHER_UPLINK;
+    let reply = bed.data(pod, client);
+    let step = bed.post(&reply);
     if F::SUFFIX == '4' {
         step.leaves(UPLINK, &reply.clone().from(vip));
     } else {
