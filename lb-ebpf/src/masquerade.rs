@@ -4,7 +4,7 @@
 //! on at once ([`FlowFlags::BOTH`]). All others go through the stack, so that the policy of the CNI sees them, and are
 //! masqueraded when they leave ([`FlowFlags::MASQUERADE`]).
 
-use lb_common::{BackendFlags, DeviceRole, FlowFlags, ServiceFlags, SettingsFlags};
+use lb_common::{BackendFlags, FlowFlags, ServiceFlags, SettingsFlags};
 
 use crate::admit;
 use crate::ctx::{Ctx, Hook};
@@ -29,7 +29,7 @@ pub fn decide<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     }
     let is_remote = work.backend.flags & BackendFlags::LOCAL == 0;
     let is_hairpin = F::difference(work.packet.key.src, work.flow.addr) == 0;
-    let is_forwarded = is_remote && !is_from_pod_device(cx);
+    let is_forwarded = is_remote && !admit::is_from_pod_device(work);
     if is_forwarded {
         work.flow.flags |= FlowFlags::OUTSIDE;
     }
@@ -50,13 +50,6 @@ pub fn decide<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     } else {
         Err(Stop::answer(Answer::Reject))
     }
-}
-
-/// Whether the packet came in by a pod's device.
-#[inline(always)]
-fn is_from_pod_device<F: Wire, C: Ctx<F>>(cx: &C) -> bool {
-    cx.device(cx.ifindex())
-        .is_some_and(|device| device.role == DeviceRole::Pod as u8)
 }
 
 /// Whether the flow is masqueraded, hairpin aside. `is_forwarded`: the packet came in from outside of the node, and the

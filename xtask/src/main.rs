@@ -78,6 +78,9 @@ enum Command {
     Bench {
         /// The group to measure, for example `packets`; all groups without it.
         group: Option<String>,
+        /// Of the cases of `packets`, only those whose name contains this text.
+        #[arg(long)]
+        only: Option<String>,
         /// How to print the figures: with `json`, nothing else goes to standard output.
         #[arg(long)]
         output: Option<bench::Output>,
@@ -117,7 +120,9 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<ExitCode> {
         ),
         Command::Demo { args } => demo::run(workspace, &args),
         Command::Conformance { args } => conformance::run(workspace, &args),
-        Command::Bench { group, output } => bench::run(workspace, group.as_deref(), output),
+        Command::Bench { group, only, output } => {
+            bench::run(workspace, group.as_deref(), only.as_deref(), output)
+        }
         Command::Check => check::run(workspace),
     }
 }
