@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use lb_common::layout::program;
 use lb_common::{ServiceFlags, Settings};
 use tokio::sync::{mpsc, watch};
@@ -61,8 +61,8 @@ pub struct Options {
 /// Something that the agent acts upon.
 #[derive(Debug)]
 enum Event {
-    /// Objects came, changed or went.
-    Source(Vec<SourceEvent>),
+    /// Objects came, changed or went; none: the source has ended, which it never should.
+    Source(Option<Vec<SourceEvent>>),
     /// Devices, addresses, default routes or filters changed.
     Devices(Changes),
     /// The way of packets may have changed.
@@ -150,6 +150,7 @@ struct Runtime {
 struct Due {
     look: Option<Changes>,
     attach: bool,
+    source_ended: bool,
     stop: Option<&'static str>,
 }
 
@@ -187,16 +188,10 @@ impl Runtime {
         };
         warn_of_chance(settings.snat_port_min, settings.snat_port_max);
         let config = Config {
-            node_name: options.node_name.clone(),
-            settings,
-            seed: traffic.seed,
-            prefixes: traffic.prefixes.clone(),
-            forwarding: traffic.forwarding,
-            max_table: traffic.max_table,
-            removed_grace: traffic.removed_grace,
             tell_orphans: options.source.tells_together(),
             ipv4: options.sizes.ipv4,
             ipv6: options.sizes.ipv6,
+            ..traffic.config(&options.node_name, settings)
         };
         let mut pipe = Pipe::adopt(&store, config)?;
         let adopted = Instant::now();
@@ -253,7 +248,7 @@ impl Runtime {
     }
 
     /// The loop. Returns the name of the signal that ended it, or why it cannot go on.
-    async fn run(mut self, signals: &mut Signals) -> Result<&'static str, DataplaneError> {
+    async fn run(mut self, signals: &mut Signals) -> anyhow::Result<&'static str> {
         let ended = loop {
             let mut due = Due::default();
             let event = self.next(signals).await;
@@ -265,8 +260,13 @@ impl Runtime {
             if let Some(signal) = due.stop {
                 break Ok(signal);
             }
+            if due.source_ended {
+                break Err(anyhow!(
+                    "the source of objects has ended: a bug, report it with the log"
+                ));
+            }
             if let Err(error) = self.pass(&due).await {
-                break Err(error);
+                break Err(error.into());
             }
         };
         self.attacher.stop().await;
@@ -286,7 +286,7 @@ impl Runtime {
             signal = signals.next() => Event::Stop(signal),
             Ok(()) = self.routes.changed() => Event::Routes,
             Ok(()) = self.changes.changed() => Event::Devices(*self.changes.borrow_and_update()),
-            Some(events) = self.source.recv() => Event::Source(events),
+            events = self.source.recv() => Event::Source(events),
             Some(report) = self.attacher.report() => Event::Attached(report),
             () = retry => Event::Retry,
             () = sleep_until(self.recheck_at) => Event::Recheck,
@@ -297,7 +297,8 @@ impl Runtime {
     fn take(&mut self, event: Event, due: &mut Due) {
         debug!(?event, "event");
         match event {
-            Event::Source(events) => events.into_iter().for_each(|event| self.pipe.apply(event)),
+            Event::Source(Some(events)) => events.into_iter().for_each(|event| self.pipe.apply(event)),
+            Event::Source(None) => due.source_ended = true,
             Event::Devices(changes) => due.look = Some(changes),
             Event::Routes => self.routes_changed(),
             Event::Attached(report) => self.attached(report),
@@ -455,7 +456,10 @@ impl Runtime {
 }
 
 /// Waits until the source has told everything once.
-async fn first_objects(pipe: &mut Pipe, source: &mut mpsc::Receiver<Vec<SourceEvent>>) -> anyhow::Result<()> {
+pub(crate) async fn first_objects(
+    pipe: &mut Pipe,
+    source: &mut mpsc::Receiver<Vec<SourceEvent>>,
+) -> anyhow::Result<()> {
     loop {
         let events = source
             .recv()

@@ -186,7 +186,8 @@ impl Drop for Agent {
     }
 }
 
-fn program() -> Result<PathBuf> {
+/// The agent's binary.
+pub fn program() -> Result<PathBuf> {
     let path = env::var_os("SLUICE_AGENT").context("SLUICE_AGENT is not set; `cargo xtask` sets it")?;
     Ok(path.into())
 }

@@ -72,9 +72,9 @@ impl Resolver {
         Self::over(socket::udp(to, from)?, TIMEOUT)
     }
 
-    /// Opens a socket to a server that may take so long to answer.
-    pub fn open_within(to: SocketAddr, patience: Duration) -> Result<Self> {
-        Self::over(socket::udp(to, None)?, patience)
+    /// The same, and the server may take so long to answer.
+    pub fn open_within(to: SocketAddr, from: Option<SocketAddr>, patience: Duration) -> Result<Self> {
+        Self::over(socket::udp(to, from)?, patience)
     }
 
     fn over(socket: std::net::UdpSocket, patience: Duration) -> Result<Self> {

@@ -58,8 +58,8 @@ impl Echo {
     }
 
     /// The same, and connecting and the greeting may take so long each.
-    pub fn open_within(to: SocketAddr, patience: Duration) -> Result<Self> {
-        Self::over(socket::tcp_within(to, patience)?, to, patience)
+    pub fn open_within(to: SocketAddr, from: Option<SocketAddr>, patience: Duration) -> Result<Self> {
+        Self::over(socket::tcp_within(to, from, patience)?, to, patience)
     }
 
     fn over(stream: TcpStream, to: SocketAddr, patience: Duration) -> Result<Self> {

@@ -24,22 +24,19 @@ pub fn udp(to: SocketAddr, from: Option<SocketAddr>) -> Result<UdpSocket> {
 
 /// A TCP connection. Several may share a source, if they have different destinations.
 pub fn tcp(to: SocketAddr, from: Option<SocketAddr>) -> Result<TcpStream> {
+    tcp_within(to, from, CONNECT_TIMEOUT)
+}
+
+/// The same, and it has to be there within some time.
+pub fn tcp_within(to: SocketAddr, from: Option<SocketAddr>, patience: Duration) -> Result<TcpStream> {
     let socket = bound(
         Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?,
         from,
     )?;
-    connect(&socket, to, CONNECT_TIMEOUT).with_context(|| match from {
+    connect(&socket, to, patience).with_context(|| match from {
         Some(from) => format!("cannot connect to {to} from {from}"),
         None => format!("cannot connect to {to}"),
     })?;
-    socket.set_tcp_nodelay(true)?;
-    Ok(socket.into())
-}
-
-/// A TCP connection that has to be there within some time.
-pub fn tcp_within(to: SocketAddr, patience: Duration) -> Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    connect(&socket, to, patience).with_context(|| format!("cannot connect to {to}"))?;
     socket.set_tcp_nodelay(true)?;
     Ok(socket.into())
 }

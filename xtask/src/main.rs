@@ -1,4 +1,4 @@
-//! Sluice's own commands: `cargo xtask build | test | e2e | demo | bench | check`.
+//! Sluice's own commands: `cargo xtask build | test | e2e | demo | conformance | bench | check`.
 //!
 //! Each of them finds or installs what it needs, says what it found, and leaves the output of its tools in log
 //! files. Continuous integration calls nothing else.
@@ -8,6 +8,7 @@
 mod bench;
 mod build;
 mod check;
+mod conformance;
 mod control_plane;
 mod demo;
 mod e2e;
@@ -67,10 +68,19 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Compare what becomes of packets with what kube-proxy does to them (needs root).
+    Conformance {
+        /// Passed on: `--flows FILE`, `--snat always|needed`, `--mirror ipv6|udp|ipv6-udp`, `--output json`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Measure (needs root).
     Bench {
         /// The group to measure, for example `packets`; all groups without it.
         group: Option<String>,
+        /// Of the cases of `packets`, only those whose name contains this text.
+        #[arg(long)]
+        only: Option<String>,
         /// How to print the figures: with `json`, nothing else goes to standard output.
         #[arg(long)]
         output: Option<bench::Output>,
@@ -109,7 +119,10 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<ExitCode> {
             },
         ),
         Command::Demo { args } => demo::run(workspace, &args),
-        Command::Bench { group, output } => bench::run(workspace, group.as_deref(), output),
+        Command::Conformance { args } => conformance::run(workspace, &args),
+        Command::Bench { group, only, output } => {
+            bench::run(workspace, group.as_deref(), only.as_deref(), output)
+        }
         Command::Check => check::run(workspace),
     }
 }

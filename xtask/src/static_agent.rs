@@ -30,12 +30,12 @@ pub(crate) fn build(workspace: &Workspace, steps: &mut Steps, profile: Profile) 
     toolchain::c_compiler_for_musl(steps)?;
 
     steps.advance();
-    let mut build = workspace.cargo();
-    build
+    let mut cargo = workspace.cargo();
+    cargo
         .args(["build", "--locked", "--package", "lb-agent", "--bin", "lb-agent"])
         .args(["--target", &target])
         .args(profile.flags());
-    steps.run("static agent: building", "static-build", &mut build)?;
+    steps.run("static agent: building", "static-build", &mut cargo)?;
     let built = workspace.target_binary("lb-agent", &target, profile);
     let place = workspace.static_agent(profile);
     put(&built, &place).with_context(|| format!("cannot make {}", workspace.shown(&place)))?;

@@ -15,6 +15,8 @@ pub struct Node {
     pub internal_ips: Vec<IpAddr>,
     /// The prefixes that its pods get their addresses from.
     pub pod_cidrs: Vec<IpPrefix>,
+    /// The zone that it is in (label `topology.kubernetes.io/zone`), when known.
+    pub zone: Option<String>,
 }
 
 /// A ServiceCIDR object.

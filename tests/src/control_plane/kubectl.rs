@@ -25,7 +25,7 @@ impl ControlPlane {
 
     /// Applies a kustomization of the checkout, as a user would.
     pub fn apply_kustomization(&self, folder: &Path) -> Result<String> {
-        self.kubectl(&["apply", "--server-side", "-k", &folder.to_string_lossy()])
+        self.kubectl(&["apply", "-k", &folder.to_string_lossy()])
     }
 
     /// Creates objects as they are, with their status where the API server takes one then, which is so for Nodes.

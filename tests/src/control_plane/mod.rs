@@ -52,12 +52,13 @@ const START_TIMEOUT: Duration = Duration::from_mins(2);
 #[derive(Debug)]
 pub struct ControlPlane {
     /// Dropped before the API server that it asks, and this one before etcd.
-    _controller_manager: Process,
+    controller_manager: Option<Process>,
     api_server: Option<Process>,
     _etcd: Process,
     keeper: Keeper,
     certificates: Certificates,
     admin: PathBuf,
+    manager: PathBuf,
     host: Host,
     folder: Folder,
     links: Cell<u8>,
@@ -93,12 +94,13 @@ impl ControlPlane {
             programs::controller_manager(&certificates, &manager)?,
         )?;
         let plane = Self {
-            _controller_manager: controller_manager,
+            controller_manager: Some(controller_manager),
             api_server: Some(api_server),
             _etcd: etcd,
             keeper,
             certificates,
             admin,
+            manager,
             host,
             folder,
             links: Cell::new(0),
@@ -149,21 +151,30 @@ impl ControlPlane {
         self.kubeconfig(User::KubeProxy.name())
     }
 
-    /// Ends the API server at once, as a crash would; etcd stays.
+    /// Ends the API server at once, as a crash would; etcd stays. So does the controller manager, which would be in no
+    /// hurry to come back.
     pub fn stop_api_server(&mut self) -> Result<()> {
+        self.controller_manager = None;
         ensure!(self.api_server.take().is_some(), "the API server does not run");
         Ok(())
     }
 
-    /// Starts the API server again, and waits until it is ready; how long that took.
+    /// Starts the API server again, waits until it is ready, and starts the controller manager; how long the API server
+    /// took.
     pub fn start_api_server(&mut self) -> Result<Duration> {
         ensure!(self.api_server.is_none(), "the API server runs already");
         let begin = Instant::now();
         let command = programs::api_server(self.folder.path(), &self.certificates)?;
         let mut api_server = self.keeper.start("kube-apiserver", command, self.folder.path())?;
         wait_until_ready(&self.host, &self.certificates, &mut api_server)?;
+        let took = begin.elapsed();
         self.api_server = Some(api_server);
-        Ok(begin.elapsed())
+        let command = programs::controller_manager(&self.certificates, &self.manager)?;
+        let manager = self
+            .keeper
+            .start("kube-controller-manager", command, self.folder.path())?;
+        self.controller_manager = Some(manager);
+        Ok(took)
     }
 
     /// Forgets all that came before now, so that who goes on from there is told `410 Gone`.

@@ -82,7 +82,6 @@ fn configuration(kubeconfig: &Path, host: &Host, mode: Mode) -> String {
         "hostnameOverride": host.name,
         "clientConnection": { "kubeconfig": kubeconfig.display().to_string() },
         "detectLocalMode": "NodeCIDR",
-        "nodePortAddresses": ["primary"],
         "healthzBindAddress": "127.0.0.1:10256",
         "metricsBindAddress": "127.0.0.1:10249",
         "iptables": pace,

@@ -21,7 +21,7 @@ use crate::server::Server;
 use crate::topology::{self, Host, Topology};
 
 pub use kube_proxy::{KubeProxy, Mode};
-pub use probe::{Outcome, probe};
+pub use probe::{Outcome, Ports, probe, probe_anew};
 
 /// The label `app` of the pods that serve.
 pub const APP: &str = "web";

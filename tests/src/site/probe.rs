@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use anyhow::{Error, Result};
+use anyhow::{Context as _, Error, Result};
 
 use crate::answer::Answer;
 use crate::dns::Resolver;
 use crate::echo::Echo;
+use crate::family::Family;
 use crate::maps::Protocol;
 use crate::topology::Host;
 
@@ -32,6 +34,8 @@ pub enum Outcome {
     Unreachable,
     /// Nothing came back.
     Silent,
+    /// It could not even be asked: so netfilter's drops and rejects look to a process of the node that sends by UDP.
+    NotPermitted,
 }
 
 impl Outcome {
@@ -44,16 +48,55 @@ impl Outcome {
     }
 }
 
+/// Ports of a host that it has not asked from yet, above those of services and of masquerade.
+#[derive(Debug)]
+pub struct Ports(RangeInclusive<u16>);
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self(33_000..=u16::MAX)
+    }
+}
+
 /// Asks so many times from a host, each time on a new flow, until it is not answered once.
 pub fn probe(from: &Host, protocol: Protocol, to: SocketAddr, times: usize) -> Result<Outcome> {
+    probe_by(from, protocol, to, times, || Ok(None))
+}
+
+/// The same, each time from a port that was never used before: what was asked before does not matter.
+pub fn probe_anew(
+    from: &Host,
+    ports: &mut Ports,
+    protocol: Protocol,
+    to: SocketAddr,
+    times: usize,
+) -> Result<Outcome> {
+    let any = Family::of(to.ip()).unspecified();
+    probe_by(from, protocol, to, times, || {
+        let port = ports.0.next().context("no port is left")?;
+        Ok(Some(SocketAddr::new(any, port)))
+    })
+}
+
+fn probe_by(
+    from: &Host,
+    protocol: Protocol,
+    to: SocketAddr,
+    times: usize,
+    mut own: impl FnMut() -> Result<Option<SocketAddr>> + Send,
+) -> Result<Outcome> {
     from.netns.run(|| {
         let (mut backends, mut clients) = (BTreeSet::new(), BTreeSet::new());
-        for _ in 0..times {
-            match ask(protocol, to) {
+        let mut left = times;
+        while left > 0 {
+            match ask(protocol, to, own()?) {
                 Ok(Answer { backend, client }) => {
                     backends.insert(backend);
                     clients.insert(client.ip());
+                    left -= 1;
                 }
+                // Another process of the host has that port.
+                Err(error) if kind(&error) == Some(ErrorKind::AddrInUse) => {}
                 Err(error) => return failure(error),
             }
         }
@@ -61,30 +104,34 @@ pub fn probe(from: &Host, protocol: Protocol, to: SocketAddr, times: usize) -> R
     })
 }
 
-fn ask(protocol: Protocol, to: SocketAddr) -> Result<Answer> {
+fn ask(protocol: Protocol, to: SocketAddr, from: Option<SocketAddr>) -> Result<Answer> {
     match protocol {
-        Protocol::Tcp => Ok(Echo::open_within(to, PATIENCE)?.answer().clone()),
-        Protocol::Udp => Resolver::open_within(to, PATIENCE)?.ask(),
+        Protocol::Tcp => Ok(Echo::open_within(to, from, PATIENCE)?.answer().clone()),
+        Protocol::Udp => Resolver::open_within(to, from, PATIENCE)?.ask(),
     }
+}
+
+fn kind(error: &Error) -> Option<ErrorKind> {
+    error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<io::Error>())
+        .map(io::Error::kind)
 }
 
 /// An error that says nothing about the service is handed on.
 fn failure(error: Error) -> Result<Outcome> {
-    let kind = error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<io::Error>())
-        .map(io::Error::kind);
-    match kind {
+    match kind(&error) {
         Some(ErrorKind::ConnectionRefused) => Ok(Outcome::Refused),
         Some(ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) => Ok(Outcome::Unreachable),
         Some(ErrorKind::TimedOut | ErrorKind::WouldBlock) => Ok(Outcome::Silent),
+        Some(ErrorKind::PermissionDenied) => Ok(Outcome::NotPermitted),
         _ => Err(error),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use anyhow::{Context as _, anyhow};
+    use anyhow::anyhow;
 
     use super::*;
 

@@ -99,7 +99,10 @@ pub(super) fn plane(pods: &[usize]) -> ControlPlane {
 
 pub(super) fn open(plane: &ControlPlane, kind: Kind) -> Site {
     match kind {
-        Kind::Sluice(options) => Site::sluice(plane, options),
+        Kind::Sluice(options) => {
+            let config = format!("--config={}", deploy("config.yaml").display());
+            Site::sluice(plane, &[options, &[config.as_str()]].concat())
+        }
         Kind::KubeProxy(mode) => Site::kube_proxy(plane, mode),
     }
     .unwrap()

@@ -14,9 +14,10 @@ use super::apply::apply;
 use super::diff::{diff_address, diff_port};
 use super::plan::{NODE, Plan};
 use super::problems::{self, Problems};
+use crate::desired::considered::{Considered, considered};
 use crate::desired::{self, Claims, DesiredPort, Surroundings, seed_words};
 use crate::image::{Compromise, Image, NoRoom, name_text};
-use crate::model::{HostState, Kind, Object, ObjectName, PortName, Problem, World};
+use crate::model::{HostState, IpFamily, Kind, Object, ObjectName, PortName, Problem, TrafficPolicy, World};
 use crate::source::SourceEvent;
 use crate::store::{FamilyTables, MapStore, Rows, StoreError};
 
@@ -52,6 +53,7 @@ pub struct Pipe {
 struct Around {
     own_addresses: BTreeSet<IpAddr>,
     node_ips: Vec<IpAddr>,
+    zone: Option<String>,
 }
 
 /// What one pass did.
@@ -213,6 +215,26 @@ impl Pipe {
         self.claims.node_ports()
     }
 
+    /// Every object.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// The endpoints of a port, and how they stand under a policy; `None` when there is no such port.
+    pub fn considered(
+        &self,
+        name: &PortName,
+        policy: TrafficPolicy,
+        family: IpFamily,
+    ) -> Option<Vec<Considered>> {
+        let service = &self.world.service(&name.service)?.object;
+        let port = service
+            .ports
+            .iter()
+            .find(|port| service.port_name(port) == *name)?;
+        Some(considered(service, port, (policy, family), self.surroundings()))
+    }
+
     fn claim(&mut self, service: &ObjectName, wanted: BTreeSet<desired::Claim>) {
         for other in self.claims.update(service, wanted) {
             self.world.touch(other);
@@ -318,7 +340,11 @@ impl Pipe {
         let Some(known) = self.world.service(service) else {
             return Vec::new();
         };
-        let around = Surroundings {
+        desired::desired(&known.object, self.surroundings())
+    }
+
+    fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings {
             node_name: &self.config.node_name,
             world: &self.world,
             claims: &self.claims,
@@ -327,8 +353,7 @@ impl Pipe {
             jiffies_per_second: self.config.settings.jiffies_per_second,
             ipv4: self.config.ipv4,
             ipv6: self.config.ipv6,
-        };
-        desired::desired(&known.object, around)
+        }
     }
 }
 
