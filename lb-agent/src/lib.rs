@@ -11,9 +11,7 @@ pub mod image;
 pub mod model;
 pub mod reconcile;
 pub mod runtime;
-mod signals;
 pub mod source;
-mod start_times;
 pub mod store;
 #[cfg(test)]
 mod testkit;

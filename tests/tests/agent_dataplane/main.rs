@@ -41,9 +41,7 @@ impl Node {
     fn new() -> Self {
         let (netns, peer) = (Netns::new("node").unwrap(), Netns::new("peer").unwrap());
         // The end of a duplicate address detection, a second or two later, is news of an address.
-        netns
-            .sysctls(&[("ipv6/conf/default/accept_dad", "0")])
-            .unwrap();
+        netns.sysctls(&[("ipv6/conf/default/accept_dad", "0")]).unwrap();
         veth((&netns, "up0"), (&peer, "p0")).unwrap();
         netns.ip("addr add 192.0.2.1/24 dev up0").unwrap();
         peer.ip("addr add 192.0.2.2/24 dev p0").unwrap();

@@ -7,57 +7,33 @@
 //! timers, signals ──────┘
 //! ```
 
+mod options;
+mod programs;
+mod signals;
+mod start;
+mod start_times;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use lb_common::layout::program;
-use lb_common::{ServiceFlags, Settings};
+use lb_common::ServiceFlags;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::dataplane::attach::{self, Attacher, Worker, adopted_xdp};
-use crate::dataplane::clock::FirstReading;
-use crate::dataplane::devices::{Changes, Devices, Host, Patterns};
+use crate::dataplane::attach::{self, Worker};
+use crate::dataplane::devices::{Changes, Devices, Host};
 use crate::dataplane::loads::Recounter;
-use crate::dataplane::reserved::{PortRange, Reservation, warn_of_chance};
-use crate::dataplane::xdp::{XdpChoice, XdpState};
-use crate::dataplane::{
-    self, Access, DataplaneError, KernelStore, Lock, Pins, Sizes, neighbours, routes, sysctl,
-};
-use crate::desired::seed_of_words;
+use crate::dataplane::reserved::Reservation;
+use crate::dataplane::xdp::XdpState;
+use crate::dataplane::{self, DataplaneError, KernelStore, Lock, Pins};
 use crate::model::HostDevice;
-use crate::reconcile::{Config, Pipe};
-use crate::signals::Signals;
+use crate::reconcile::Pipe;
 use crate::source::{ManifestSource, SourceEvent};
-use crate::start_times::StartTimes;
-use crate::store::{MapStore as _, SettingsTable};
-use crate::traffic::{self, Traffic};
 
-/// What `lb-agent run` is told.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The folder of manifests.
-    pub manifests: PathBuf,
-    /// The name of this node's Node object.
-    pub node_name: String,
-    /// Where maps and links are pinned.
-    pub pins: Pins,
-    /// How large the maps are.
-    pub sizes: Sizes,
-    /// Which devices.
-    pub devices: Patterns,
-    /// Where XDP is tried.
-    pub xdp: XdpChoice,
-    /// How traffic is handled.
-    pub traffic: Traffic,
-    /// Ports to keep from the node's own connections.
-    pub reserved_ports: Option<PortRange>,
-    /// Leave nothing behind.
-    pub detach_on_exit: bool,
-}
+pub use options::Options;
+use signals::Signals;
+use start_times::StartTimes;
 
 /// Something that the agent acts upon.
 #[derive(Debug)]
@@ -88,8 +64,6 @@ const RECHECK: Duration = Duration::from_secs(30);
 const RECOUNT: Duration = Duration::from_secs(10);
 /// After a device refused a program: the first wait, doubled up to [`RECHECK`].
 const ATTACH_RETRY: Duration = Duration::from_secs(1);
-/// Batches of the source that may wait.
-const SOURCE_QUEUE: usize = 64;
 
 /// Runs the agent until a signal ends it.
 pub async fn run(options: Options) -> anyhow::Result<()> {
@@ -155,100 +129,6 @@ struct Due {
 }
 
 impl Runtime {
-    /// Maps, then rows, then programs: no program ever runs over maps that are not filled.
-    async fn start(options: &Options) -> anyhow::Result<Self> {
-        let start = Instant::now();
-        dataplane::preflight()?;
-        let lock = options.pins.prepare()?;
-        options.pins.check_layouts()?;
-        let mut programs = dataplane::load(&options.pins, &options.sizes).await?;
-        let clock = FirstReading::take(programs.get(program::JIFFIES)?)?;
-        let store = KernelStore::open(&options.pins, Access::ReadWrite)?;
-        let loaded = Instant::now();
-
-        let (sender, mut source) = mpsc::channel(SOURCE_QUEUE);
-        let manifests = ManifestSource::watch(&options.manifests, sender)?;
-        let mut devices = Devices::connect(options.devices.clone(), options.xdp)?;
-        let (changes, routes) = (devices.follow()?, routes::follow()?);
-        let host = devices.look(Changes::default()).await?;
-        let xdp = adopted_xdp(&options.pins).await?;
-
-        let before = store.rows::<SettingsTable>()?.remove(&0).unwrap_or_default();
-        // The kernel's rate does not change.
-        let jiffies_per_second = match before.jiffies_per_second {
-            0 => clock.rate(programs.get(program::JIFFIES)?).await?,
-            rate => rate,
-        };
-        let traffic = &options.traffic;
-        let settings = Settings {
-            // Nobody has told of what changed while no agent was there.
-            route_epoch: before.route_epoch.wrapping_add(1),
-            hash_seed: before.hash_seed,
-            ..traffic.settings(jiffies_per_second)
-        };
-        warn_of_chance(settings.snat_port_min, settings.snat_port_max);
-        let config = Config {
-            node_name: options.node_name.clone(),
-            settings,
-            seed: traffic.seed,
-            prefixes: traffic.prefixes.clone(),
-            forwarding: traffic.forwarding,
-            max_table: traffic.max_table,
-            removed_grace: traffic.removed_grace,
-            ipv4: options.sizes.ipv4,
-            ipv6: options.sizes.ipv6,
-        };
-        let mut pipe = Pipe::adopt(&store, config)?;
-        let adopted = Instant::now();
-        debug!(jiffies_per_second, "maps adopted");
-
-        first_objects(&mut pipe, &mut source).await?;
-        if !pipe.has_seed() {
-            pipe.set_seed(traffic::seed(&traffic.seed_file, seed_of_words(before.hash_seed)));
-        }
-        let mut runtime = Self {
-            pipe,
-            pins: options.pins.clone(),
-            _lock: lock,
-            reservation: Reservation::new(options.pins.clone(), options.reserved_ports),
-            node_ports: None,
-            store,
-            devices,
-            attacher: Worker::start(Attacher::new(programs, options.pins.clone())?),
-            start: None,
-            host,
-            xdp,
-            told: Vec::new(),
-            hops_stale: false,
-            fresh: neighbours::keep_fresh()?,
-            changes,
-            routes,
-            source,
-            _manifests: manifests,
-            warned: BTreeMap::new(),
-            recounter: Recounter::new(options.pins.clone(), settings, clock),
-            recount_at: start + RECOUNT,
-            retry_at: None,
-            recheck_at: start + RECHECK,
-            attach_retry: ATTACH_RETRY,
-        };
-        if let Err(error) = sysctl::set(&runtime.pins) {
-            let error = anyhow::Error::new(error);
-            warn!("{error:#}; connections of the node itself to its own NodePorts will fail");
-        }
-        runtime.reservation.renew();
-        runtime.tell_host();
-        runtime.sync();
-        runtime.start = Some(StartTimes {
-            start,
-            loaded,
-            adopted,
-            synced: Instant::now(),
-        });
-        runtime.attach()?;
-        Ok(runtime)
-    }
-
     /// The loop. Returns the name of the signal that ended it, or why it cannot go on.
     async fn run(mut self, signals: &mut Signals) -> Result<&'static str, DataplaneError> {
         let ended = loop {
@@ -366,99 +246,11 @@ impl Runtime {
         }
     }
 
-    /// Asks for programs at every device that is there now, unless somebody has taken the pins away.
-    fn attach(&self) -> Result<(), DataplaneError> {
-        self.store.check_pins(&self.pins)?;
-        self.attacher.sync(self.host.attach_points());
-        Ok(())
-    }
-
-    /// Draws the conclusions from a pass over the programs.
-    fn attached(&mut self, report: attach::Report) {
-        if report.changed() {
-            info!(
-                attached = report.attached,
-                replaced = report.replaced,
-                moved = report.moved,
-                removed = report.removed,
-                "programs updated"
-            );
-        }
-        if report.failed.is_empty() {
-            self.attach_retry = ATTACH_RETRY;
-        } else {
-            self.recheck_at = Instant::now() + self.attach_retry;
-            self.attach_retry = RECHECK.min(self.attach_retry * 2);
-        }
-        if let Some(times) = self.start.take() {
-            times.log(self.host.devices.len(), &report.summary());
-        }
-        self.xdp_attached(&report);
-        self.warn_of(report);
-    }
-
-    /// Rows of devices tell from now on where XDP is at work.
-    fn xdp_attached(&mut self, report: &attach::Report) {
-        if !report.complete {
-            return;
-        }
-        let known = report.xdp.iter().filter_map(|(ifindex, state)| {
-            let before = self.xdp.get(ifindex).copied();
-            Some((*ifindex, state.or(before)?))
-        });
-        let known: BTreeMap<u32, XdpState> = known.collect();
-        for (ifindex, state) in &known {
-            if self.xdp.get(ifindex) != Some(state) {
-                let device = self.host.name_of(*ifindex);
-                match state {
-                    Ok(mode) => info!(device, mode = mode.as_str(), "XDP attached"),
-                    Err(reason) => info!(device, "no XDP: {reason}"),
-                }
-            }
-        }
-        let attached = known.iter().filter(|(_, state)| state.is_ok());
-        self.fresh
-            .send_replace(attached.map(|(ifindex, _)| *ifindex).collect());
-        self.xdp = known;
-        self.tell_host();
-    }
-
     /// Tells the pipe of the node's devices as they are now.
     fn tell_host(&mut self) {
         let state = self.host.state(&self.xdp);
         self.hops_stale |= state.devices != self.told;
         self.told.clone_from(&state.devices);
         self.pipe.host_changed(state);
-    }
-
-    fn warn_of(&mut self, report: attach::Report) {
-        let failed: BTreeMap<(String, &'static str), String> = report
-            .failed
-            .into_iter()
-            .map(|(place, error)| (place, format!("{:#}", anyhow::Error::new(error))))
-            .collect();
-        for ((device, hook), error) in &failed {
-            if self.warned.get(&(device.clone(), *hook)) != Some(error) {
-                warn!(device, hook, "no program: {error}; trying again");
-            }
-        }
-        self.warned = failed;
-    }
-}
-
-/// Waits until the source has told everything once.
-async fn first_objects(pipe: &mut Pipe, source: &mut mpsc::Receiver<Vec<SourceEvent>>) -> anyhow::Result<()> {
-    loop {
-        let events = source
-            .recv()
-            .await
-            .context("the source ended before it told what is there")?;
-        let synced = events.contains(&SourceEvent::Synced);
-        for event in events {
-            pipe.apply(event);
-        }
-        if synced {
-            return Ok(());
-        }
     }
 }

@@ -1,0 +1,32 @@
+//! What `lb-agent run` is told.
+
+use std::path::PathBuf;
+
+use crate::dataplane::devices::Patterns;
+use crate::dataplane::reserved::PortRange;
+use crate::dataplane::xdp::XdpChoice;
+use crate::dataplane::{Pins, Sizes};
+use crate::traffic::Traffic;
+
+/// What `lb-agent run` is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder of manifests.
+    pub manifests: PathBuf,
+    /// The name of this node's Node object.
+    pub node_name: String,
+    /// Where maps and links are pinned.
+    pub pins: Pins,
+    /// How large the maps are.
+    pub sizes: Sizes,
+    /// Which devices.
+    pub devices: Patterns,
+    /// Where XDP is tried.
+    pub xdp: XdpChoice,
+    /// How traffic is handled.
+    pub traffic: Traffic,
+    /// Ports to keep from the node's own connections.
+    pub reserved_ports: Option<PortRange>,
+    /// Leave nothing behind.
+    pub detach_on_exit: bool,
+}

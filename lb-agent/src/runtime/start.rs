@@ -1,0 +1,142 @@
+//! From nothing to a data plane at work.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use lb_common::Settings;
+use lb_common::layout::program;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::start_times::StartTimes;
+use super::{ATTACH_RETRY, Options, RECHECK, RECOUNT, Runtime};
+use crate::dataplane::attach::{Attacher, Worker, adopted_xdp};
+use crate::dataplane::clock::FirstReading;
+use crate::dataplane::devices::{Changes, Devices};
+use crate::dataplane::loads::Recounter;
+use crate::dataplane::reserved::{Reservation, warn_of_chance};
+use crate::dataplane::{self, Access, KernelStore, neighbours, routes, sysctl};
+use crate::desired::seed_of_words;
+use crate::reconcile::{Config, Pipe};
+use crate::source::{ManifestSource, SourceEvent};
+use crate::store::{MapStore as _, SettingsTable};
+use crate::traffic;
+
+/// Batches of the source that may wait.
+const SOURCE_QUEUE: usize = 64;
+
+// === impl Runtime ===
+
+impl Runtime {
+    /// Maps, then rows, then programs: no program ever runs over maps that are not filled.
+    pub(super) async fn start(options: &Options) -> anyhow::Result<Self> {
+        let start = Instant::now();
+        dataplane::preflight()?;
+        let lock = options.pins.prepare()?;
+        options.pins.check_layouts()?;
+        let mut programs = dataplane::load(&options.pins, &options.sizes).await?;
+        let clock = FirstReading::take(programs.get(program::JIFFIES)?)?;
+        let store = KernelStore::open(&options.pins, Access::ReadWrite)?;
+        let loaded = Instant::now();
+
+        let (sender, mut source) = mpsc::channel(SOURCE_QUEUE);
+        let manifests = ManifestSource::watch(&options.manifests, sender)?;
+        let mut devices = Devices::connect(options.devices.clone(), options.xdp)?;
+        let (changes, routes) = (devices.follow()?, routes::follow()?);
+        let host = devices.look(Changes::default()).await?;
+        let xdp = adopted_xdp(&options.pins).await?;
+
+        let before = store.rows::<SettingsTable>()?.remove(&0).unwrap_or_default();
+        // The kernel's rate does not change.
+        let jiffies_per_second = match before.jiffies_per_second {
+            0 => clock.rate(programs.get(program::JIFFIES)?).await?,
+            rate => rate,
+        };
+        let traffic = &options.traffic;
+        let settings = Settings {
+            // Nobody has told of what changed while no agent was there.
+            route_epoch: before.route_epoch.wrapping_add(1),
+            hash_seed: before.hash_seed,
+            ..traffic.settings(jiffies_per_second)
+        };
+        warn_of_chance(settings.snat_port_min, settings.snat_port_max);
+        let config = Config {
+            node_name: options.node_name.clone(),
+            settings,
+            seed: traffic.seed,
+            prefixes: traffic.prefixes.clone(),
+            forwarding: traffic.forwarding,
+            max_table: traffic.max_table,
+            removed_grace: traffic.removed_grace,
+            ipv4: options.sizes.ipv4,
+            ipv6: options.sizes.ipv6,
+        };
+        let mut pipe = Pipe::adopt(&store, config)?;
+        let adopted = Instant::now();
+        debug!(jiffies_per_second, "maps adopted");
+
+        first_objects(&mut pipe, &mut source).await?;
+        if !pipe.has_seed() {
+            pipe.set_seed(traffic::seed(&traffic.seed_file, seed_of_words(before.hash_seed)));
+        }
+        let mut runtime = Self {
+            pipe,
+            pins: options.pins.clone(),
+            _lock: lock,
+            reservation: Reservation::new(options.pins.clone(), options.reserved_ports),
+            node_ports: None,
+            store,
+            devices,
+            attacher: Worker::start(Attacher::new(programs, options.pins.clone())?),
+            start: None,
+            host,
+            xdp,
+            told: Vec::new(),
+            hops_stale: false,
+            fresh: neighbours::keep_fresh()?,
+            changes,
+            routes,
+            source,
+            _manifests: manifests,
+            warned: BTreeMap::new(),
+            recounter: Recounter::new(options.pins.clone(), settings, clock),
+            recount_at: start + RECOUNT,
+            retry_at: None,
+            recheck_at: start + RECHECK,
+            attach_retry: ATTACH_RETRY,
+        };
+        if let Err(error) = sysctl::set(&runtime.pins) {
+            let error = anyhow::Error::new(error);
+            warn!("{error:#}; connections of the node itself to its own NodePorts will fail");
+        }
+        runtime.reservation.renew();
+        runtime.tell_host();
+        runtime.sync();
+        runtime.start = Some(StartTimes {
+            start,
+            loaded,
+            adopted,
+            synced: Instant::now(),
+        });
+        runtime.attach()?;
+        Ok(runtime)
+    }
+}
+
+/// Waits until the source has told everything once.
+async fn first_objects(pipe: &mut Pipe, source: &mut mpsc::Receiver<Vec<SourceEvent>>) -> anyhow::Result<()> {
+    loop {
+        let events = source
+            .recv()
+            .await
+            .context("the source ended before it told what is there")?;
+        let synced = events.contains(&SourceEvent::Synced);
+        for event in events {
+            pipe.apply(event);
+        }
+        if synced {
+            return Ok(());
+        }
+    }
+}
