@@ -7,10 +7,12 @@
 pub mod cli;
 pub mod dataplane;
 pub mod desired;
+pub mod events;
 pub mod image;
 pub mod model;
 pub mod reconcile;
 pub mod runtime;
+pub mod serve;
 pub mod source;
 pub mod store;
 #[cfg(test)]

@@ -3,8 +3,10 @@
 
 mod backends;
 mod cleanup;
+mod configz;
 mod output;
 mod run;
+mod serve;
 mod services;
 mod status;
 mod traffic;

@@ -5,10 +5,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::bail;
-use clap::{Args, ValueEnum};
+use clap::{Args, CommandFactory as _, ValueEnum};
+use serde_json::Value;
 
+use super::serve::ServeArgs;
 use super::traffic::TrafficArgs;
-use super::{LogFormat, PinArgs, log, tokio_runtime};
+use super::{Cli, LogFormat, PinArgs, configz, log, tokio_runtime};
 use crate::dataplane::devices::Patterns;
 use crate::dataplane::reserved::{PortRange, PortRangeError};
 use crate::dataplane::xdp::XdpChoice;
@@ -69,6 +71,8 @@ pub(super) struct RunArgs {
     log_format: LogFormat,
     #[command(flatten)]
     traffic: TrafficArgs,
+    #[command(flatten)]
+    serve: ServeArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -125,6 +129,7 @@ impl RunArgs {
             node_name: self.node_name,
             reserved_ports: self.node_port_range.0,
             detach_on_exit: self.detach_on_exit,
+            serve: self.serve.options(configuration()),
         };
         let runtime = tokio_runtime()?;
         let ended = runtime.block_on(run(options));
@@ -132,6 +137,18 @@ impl RunArgs {
         runtime.shutdown_background();
         ended
     }
+}
+
+/// What `run` was told, flag by flag.
+fn configuration() -> Value {
+    let command = Cli::command();
+    let matches = command.clone().get_matches();
+    let run = command
+        .find_subcommand("run")
+        .zip(matches.subcommand_matches("run"));
+    run.map_or(Value::Null, |(command, matches)| {
+        configz::configuration(command, matches)
+    })
 }
 
 impl XdpFlag {

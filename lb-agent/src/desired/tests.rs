@@ -28,6 +28,7 @@ fn service(policies: (TrafficPolicy, TrafficPolicy)) -> Service {
         internal_policy: policies.0,
         external_policy: policies.1,
         affinity_seconds: None,
+        health_check_port: None,
         options: ServiceOptions::default(),
     }
 }
@@ -45,6 +46,7 @@ fn slice(port: (&str, u16, Protocol), endpoints: &[&str]) -> EndpointSlice {
             protocol,
         }],
         endpoints: endpoints.iter().map(|text| endpoint(text)).collect(),
+        changed_at: None,
     }
 }
 
@@ -318,6 +320,7 @@ fn where_the_node_may_its_vips_may() {
             name: "node-a".into(),
             internal_ips: vec![ip.parse().unwrap()],
             pod_cidrs: Vec::new(),
+            leaving: false,
         })
     };
     let mut service = service(BOTH);
@@ -428,7 +431,9 @@ fn check_split(shares: &[(&str, u32)], parts: &[[Object; 2]], cluster: &str, loc
         (cluster, local)
     );
     let mut world = World::default();
-    objects().for_each(|object| world.apply(object, Origin::default()));
+    for object in objects() {
+        world.apply(object, Origin::default());
+    }
     let problems = split_problems(&service, &world);
     let problems: Vec<_> = problems
         .iter()

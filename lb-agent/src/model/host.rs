@@ -15,6 +15,8 @@ pub struct Node {
     pub internal_ips: Vec<IpAddr>,
     /// The prefixes that its pods get their addresses from.
     pub pod_cidrs: Vec<IpPrefix>,
+    /// Whether it is about to be removed, so that load balancers should send it nothing new (KEP-3836).
+    pub leaving: bool,
 }
 
 /// A Namespace object.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
 use crate::desired::{Claims, split_problems};
-use crate::model::{EndpointSlice, Kind, Known, ObjectName, ObjectRef, Problem, World};
+use crate::model::{EndpointSlice, Kind, Known, ObjectName, ObjectRef, Problem, Reason, World};
 
 /// What has been told.
 #[derive(Debug, Default)]
@@ -28,6 +28,15 @@ impl Problems {
         }
     }
 
+    /// How many there are of each kind.
+    pub(super) fn counts(&self) -> BTreeMap<Reason, usize> {
+        let mut counts = BTreeMap::new();
+        for problem in self.told.values().flatten() {
+            *counts.entry(problem.reason).or_default() += 1;
+        }
+        counts
+    }
+
     /// What is to be told now.
     pub(super) fn take(&mut self) -> Vec<Problem> {
         mem::take(&mut self.new)
@@ -47,6 +56,7 @@ pub(super) fn of_objects(service: &ObjectName, world: &World, claims: &Claims) -
         Problem {
             object: Some(reference(service)),
             origin: known.origin.clone(),
+            reason: Reason::FrontendConflict,
             text,
         }
     });
@@ -66,6 +76,7 @@ pub(super) fn of_objects(service: &ObjectName, world: &World, claims: &Claims) -
         .map(|text| Problem {
             object: Some(reference(service)),
             origin: known.origin.clone(),
+            reason: Reason::SplitIncomplete,
             text,
         });
     lost.chain(foreign).chain(split).collect()
@@ -96,6 +107,7 @@ fn of_slice(slice: &Known<EndpointSlice>, text: String) -> Problem {
     Problem {
         object: Some(object),
         origin: slice.origin.clone(),
+        reason: Reason::EndpointsIgnored,
         text,
     }
 }

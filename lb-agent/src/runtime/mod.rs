@@ -7,6 +7,7 @@
 //! timers, signals ──────┘
 //! ```
 
+mod bulletin;
 mod options;
 mod programs;
 mod signals;
@@ -29,8 +30,10 @@ use crate::dataplane::xdp::XdpState;
 use crate::dataplane::{self, DataplaneError, KernelStore, Lock, Pins};
 use crate::model::HostDevice;
 use crate::reconcile::Pipe;
+use crate::serve::Servers;
 use crate::source::{ManifestSource, SourceEvent};
 
+use bulletin::{Bulletin, Seen};
 pub use options::Options;
 use signals::Signals;
 use start_times::StartTimes;
@@ -52,6 +55,8 @@ enum Event {
     Recheck,
     /// Time to count the connections of backends anew.
     Recount,
+    /// The agent cannot serve what it must.
+    Unserved(anyhow::Error),
     /// The agent is to end.
     Stop(&'static str),
 }
@@ -93,6 +98,8 @@ struct Runtime {
     /// The NodePorts for which ports were reserved last.
     node_ports: Option<(u16, u16)>,
     store: KernelStore,
+    bulletin: Bulletin,
+    servers: Servers,
     devices: Devices,
     attacher: Worker,
     /// Until the first programs are in their places.
@@ -125,12 +132,12 @@ struct Runtime {
 struct Due {
     look: Option<Changes>,
     attach: bool,
-    stop: Option<&'static str>,
+    stop: Option<anyhow::Result<&'static str>>,
 }
 
 impl Runtime {
     /// The loop. Returns the name of the signal that ended it, or why it cannot go on.
-    async fn run(mut self, signals: &mut Signals) -> Result<&'static str, DataplaneError> {
+    async fn run(mut self, signals: &mut Signals) -> anyhow::Result<&'static str> {
         let ended = loop {
             let mut due = Due::default();
             let event = self.next(signals).await;
@@ -139,11 +146,11 @@ impl Runtime {
             while let Ok(event) = timeout_at(burst, self.next(signals)).await {
                 self.take(event, &mut due);
             }
-            if let Some(signal) = due.stop {
-                break Ok(signal);
+            if let Some(why) = due.stop {
+                break why;
             }
             if let Err(error) = self.pass(&due).await {
-                break Err(error);
+                break Err(error.into());
             }
         };
         self.attacher.stop().await;
@@ -165,6 +172,7 @@ impl Runtime {
             Ok(()) = self.changes.changed() => Event::Devices(*self.changes.borrow_and_update()),
             Some(events) = self.source.recv() => Event::Source(events),
             Some(report) = self.attacher.report() => Event::Attached(report),
+            error = self.servers.failure() => Event::Unserved(error),
             () = retry => Event::Retry,
             () = sleep_until(self.recheck_at) => Event::Recheck,
             () = sleep_until(self.recount_at) => Event::Recount,
@@ -174,8 +182,15 @@ impl Runtime {
     fn take(&mut self, event: Event, due: &mut Due) {
         debug!(?event, "event");
         match event {
-            Event::Source(events) => events.into_iter().for_each(|event| self.pipe.apply(event)),
-            Event::Devices(changes) => due.look = Some(changes),
+            Event::Source(events) => {
+                for event in events {
+                    apply(&mut self.pipe, &mut self.bulletin, event);
+                }
+            }
+            Event::Devices(changes) => {
+                self.bulletin.anything_changed();
+                due.look = Some(changes);
+            }
             Event::Routes => self.routes_changed(),
             Event::Attached(report) => self.attached(report),
             Event::Retry => {
@@ -192,7 +207,8 @@ impl Runtime {
                     self.recounter.start();
                 }
             }
-            Event::Stop(signal) => due.stop = Some(signal),
+            Event::Unserved(error) => due.stop = Some(Err(error)),
+            Event::Stop(signal) => due.stop = Some(Ok(signal)),
         }
     }
 
@@ -216,10 +232,9 @@ impl Runtime {
 
     /// Writes what differs.
     fn sync(&mut self) {
-        let report = self.pipe.sync(&mut self.store);
-        for problem in &report.problems {
-            warn!("{problem}");
-        }
+        let start = Instant::now();
+        let mut report = self.pipe.sync(&mut self.store);
+        self.bulletin.synced(&self.pipe, &mut report, start.elapsed());
         if report.written + report.deleted > 0 {
             info!(written = report.written, deleted = report.deleted, "maps updated");
         }
@@ -252,5 +267,13 @@ impl Runtime {
         self.hops_stale |= state.devices != self.told;
         self.told.clone_from(&state.devices);
         self.pipe.host_changed(state);
+    }
+}
+
+/// Takes an event of the source.
+fn apply(pipe: &mut Pipe, bulletin: &mut Bulletin, event: SourceEvent) {
+    let seen = Seen::of(&event);
+    if pipe.apply(event) {
+        bulletin.changed(seen);
     }
 }

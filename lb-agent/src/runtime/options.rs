@@ -6,6 +6,7 @@ use crate::dataplane::devices::Patterns;
 use crate::dataplane::reserved::PortRange;
 use crate::dataplane::xdp::XdpChoice;
 use crate::dataplane::{Pins, Sizes};
+use crate::serve;
 use crate::traffic::Traffic;
 
 /// What `lb-agent run` is told.
@@ -29,4 +30,6 @@ pub struct Options {
     pub reserved_ports: Option<PortRange>,
     /// Leave nothing behind.
     pub detach_on_exit: bool,
+    /// What is served by HTTP.
+    pub serve: serve::Options,
 }

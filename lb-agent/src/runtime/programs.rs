@@ -40,6 +40,7 @@ impl Runtime {
         if let Some(times) = self.start.take() {
             times.log(self.host.devices.len(), &report.summary());
         }
+        self.bulletin.attached(&report);
         self.xdp_attached(&report);
         self.warn_of(report);
     }
@@ -66,6 +67,11 @@ impl Runtime {
         let attached = known.iter().filter(|(_, state)| state.is_ok());
         self.fresh
             .send_replace(attached.map(|(ifindex, _)| *ifindex).collect());
+        let uplinks: Vec<_> = known
+            .iter()
+            .map(|(ifindex, state)| (self.host.name_of(*ifindex), *state))
+            .collect();
+        self.bulletin.xdp_attached(&uplinks);
         self.xdp = known;
         self.tell_host();
     }

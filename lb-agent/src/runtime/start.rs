@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::bulletin::Bulletin;
 use super::start_times::StartTimes;
-use super::{ATTACH_RETRY, Options, RECHECK, RECOUNT, Runtime};
+use super::{ATTACH_RETRY, Options, RECHECK, RECOUNT, Runtime, apply};
 use crate::dataplane::attach::{Attacher, Worker, adopted_xdp};
 use crate::dataplane::clock::FirstReading;
 use crate::dataplane::devices::{Changes, Devices};
@@ -18,7 +19,10 @@ use crate::dataplane::loads::Recounter;
 use crate::dataplane::reserved::{Reservation, warn_of_chance};
 use crate::dataplane::{self, Access, KernelStore, neighbours, routes, sysctl};
 use crate::desired::seed_of_words;
+use crate::events::Events;
+use crate::model::IpFamily;
 use crate::reconcile::{Config, Pipe};
+use crate::serve::{Publisher, Servers};
 use crate::source::{ManifestSource, SourceEvent};
 use crate::store::{MapStore as _, SettingsTable};
 use crate::traffic;
@@ -35,6 +39,7 @@ impl Runtime {
         dataplane::preflight()?;
         let lock = options.pins.prepare()?;
         options.pins.check_layouts()?;
+        let (mut bulletin, servers) = serve(options)?;
         let mut programs = dataplane::load(&options.pins, &options.sizes).await?;
         let clock = FirstReading::take(programs.get(program::JIFFIES)?)?;
         let store = KernelStore::open(&options.pins, Access::ReadWrite)?;
@@ -76,7 +81,7 @@ impl Runtime {
         let adopted = Instant::now();
         debug!(jiffies_per_second, "maps adopted");
 
-        first_objects(&mut pipe, &mut source).await?;
+        first_objects(&mut pipe, &mut bulletin, &mut source).await?;
         if !pipe.has_seed() {
             pipe.set_seed(traffic::seed(&traffic.seed_file, seed_of_words(before.hash_seed)));
         }
@@ -87,6 +92,8 @@ impl Runtime {
             reservation: Reservation::new(options.pins.clone(), options.reserved_ports),
             node_ports: None,
             store,
+            bulletin,
+            servers,
             devices,
             attacher: Worker::start(Attacher::new(programs, options.pins.clone())?),
             start: None,
@@ -124,8 +131,38 @@ impl Runtime {
     }
 }
 
+/// Starts the servers: probes are answered from the first moment on.
+fn serve(options: &Options) -> anyhow::Result<(Bulletin, Servers)> {
+    let publisher = Publisher::new()?;
+    let events = Events::without_api(publisher.metrics.agent.clone());
+    let servers = Servers::start(
+        &options.serve,
+        &options.node_name,
+        &options.pins,
+        &publisher,
+        events.clone(),
+    )?;
+    let families = [
+        (IpFamily::V4, options.sizes.ipv4),
+        (IpFamily::V6, options.sizes.ipv6),
+    ];
+    let families = families
+        .into_iter()
+        .filter_map(|(family, on)| on.then_some(family));
+    // A folder of manifests need not hold the node's object.
+    let node_required = false;
+    Ok((
+        Bulletin::new(publisher, events, families.collect(), node_required),
+        servers,
+    ))
+}
+
 /// Waits until the source has told everything once.
-async fn first_objects(pipe: &mut Pipe, source: &mut mpsc::Receiver<Vec<SourceEvent>>) -> anyhow::Result<()> {
+async fn first_objects(
+    pipe: &mut Pipe,
+    bulletin: &mut Bulletin,
+    source: &mut mpsc::Receiver<Vec<SourceEvent>>,
+) -> anyhow::Result<()> {
     loop {
         let events = source
             .recv()
@@ -133,7 +170,7 @@ async fn first_objects(pipe: &mut Pipe, source: &mut mpsc::Receiver<Vec<SourceEv
             .context("the source ended before it told what is there")?;
         let synced = events.contains(&SourceEvent::Synced);
         for event in events {
-            pipe.apply(event);
+            apply(pipe, bulletin, event);
         }
         if synced {
             return Ok(());

@@ -5,6 +5,9 @@ use k8s_openapi::api::core::v1 as api;
 use super::{ParseError, Parsed, field};
 use crate::model::{Node, Object};
 
+/// The taint of Nodes that the Cluster Autoscaler is about to remove.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+
 /// A Node.
 pub fn node(object: &api::Node) -> Result<Parsed, ParseError> {
     let name = field::object_name(&object.metadata)?.name.to_string();
@@ -37,10 +40,17 @@ pub fn node(object: &api::Node) -> Result<Parsed, ParseError> {
         name,
         internal_ips,
         pod_cidrs,
+        leaving: leaving(object),
     };
     Ok(Parsed {
         object: Some(Object::Node(node)),
         notices: Vec::new(),
         lacking: None,
     })
+}
+
+fn leaving(object: &api::Node) -> bool {
+    let taints = object.spec.as_ref().and_then(|spec| spec.taints.as_deref());
+    let mut taints = taints.unwrap_or_default().iter();
+    object.metadata.deletion_timestamp.is_some() || taints.any(|taint| taint.key == TO_BE_DELETED)
 }

@@ -52,6 +52,7 @@ pub fn service(object: &api::Service) -> Result<Parsed, ParseError> {
             spec.external_traffic_policy.as_deref(),
         )?,
         affinity_seconds: affinity(spec)?,
+        health_check_port: None,
         options: ServiceOptions::default(),
     };
     if owner == Owner::Us {
@@ -60,6 +61,7 @@ pub fn service(object: &api::Service) -> Result<Parsed, ParseError> {
         service.load_balancer_ips = load_balancer_ips(object, spec, &service, &mut notices)?;
         service.ports = ports(spec, &mut notices)?;
         service.source_ranges = source_ranges(spec, &mut notices);
+        service.health_check_port = health_check_port(spec, service.external_policy, &mut notices);
         service.options = annotation::service_options(&object.metadata, &mut notices);
     }
     Ok(Parsed {
@@ -113,6 +115,24 @@ fn source_ranges(spec: &api::ServiceSpec, notices: &mut Vec<String>) -> Vec<IpPr
         ));
     }
     ranges
+}
+
+fn health_check_port(
+    spec: &api::ServiceSpec,
+    policy: TrafficPolicy,
+    notices: &mut Vec<String>,
+) -> Option<u16> {
+    let number = spec.health_check_node_port.filter(|number| *number != 0)?;
+    if !is_load_balancer(spec) || policy != TrafficPolicy::Local {
+        return None;
+    }
+    match field::port(|| "spec.healthCheckNodePort".into(), number) {
+        Ok(port) => Some(port),
+        Err(error) => {
+            notices.push(format!("{error}; left out"));
+            None
+        }
+    }
 }
 
 fn is_load_balancer(spec: &api::ServiceSpec) -> bool {

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::SourceEvent;
 use super::folder::Folder;
-use crate::model::{Origin, Problem};
+use crate::model::{Origin, Problem, Reason};
 
 /// Changes that follow each other this closely are taken together.
 const QUIET: Duration = Duration::from_millis(4);
@@ -318,6 +318,7 @@ impl Reader {
         vec![SourceEvent::Problem(Problem {
             object: None,
             origin,
+            reason: Reason::SourceUnavailable,
             text,
         })]
     }
