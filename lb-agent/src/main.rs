@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use lb_agent::cli::Cli;
 
 fn main() -> ExitCode {
-    match Cli::parse().execute() {
+    match Cli::read().and_then(Cli::execute) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("lb-agent: {error:#}");

@@ -3,20 +3,23 @@
 
 mod backends;
 mod cleanup;
+mod config_file;
 mod configz;
 mod output;
 mod run;
 mod serve;
 mod services;
+mod source;
 mod status;
 mod traffic;
 mod view;
 
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::dataplane::{Pins, privileges};
@@ -71,6 +74,37 @@ enum LogFormat {
 }
 
 impl Cli {
+    /// Reads the command line, and the configuration file that it names. Ends the process on what is no command line.
+    pub fn read() -> anyhow::Result<Self> {
+        let given: Vec<OsString> = std::env::args_os().collect();
+        let command = Self::command();
+        let mut matches = command.clone().get_matches_from(&given);
+        let mut notices = Vec::new();
+        if let Some(run) = matches.subcommand_matches("run")
+            && let Some(path) = run.get_one::<PathBuf>("config")
+            && let Some(of_run) = command.find_subcommand("run")
+        {
+            let (more, without_effect) = config_file::more_arguments(path, of_run, run)?;
+            notices = without_effect;
+            let what = format!("--config {}", path.display());
+            matches = command
+                .clone()
+                .try_get_matches_from(given.into_iter().chain(more))
+                .context(what)?;
+        }
+        let mut cli = Self::from_arg_matches(&matches).context("the command line")?;
+        if let Command::Run(args) = &mut cli.command {
+            args.notices = notices;
+            if let Some((of_run, given)) = command
+                .find_subcommand("run")
+                .zip(matches.subcommand_matches("run"))
+            {
+                args.configuration = configz::configuration(of_run, given);
+            }
+        }
+        Ok(cli)
+    }
+
     /// Does what the command line says.
     pub fn execute(self) -> anyhow::Result<()> {
         privileges()?;
@@ -117,8 +151,8 @@ fn tokio_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// What is logged unless `RUST_LOG` says otherwise: INFO. But notify tells of watches that the kernel has removed with
-/// their folder, and netlink-proto warns of notifications that nobody waits for any more when the agent ends.
-const FILTER: &str = "info,notify=warn,netlink_proto=error";
+/// their folder, the client of the Kubernetes API tells what the source tells, and netlink-proto warns of notifications that nobody waits for any more when the agent ends.
+const FILTER: &str = "info,kube_client=off,notify=warn,netlink_proto=error";
 
 /// Logs to stderr. Colours are for terminals.
 fn log(format: LogFormat) {

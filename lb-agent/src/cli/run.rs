@@ -5,12 +5,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::bail;
-use clap::{Args, CommandFactory as _, ValueEnum};
+use clap::{Args, ValueEnum};
 use serde_json::Value;
+use tracing::warn;
 
 use super::serve::ServeArgs;
+use super::source::SourceArgs;
 use super::traffic::TrafficArgs;
-use super::{Cli, LogFormat, PinArgs, configz, log, tokio_runtime};
+use super::{LogFormat, PinArgs, log, tokio_runtime};
 use crate::dataplane::devices::Patterns;
 use crate::dataplane::reserved::{PortRange, PortRangeError};
 use crate::dataplane::xdp::XdpChoice;
@@ -20,12 +22,17 @@ use crate::runtime::{Options, run};
 /// Flags of `run`.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
-    /// Folder of manifests to follow: the YAML or JSON that `kubectl apply` takes.
-    #[arg(long, value_name = "DIR")]
-    manifests: PathBuf,
-    /// Name of this node's Node object.
-    #[arg(long, value_name = "NAME", env = "NODE_NAME", value_parser = node_name)]
-    node_name: String,
+    #[command(flatten)]
+    source: SourceArgs,
+    /// File with a `SluiceConfiguration`, or the `KubeProxyConfiguration` of a cluster: what flags say counts more.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What the file says that has no effect.
+    #[arg(skip)]
+    pub(super) notices: Vec<String>,
+    /// Every flag as it counts, for `/configz`.
+    #[arg(skip)]
+    pub(super) configuration: Value,
     #[command(flatten)]
     pin: PinArgs,
     /// Attach to devices of these names only, of whatever kind (`*`, `?`, `[...]`; may be repeated).
@@ -111,7 +118,12 @@ impl RunArgs {
         if [self.ipv4, self.ipv6] == [Switch::Off; 2] {
             bail!("--ipv4 off --ipv6 off leaves nothing to serve. Switch one of them on");
         }
+        for notice in &self.notices {
+            warn!("{notice}");
+        }
         let pins = self.pin.pins()?;
+        let node_name = self.source.node_name()?;
+        let folder = self.source.manifests.as_deref();
         let options = Options {
             sizes: Sizes {
                 services: self.max_services,
@@ -124,12 +136,12 @@ impl RunArgs {
             pins,
             devices: Patterns::new(&self.devices, &self.exclude_devices, &self.uplinks)?,
             xdp: self.xdp.choice(),
-            traffic: self.traffic.traffic(&self.manifests, self.node_port_range.0)?,
-            manifests: self.manifests,
-            node_name: self.node_name,
+            traffic: self.traffic.traffic(folder, self.node_port_range.0)?,
+            source: self.source.options(),
+            node_name,
             reserved_ports: self.node_port_range.0,
             detach_on_exit: self.detach_on_exit,
-            serve: self.serve.options(configuration()),
+            serve: self.serve.options(self.configuration),
         };
         let runtime = tokio_runtime()?;
         let ended = runtime.block_on(run(options));
@@ -137,18 +149,6 @@ impl RunArgs {
         runtime.shutdown_background();
         ended
     }
-}
-
-/// What `run` was told, flag by flag.
-fn configuration() -> Value {
-    let command = Cli::command();
-    let matches = command.clone().get_matches();
-    let run = command
-        .find_subcommand("run")
-        .zip(matches.subcommand_matches("run"));
-    run.map_or(Value::Null, |(command, matches)| {
-        configz::configuration(command, matches)
-    })
 }
 
 impl XdpFlag {
@@ -166,21 +166,13 @@ fn at_least_one() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..)
 }
 
-/// An empty name would be no node's, and no endpoint local.
-fn node_name(text: &str) -> Result<String, &'static str> {
-    if text.trim().is_empty() {
-        return Err("the name is empty; give that of this node's Node object (is NODE_NAME set?)");
-    }
-    Ok(text.to_owned())
-}
-
 pub(super) fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory as _, Parser as _};
+    use clap::CommandFactory as _;
     use lb_common::layout::map;
 
     use crate::cli::Cli;
@@ -196,16 +188,6 @@ mod tests {
                     .any(|argument| argument.get_long() == flag.strip_prefix("--")),
                 "{flag}"
             );
-        }
-    }
-
-    #[test]
-    fn an_empty_node_name_is_refused() {
-        let parse = |name| Cli::try_parse_from(["lb-agent", "run", "--manifests", ".", "--node-name", name]);
-        parse("node-a").unwrap();
-        for name in ["", " "] {
-            let error = parse(name).unwrap_err().to_string();
-            assert!(error.contains("the name is empty"), "{error}");
         }
     }
 }

@@ -57,11 +57,12 @@ pub(super) struct TrafficArgs {
     /// Established TCP connections of an endpoint that has left its slices live on for this time.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     removed_grace: Duration,
-    /// Seed of the hashes that choose backends; the same on all nodes. Without it, the UID of the Namespace kube-system
-    /// among the manifests, or else the seed file, decides.
+    /// Seed of the hashes that choose backends; the same on all nodes. Without it, the UID of the Namespace
+    /// kube-system, or else the seed file, decides.
     #[arg(long, value_name = "N", conflicts_with = "hash_seed_file")]
     hash_seed: Option<u64>,
-    /// File whose text gives the seed; it is made if there is none. Without it, `hash-seed` in the folder of manifests.
+    /// File whose text gives the seed; it is made if there is none. Without it, `hash-seed` in the folder of manifests, if
+    /// there is one.
     #[arg(long, value_name = "FILE")]
     hash_seed_file: Option<PathBuf>,
     /// Slots of the largest Maglev table.
@@ -87,7 +88,11 @@ enum ForwardingFlag {
 
 impl TrafficArgs {
     /// What they mean. NodePorts come from `node_ports`, if they are known.
-    pub(super) fn traffic(self, manifests: &Path, node_ports: Option<PortRange>) -> anyhow::Result<Traffic> {
+    pub(super) fn traffic(
+        self,
+        manifests: Option<&Path>,
+        node_ports: Option<PortRange>,
+    ) -> anyhow::Result<Traffic> {
         if let Some(node_ports) = node_ports.filter(|range| range.overlaps(self.snat_ports)) {
             bail!(
                 "--snat-ports {} overlap the NodePorts {node_ports} (--node-port-range): replies to the node would be \
@@ -103,7 +108,7 @@ impl TrafficArgs {
                 udp_idle: self.udp_idle,
             },
             seed: self.hash_seed,
-            seed_file: self.hash_seed_file.unwrap_or_else(|| manifests.join("hash-seed")),
+            seed_file: self.hash_seed_file.or_else(|| Some(manifests?.join("hash-seed"))),
             snat_always: self.snat == Snat::Always,
             masquerade_all: self.masquerade_all,
             snat_ports: self.snat_ports,
@@ -151,7 +156,7 @@ mod tests {
         let command =
             Command::try_parse_from([&["run"], flags].concat()).map_err(|error| error.to_string())?;
         let node_ports = "30000-32767".parse().ok();
-        let traffic = command.traffic.traffic(Path::new("/manifests"), node_ports);
+        let traffic = command.traffic.traffic(Some(Path::new("/manifests")), node_ports);
         traffic.map_err(|error| error.to_string())
     }
 
@@ -162,7 +167,10 @@ mod tests {
             (traffic.seed, traffic.max_table, traffic.answers_per_second),
             (None, 65_521, 1000)
         );
-        assert_eq!(traffic.seed_file, Path::new("/manifests/hash-seed"));
+        assert_eq!(
+            traffic.seed_file.as_deref(),
+            Some(Path::new("/manifests/hash-seed"))
+        );
         assert_eq!(
             (traffic.snat_ports.first(), traffic.snat_ports.last()),
             (10_000, 29_999)

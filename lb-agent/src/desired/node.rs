@@ -76,24 +76,34 @@ pub fn node_rows<F: Family>(
         snat_addresses: snat_addresses::<F>(host),
         settings: FamilySettings {
             node_addr: node_address::<F>(host, node).unwrap_or_default(),
-            service_cidrs: service_cidrs::<F>(prefixes),
+            service_cidrs: service_cidrs::<F>(&service_prefixes(world, prefixes)),
         },
         ranges: pods.chain(nodes).collect(),
     }
 }
 
+/// The prefixes that services get their addresses from: those of the flags first, then those of ServiceCIDRs.
+pub fn service_prefixes(world: &World, prefixes: &Prefixes) -> Vec<IpPrefix> {
+    let mut found = prefixes.service.clone();
+    for prefix in world.service_prefixes() {
+        if !found.contains(&prefix) {
+            found.push(prefix);
+        }
+    }
+    found
+}
+
 /// What is the matter with prefixes of services.
-pub fn prefix_problems(prefixes: &Prefixes) -> Vec<String> {
+pub fn prefix_problems(service_prefixes: &[IpPrefix]) -> Vec<String> {
     let many = |family| {
-        let count = prefixes
-            .service
+        let count = service_prefixes
             .iter()
             .filter(|prefix| prefix.family() == family)
             .count();
         (count > SERVICE_CIDRS).then(|| {
             format!(
-                "--service-cidr names {count} {family} prefixes; the first {SERVICE_CIDRS} count, in the others \
-                 addresses of no service are not dropped"
+                "there are {count} {family} prefixes of services (--service-cidr, ServiceCIDRs); the first \
+                 {SERVICE_CIDRS} count, in the others addresses of no service are not dropped"
             )
         })
     };
@@ -158,13 +168,13 @@ fn node_address<F: Family>(host: &HostState, node: Option<&Node>) -> Option<F::A
     F::Addr::from_ip(ip)
 }
 
-fn service_cidrs<F: Family>(prefixes: &Prefixes) -> [Prefix<F::Addr>; SERVICE_CIDRS] {
+fn service_cidrs<F: Family>(prefixes: &[IpPrefix]) -> [Prefix<F::Addr>; SERVICE_CIDRS] {
     let ones = F::Addr::from_ip(IpPrefix::host(F::Addr::default().ip()).mask()).unwrap_or_default();
     let mut rows = [Prefix {
         addr: F::Addr::default(),
         mask: ones,
     }; SERVICE_CIDRS];
-    let found = prefixes.service.iter().filter_map(|prefix| {
+    let found = prefixes.iter().filter_map(|prefix| {
         Some(Prefix {
             addr: F::Addr::from_ip(prefix.ip())?,
             mask: F::Addr::from_ip(prefix.mask())?,
@@ -373,11 +383,11 @@ mod tests {
         let found = found.map(|prefix| format!("{} {}", prefix.addr, prefix.mask));
         let none = "0.0.0.0 255.255.255.255";
         assert_eq!(found, ["10.96.0.0 255.240.0.0", none, none, none]);
-        assert_eq!(prefix_problems(&prefixes).len(), 0);
+        assert_eq!(prefix_problems(&prefixes.service).len(), 0);
         let many = Prefixes {
             service: vec!["10.96.0.0/12".parse().unwrap(); 5],
             ..Prefixes::default()
         };
-        assert_eq!(prefix_problems(&many).len(), 1);
+        assert_eq!(prefix_problems(&many.service).len(), 1);
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Telling waits for nothing. What there is too much of for the API is still in the log.
 
+mod api;
 mod limit;
 mod worker;
 
@@ -12,6 +13,7 @@ use tracing::warn;
 use crate::model::{Kind, Problem};
 use crate::serve::metrics::agent::{AgentMetrics, EventOutcome};
 
+pub use api::ApiEvents;
 pub use worker::{Refusal, Sink};
 
 /// Events that may wait to be published.

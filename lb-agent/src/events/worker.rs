@@ -24,7 +24,11 @@ pub trait Sink: Send + 'static {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// The agent has no right to.
-    #[error("Events cannot be published: {0}; grant create and patch on events of events.k8s.io")]
+    #[error(
+        "Events cannot be published: {0}. Give the ServiceAccount a ClusterRole with the rules apiGroups: \
+         [\"events.k8s.io\"], resources: [\"events\"], verbs: [create], and apiGroups: [\"\"], resources: [\"services\"], \
+         verbs: [get]"
+    )]
     Forbidden(String),
     /// The API could not be reached, or did not want it.
     #[error("Events cannot be published: {0}")]
@@ -67,7 +71,12 @@ fn tell(published: Result<(), Refusal>, told: &mut Option<Refusal>) {
             }
         }
         Err(refusal) => {
-            if told.as_ref() != Some(&refusal) {
+            // What the API says of a missing right names each Namespace.
+            let forbidden = |refusal: &Refusal| matches!(refusal, Refusal::Forbidden(_));
+            let known = told
+                .as_ref()
+                .is_some_and(|told| *told == refusal || forbidden(told) && forbidden(&refusal));
+            if !known {
                 warn!("{refusal}");
                 *told = Some(refusal);
             }

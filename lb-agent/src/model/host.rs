@@ -19,6 +19,15 @@ pub struct Node {
     pub leaving: bool,
 }
 
+/// A ServiceCIDR object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceCidr {
+    /// Its name.
+    pub name: String,
+    /// The prefixes that services get their addresses from.
+    pub prefixes: Vec<IpPrefix>,
+}
+
 /// A Namespace object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {

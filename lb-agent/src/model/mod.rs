@@ -10,7 +10,7 @@ mod service;
 mod world;
 
 pub use endpoint::{Conditions, Endpoint, EndpointSlice, IpFamily, SlicePort};
-pub use host::{HostAddress, HostDevice, HostState, Namespace, Node};
+pub use host::{HostAddress, HostDevice, HostState, Namespace, Node, ServiceCidr};
 pub use name::{Kind, ObjectName, ObjectRef, Origin, Problem};
 pub use option::{Algorithm, Forwarding, ServiceOptions, Share};
 pub use prefix::{IpPrefix, NoPrefix};
@@ -29,6 +29,8 @@ pub enum Object {
     Node(Node),
     /// A Namespace.
     Namespace(Namespace),
+    /// A ServiceCIDR.
+    ServiceCidr(ServiceCidr),
 }
 
 impl Object {
@@ -50,6 +52,10 @@ impl Object {
             Self::Namespace(namespace) => ObjectRef {
                 kind: Kind::Namespace,
                 name: ObjectName::new("", &namespace.name),
+            },
+            Self::ServiceCidr(cidr) => ObjectRef {
+                kind: Kind::ServiceCidr,
+                name: ObjectName::new("", &cidr.name),
             },
         }
     }

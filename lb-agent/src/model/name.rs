@@ -25,6 +25,8 @@ pub enum Kind {
     Node,
     /// A Namespace.
     Namespace,
+    /// A ServiceCIDR.
+    ServiceCidr,
 }
 
 /// Names one object.
@@ -63,6 +65,21 @@ impl ObjectName {
     }
 }
 
+impl ObjectRef {
+    /// The object of this kind and name; objects without namespace are in `default`, as for kubectl, or in none.
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        let namespace = match (kind, namespace) {
+            (Kind::Node | Kind::Namespace | Kind::ServiceCidr, _) => "",
+            (Kind::Service | Kind::EndpointSlice, "") => "default",
+            (Kind::Service | Kind::EndpointSlice, namespace) => namespace,
+        };
+        Self {
+            kind,
+            name: ObjectName::new(namespace, name),
+        }
+    }
+}
+
 impl Origin {
     /// From the words for it.
     pub fn new(words: &str) -> Self {
@@ -88,6 +105,7 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Node => "Node",
             Self::Namespace => "Namespace",
+            Self::ServiceCidr => "ServiceCIDR",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
 
-use super::{EndpointSlice, Kind, Namespace, Node, Object, ObjectName, ObjectRef, Origin, Service};
+use super::{EndpointSlice, IpPrefix, Kind, Namespace, Node, Object, ObjectName, ObjectRef, Origin, Service};
 
 /// The objects that are there, and which Services have changed since they were last looked at.
 #[derive(Debug, Default)]
@@ -16,6 +16,7 @@ pub struct World {
     service_of: BTreeMap<ObjectName, ObjectName>,
     nodes: BTreeMap<Arc<str>, Node>,
     namespaces: BTreeMap<Arc<str>, Namespace>,
+    service_cidrs: BTreeMap<Arc<str>, Vec<IpPrefix>>,
     /// The Services that send their traffic to the backends of each.
     split_over: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     changed: BTreeSet<ObjectName>,
@@ -48,6 +49,9 @@ impl World {
             Object::Namespace(namespace) => {
                 put(&mut self.namespaces, namespace.name.as_str().into(), namespace)
             }
+            Object::ServiceCidr(cidr) => {
+                put(&mut self.service_cidrs, cidr.name.as_str().into(), cidr.prefixes)
+            }
         }
     }
 
@@ -62,6 +66,7 @@ impl World {
             Kind::EndpointSlice => self.delete_slice(&gone.name),
             Kind::Node => _ = self.nodes.remove(&gone.name.name),
             Kind::Namespace => _ = self.namespaces.remove(&gone.name.name),
+            Kind::ServiceCidr => _ = self.service_cidrs.remove(&gone.name.name),
         }
     }
 
@@ -94,18 +99,24 @@ impl World {
         self.nodes.values()
     }
 
+    /// The prefixes that services get their addresses from, as every ServiceCIDR tells.
+    pub fn service_prefixes(&self) -> impl Iterator<Item = IpPrefix> {
+        self.service_cidrs.values().flatten().copied()
+    }
+
     /// The Namespace of this name.
     pub fn namespace(&self, name: &str) -> Option<&Namespace> {
         self.namespaces.get(name)
     }
 
     /// How many objects of each kind there are.
-    pub fn counts(&self) -> [(Kind, usize); 4] {
+    pub fn counts(&self) -> [(Kind, usize); 5] {
         [
             (Kind::Service, self.services.len()),
             (Kind::EndpointSlice, self.service_of.len()),
             (Kind::Node, self.nodes.len()),
             (Kind::Namespace, self.namespaces.len()),
+            (Kind::ServiceCidr, self.service_cidrs.len()),
         ]
     }
 

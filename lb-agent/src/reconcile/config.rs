@@ -25,6 +25,9 @@ pub struct Config {
     pub max_table: u32,
     /// After which a backend that has left is nobody's.
     pub removed_grace: Duration,
+    /// Whether slices without their Service are told of: not where the Service may still be on its way, or the slices about
+    /// to go.
+    pub tell_orphans: bool,
     /// Whether IPv4 is on.
     pub ipv4: bool,
     /// Whether IPv6 is on.
@@ -48,6 +51,7 @@ impl Default for Config {
             forwarding: Forwarding::default(),
             max_table: Self::MAX_TABLE,
             removed_grace: Self::REMOVED_GRACE,
+            tell_orphans: true,
             ipv4: true,
             ipv6: true,
         }

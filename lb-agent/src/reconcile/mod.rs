@@ -8,7 +8,7 @@ mod pipe;
 mod plan;
 mod problems;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use config::Config;
 pub use pipe::{Pipe, Report, WithoutLocal};

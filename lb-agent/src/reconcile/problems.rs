@@ -44,9 +44,14 @@ impl Problems {
 }
 
 /// What is the matter with a Service and its slices as objects.
-pub(super) fn of_objects(service: &ObjectName, world: &World, claims: &Claims) -> BTreeSet<Problem> {
+pub(super) fn of_objects(
+    service: &ObjectName,
+    world: &World,
+    claims: &Claims,
+    tell_orphans: bool,
+) -> BTreeSet<Problem> {
     let Some(known) = world.service(service) else {
-        return slices_without(service, world).collect();
+        return slices_without(service, world).filter(|_| tell_orphans).collect();
     };
     let lost = claims.lost_by(service).map(|(claim, holder)| {
         let text = format!(

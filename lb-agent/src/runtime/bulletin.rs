@@ -46,7 +46,7 @@ impl Seen {
             SourceEvent::Apply { object, .. } => match object {
                 Object::Service(_) => Self::Service,
                 Object::EndpointSlice(slice) => Self::Endpoints(slice.family, slice.changed_at),
-                Object::Node(_) | Object::Namespace(_) => Self::Other,
+                Object::Node(_) | Object::Namespace(_) | Object::ServiceCidr(_) => Self::Other,
             },
             SourceEvent::Delete(_) | SourceEvent::Synced => Self::Other,
             SourceEvent::Problem(_) => Self::Nothing,

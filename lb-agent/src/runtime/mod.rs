@@ -1,7 +1,7 @@
 //! THE WAY OF AN EVENT: whatever happens becomes an [`Event`], one loop takes it, and one writer writes the maps.
 //!
 //! ```text
-//! folder of manifests ──┐
+//! source of objects ────┐
 //! netlink notifications ┼─ Event ─> Runtime::take ─(burst drained)─> Runtime::pass: look, sync the maps, ask for programs
 //! reports of programs ──┤
 //! timers, signals ──────┘
@@ -31,7 +31,7 @@ use crate::dataplane::{self, DataplaneError, KernelStore, Lock, Pins};
 use crate::model::HostDevice;
 use crate::reconcile::Pipe;
 use crate::serve::Servers;
-use crate::source::{ManifestSource, SourceEvent};
+use crate::source::{Source, SourceEvent};
 
 use bulletin::{Bulletin, Seen};
 pub use options::Options;
@@ -117,7 +117,7 @@ struct Runtime {
     routes: watch::Receiver<u64>,
     source: mpsc::Receiver<Vec<SourceEvent>>,
     /// Dropping it would end the watch.
-    _manifests: ManifestSource,
+    _source: Source,
     /// Warnings given about devices, so that each is given once.
     warned: BTreeMap<(String, &'static str), String>,
     recounter: Recounter,

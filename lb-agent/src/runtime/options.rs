@@ -1,19 +1,18 @@
 //! What `lb-agent run` is told.
 
-use std::path::PathBuf;
-
 use crate::dataplane::devices::Patterns;
 use crate::dataplane::reserved::PortRange;
 use crate::dataplane::xdp::XdpChoice;
 use crate::dataplane::{Pins, Sizes};
 use crate::serve;
+use crate::source::SourceOptions;
 use crate::traffic::Traffic;
 
 /// What `lb-agent run` is told.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The folder of manifests.
-    pub manifests: PathBuf,
+    /// Where objects come from.
+    pub source: SourceOptions,
     /// The name of this node's Node object.
     pub node_name: String,
     /// Where maps and links are pinned.

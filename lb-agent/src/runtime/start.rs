@@ -19,11 +19,11 @@ use crate::dataplane::loads::Recounter;
 use crate::dataplane::reserved::{Reservation, warn_of_chance};
 use crate::dataplane::{self, Access, KernelStore, neighbours, routes, sysctl};
 use crate::desired::seed_of_words;
-use crate::events::Events;
+use crate::events::{ApiEvents, Events};
 use crate::model::IpFamily;
 use crate::reconcile::{Config, Pipe};
 use crate::serve::{Publisher, Servers};
-use crate::source::{ManifestSource, SourceEvent};
+use crate::source::{Source, SourceEvent, SourceOptions};
 use crate::store::{MapStore as _, SettingsTable};
 use crate::traffic;
 
@@ -46,7 +46,7 @@ impl Runtime {
         let loaded = Instant::now();
 
         let (sender, mut source) = mpsc::channel(SOURCE_QUEUE);
-        let manifests = ManifestSource::watch(&options.manifests, sender)?;
+        let objects = Source::start(&options.source, &options.node_name, sender).await?;
         let mut devices = Devices::connect(options.devices.clone(), options.xdp)?;
         let (changes, routes) = (devices.follow()?, routes::follow()?);
         let host = devices.look(Changes::default()).await?;
@@ -74,6 +74,7 @@ impl Runtime {
             forwarding: traffic.forwarding,
             max_table: traffic.max_table,
             removed_grace: traffic.removed_grace,
+            tell_orphans: options.source.tells_together(),
             ipv4: options.sizes.ipv4,
             ipv6: options.sizes.ipv6,
         };
@@ -83,7 +84,10 @@ impl Runtime {
 
         first_objects(&mut pipe, &mut bulletin, &mut source).await?;
         if !pipe.has_seed() {
-            pipe.set_seed(traffic::seed(&traffic.seed_file, seed_of_words(before.hash_seed)));
+            pipe.set_seed(traffic::seed(
+                traffic.seed_file.as_deref(),
+                seed_of_words(before.hash_seed),
+            ));
         }
         let mut runtime = Self {
             pipe,
@@ -105,7 +109,7 @@ impl Runtime {
             changes,
             routes,
             source,
-            _manifests: manifests,
+            _source: objects,
             warned: BTreeMap::new(),
             recounter: Recounter::new(options.pins.clone(), settings, clock),
             recount_at: start + RECOUNT,
@@ -134,7 +138,17 @@ impl Runtime {
 /// Starts the servers: probes are answered from the first moment on.
 fn serve(options: &Options) -> anyhow::Result<(Bulletin, Servers)> {
     let publisher = Publisher::new()?;
-    let events = Events::without_api(publisher.metrics.agent.clone());
+    let counts = publisher.metrics.agent.clone();
+    let events = match &options.source {
+        SourceOptions::Manifests(_) => Events::without_api(counts),
+        SourceOptions::Api(access) => {
+            let sink = ApiEvents::new(access.clone(), options.node_name.clone());
+            let (events, worker) = Events::with_api(counts, sink);
+            // It ends with the last who may tell something.
+            tokio::spawn(worker);
+            events
+        }
+    };
     let servers = Servers::start(
         &options.serve,
         &options.node_name,
@@ -150,7 +164,7 @@ fn serve(options: &Options) -> anyhow::Result<(Bulletin, Servers)> {
         .into_iter()
         .filter_map(|(family, on)| on.then_some(family));
     // A folder of manifests need not hold the node's object.
-    let node_required = false;
+    let node_required = matches!(options.source, SourceOptions::Api(_));
     Ok((
         Bulletin::new(publisher, events, families.collect(), node_required),
         servers,

@@ -2,12 +2,13 @@
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::decode::decode;
 use super::parse::{self, ParseError, Parsed};
-use crate::model::{Kind, Object, ObjectName, ObjectRef};
+use crate::model::{Kind, Object, ObjectRef};
 
 /// Kinds that people put into the same files, and that are nothing to us.
 const OTHER_KINDS: [&str; 23] = [
@@ -158,7 +159,7 @@ fn value(document: &str) -> Result<Value, String> {
 /// Adds the object, or those of a List.
 fn collect(place: String, mut value: Value, found: &mut Vec<Entry>) {
     let kind = text(&value, "/kind").to_owned();
-    let Some(item_kind @ ("" | "Service" | "EndpointSlice" | "Node" | "Namespace")) =
+    let Some(item_kind @ ("" | "Service" | "EndpointSlice" | "Node" | "Namespace" | "ServiceCIDR")) =
         kind.strip_suffix("List")
     else {
         let (object, content) = interpret(&kind, &value);
@@ -199,6 +200,7 @@ fn interpret(kind: &str, value: &Value) -> (Option<ObjectRef>, Content) {
         "EndpointSlice" => object::<EndpointSlice>(Kind::EndpointSlice, value, parse::endpoint_slice),
         "Node" => object::<Node>(Kind::Node, value, parse::node),
         "Namespace" => object::<Namespace>(Kind::Namespace, value, parse::namespace),
+        "ServiceCIDR" => object::<ServiceCIDR>(Kind::ServiceCidr, value, parse::service_cidr),
         "" => (None, Content::Broken(no_object(value).into())),
         other if OTHER_KINDS.contains(&other) => (None, Content::OtherKind(other.into())),
         other => {
@@ -254,6 +256,7 @@ fn other_version(kind: Kind, value: &Value) -> Option<Content> {
         Kind::EndpointSlice => ("EndpointSlice", "discovery.k8s.io/v1"),
         Kind::Node => ("Node", "v1"),
         Kind::Namespace => ("Namespace", "v1"),
+        Kind::ServiceCidr => ("ServiceCIDR", "networking.k8s.io/v1"),
     };
     let version = value.get("apiVersion").filter(|version| *version != ours)?;
     let text = version.as_str().unwrap_or_default();
@@ -277,17 +280,10 @@ fn no_object(value: &Value) -> &'static str {
     }
 }
 
-fn reference(kind: Kind, value: &Value) -> Option<ObjectRef> {
+/// Which object of this kind it is, as far as that can be told.
+pub(super) fn reference(kind: Kind, value: &Value) -> Option<ObjectRef> {
     let name = Some(text(value, "/metadata/name")).filter(|name| !name.is_empty())?;
-    let namespace = match (kind, text(value, "/metadata/namespace")) {
-        (Kind::Node | Kind::Namespace, _) => "",
-        (_, "") => "default",
-        (_, namespace) => namespace,
-    };
-    Some(ObjectRef {
-        kind,
-        name: ObjectName::new(namespace, name),
-    })
+    Some(ObjectRef::new(kind, text(value, "/metadata/namespace"), name))
 }
 
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {

@@ -5,12 +5,16 @@
 mod decode;
 mod document;
 mod folder;
+mod kube;
 pub mod parse;
+mod start;
 pub mod watch;
 
 use crate::model::{Object, ObjectRef, Origin, Problem};
 
 pub use folder::Folder;
+pub use kube::{AccessError, ApiAccess, ApiSource};
+pub use start::{Source, SourceOptions};
 pub use watch::{ManifestSource, SourceError};
 
 /// What a source tells.

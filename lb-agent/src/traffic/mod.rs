@@ -22,7 +22,7 @@ pub struct Traffic {
     /// The seed of hashes; `None`: the one that names the cluster, or else that of `seed_file`.
     pub seed: Option<u64>,
     /// The file that has a seed; it is made if there is none.
-    pub seed_file: PathBuf,
+    pub seed_file: Option<PathBuf>,
     /// Masquerade exactly when kube-proxy does.
     pub snat_always: bool,
     /// Masquerade everything.
@@ -109,7 +109,7 @@ mod tests {
                 udp_idle: Duration::from_millis(1500),
             },
             seed: Some(7),
-            seed_file: PathBuf::new(),
+            seed_file: None,
             snat_always: true,
             masquerade_all: false,
             snat_ports: "10000-29999".parse().unwrap(),

@@ -13,8 +13,16 @@ use crate::desired::seed_of;
 /// Octets of chance in a new file.
 const CHANCE: usize = size_of::<u128>();
 
-/// The seed of the file, which is made if there is none; where that cannot be, `before`, the one in use, or a new one.
-pub fn seed(path: &Path, before: u64) -> u64 {
+/// What is said where no seed is shared.
+const OWN: &str = "the seed of hashes is this node's own, and other nodes choose other backends for the same flow: give all \
+                   nodes the same --hash-seed or --hash-seed-file";
+
+/// The seed of the file, which is made if there is none; where there is none, `before`, the one in use, or a new one.
+pub fn seed(path: Option<&Path>, before: u64) -> u64 {
+    let Some(path) = path else {
+        warn!("nothing names the cluster; {OWN}");
+        return own(before);
+    };
     let read = read(path).or_else(|error| match error.kind() {
         io::ErrorKind::NotFound => make(path),
         _ => Err(error),
@@ -22,17 +30,18 @@ pub fn seed(path: &Path, before: u64) -> u64 {
     match read {
         Ok(text) => seed_of(text.trim()),
         Err(error) => {
-            warn!(
-                "{}: {error}; the seed of hashes is this node's own, and other nodes choose other backends for the same \
-                 flow: give all nodes the same --hash-seed or --hash-seed-file",
-                path.display()
-            );
-            // Without chance from the kernel there is none; then the clock is better than nothing.
-            Some(before).filter(|seed| *seed != 0).unwrap_or_else(|| {
-                seed_of(&chance().unwrap_or_else(|_| format!("{:?}", std::time::Instant::now())))
-            })
+            warn!("{}: {error}; {OWN}", path.display());
+            own(before)
         }
     }
+}
+
+/// The seed in use, or a new one.
+fn own(before: u64) -> u64 {
+    // Without chance from the kernel there is none; then the clock is better than nothing.
+    Some(before)
+        .filter(|seed| *seed != 0)
+        .unwrap_or_else(|| seed_of(&chance().unwrap_or_else(|_| format!("{:?}", std::time::Instant::now()))))
 }
 
 /// What the file says; an empty one is being made just now.
@@ -86,15 +95,16 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("sluice-seed-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
         let path = folder.join("hash-seed");
-        let first = seed(&path, 0);
-        assert_eq!(seed(&path, 5), first);
+        let first = seed(Some(&path), 0);
+        assert_eq!(seed(Some(&path), 5), first);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "no draft is left");
         fs::write(&path, "one for all\n").unwrap();
-        assert_eq!(seed(&path, 5), seed_of("one for all"));
+        assert_eq!(seed(Some(&path), 5), seed_of("one for all"));
         fs::write(&path, "").unwrap();
-        assert_eq!(seed(&path, 5), 5);
+        assert_eq!(seed(Some(&path), 5), 5);
         fs::remove_dir_all(&folder).unwrap();
-        assert_eq!(seed(&path, 5), 5);
-        assert_ne!(seed(&path, 0), 0);
+        assert_eq!(seed(Some(&path), 5), 5);
+        assert_ne!(seed(Some(&path), 0), 0);
+        assert_eq!(seed(None, 5), 5);
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use lb_common::Settings;
 
 use super::{Pass, Pipe, RETRY, Report, chain};
-use crate::desired::node::prefix_problems;
+use crate::desired::node::{prefix_problems, service_prefixes};
 use crate::model::{ObjectName, Origin, PortName, Problem, Reason};
 use crate::reconcile::apply::Outcome;
 use crate::reconcile::plan::NODE;
@@ -106,7 +106,8 @@ impl Pipe {
                  connections to services; choose other source ports"
             )
         });
-        let texts = prefix_problems(&self.config.prefixes).into_iter().chain(overlap);
+        let service_prefixes = service_prefixes(&self.world, &self.config.prefixes);
+        let texts = prefix_problems(&service_prefixes).into_iter().chain(overlap);
         texts.map(|text| Problem {
             object: None,
             origin: Origin::default(),

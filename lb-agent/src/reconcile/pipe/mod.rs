@@ -277,7 +277,7 @@ impl Pipe {
                 pass.ports.insert(id, Some(name));
             }
         }
-        let mut problems = problems::of_objects(service, &self.world, &self.claims);
+        let mut problems = problems::of_objects(service, &self.world, &self.claims, self.config.tell_orphans);
         for port in &wanted {
             match self.plan_port(port, now, pass) {
                 Ok(compromises) => {

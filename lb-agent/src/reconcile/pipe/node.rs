@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use lb_common::{Settings, SettingsFlags, V4, V6};
 
 use super::{Around, Config, Pipe};
-use crate::desired::node::{NodeRows, devices, node_rows};
+use crate::desired::node::{NodeRows, devices, node_rows, service_prefixes};
 use crate::desired::{self, seed_of_words, seed_words};
 use crate::image::Tables;
 use crate::model::HostState;
@@ -112,7 +112,7 @@ impl Pipe {
             (SettingsFlags::DETECTS_PODS, pods && self.host.is_some()),
             (
                 SettingsFlags::SERVICE_CIDRS,
-                !self.config.prefixes.service.is_empty() && self.host.is_some(),
+                !service_prefixes(&self.world, &self.config.prefixes).is_empty() && self.host.is_some(),
             ),
         ];
         let set = flags.into_iter().filter(|(_, set)| *set);

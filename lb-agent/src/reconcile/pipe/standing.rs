@@ -83,7 +83,7 @@ impl Pipe {
     }
 
     /// How many objects of each kind there are.
-    pub fn object_counts(&self) -> [(Kind, usize); 4] {
+    pub fn object_counts(&self) -> [(Kind, usize); 5] {
         self.world.counts()
     }
 

@@ -12,7 +12,7 @@ use crate::image::render::render;
 use crate::source::SourceEvent;
 use crate::store::{FakeStore, MapStore, Rows};
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         node_name: "node-a".into(),
         settings: Settings {
@@ -24,7 +24,7 @@ fn config() -> Config {
 }
 
 /// A pipe over these maps, whose source has told everything that `events` say.
-fn pipe(store: &impl MapStore, events: impl IntoIterator<Item = SourceEvent>) -> Pipe {
+pub(crate) fn pipe(store: &impl MapStore, events: impl IntoIterator<Item = SourceEvent>) -> Pipe {
     pipe_with(store, config(), events)
 }
 
@@ -38,7 +38,7 @@ fn pipe_with(store: &impl MapStore, config: Config, events: impl IntoIterator<It
 }
 
 /// The lines of front ends and of what belongs to them, which say all that packets of new flows see.
-fn front_ends(store: &impl MapStore) -> Vec<String> {
+pub(crate) fn front_ends(store: &impl MapStore) -> Vec<String> {
     let text = render(&Rows::of(store).unwrap());
     let kinds = ["SVC", "ADDR", "RANGE", "POLICY"];
     text.lines()
@@ -48,7 +48,7 @@ fn front_ends(store: &impl MapStore) -> Vec<String> {
 }
 
 /// The front ends that a fresh agent would write into empty maps.
-fn expected(config: Config, events: impl IntoIterator<Item = SourceEvent>) -> Vec<String> {
+pub(crate) fn expected(config: Config, events: impl IntoIterator<Item = SourceEvent>) -> Vec<String> {
     let mut store = FakeStore::default();
     let report = pipe_with(&store, config, events).sync(&mut store);
     assert!(report.retry_after.is_none(), "{:?}", report.problems);

@@ -5,6 +5,7 @@ mod field;
 mod namespace;
 mod node;
 mod service;
+mod service_cidr;
 mod slice;
 
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use crate::model::{IpFamily, Object};
 pub use namespace::namespace;
 pub use node::node;
 pub use service::service;
+pub use service_cidr::service_cidr;
 pub use slice::endpoint_slice;
 
 /// What became of an object.

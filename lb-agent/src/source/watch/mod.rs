@@ -14,8 +14,8 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use super::SourceEvent;
 use super::folder::Folder;
+use super::{AccessError, SourceEvent};
 use crate::model::{Origin, Problem, Reason};
 
 /// Changes that follow each other this closely are taken together.
@@ -35,7 +35,7 @@ pub struct ManifestSource {
     stop: Sender<Wake>,
 }
 
-/// The folder cannot be watched at all.
+/// The source cannot be followed at all.
 #[derive(Debug, Error)]
 pub enum SourceError {
     /// The folder is not there or cannot be read.
@@ -56,6 +56,9 @@ pub enum SourceError {
         #[source]
         source: notify::Error,
     },
+    /// The Kubernetes API cannot be asked at all.
+    #[error(transparent)]
+    Api(Box<AccessError>),
     /// No thread could be started for it.
     #[error("no thread could be started for manifest folder {folder}")]
     Thread {

@@ -1,0 +1,157 @@
+//! What has been told of the objects of one kind, so that nothing is told twice and nothing that is gone is kept.
+//!
+//! Objects themselves are kept by whom they are told to; here are their names, and small objects that change often in ways
+//! that do not matter here (heartbeats of Nodes).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::item::{Content, Item};
+use crate::model::{Kind, Object, ObjectRef, Origin, Problem, Reason};
+use crate::source::SourceEvent;
+
+const LAST_STAYS: &str = "its last good state stays until it is mended or removed";
+const LEFT_OUT: &str = "it is left out until it is mended";
+
+/// What has been told.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    objects: BTreeMap<ObjectRef, Option<Object>>,
+    /// Of each object, what a person should mend.
+    problems: BTreeMap<ObjectRef, BTreeSet<String>>,
+    /// Objects without name that were complained of.
+    nameless: BTreeSet<String>,
+    /// While everything is told anew: what was there so far.
+    seen: Option<BTreeSet<ObjectRef>>,
+    names: Names,
+}
+
+impl Told {
+    /// From now on everything is told anew. What was told so far of such an attempt does not count.
+    pub(super) fn begin(&mut self) {
+        self.seen = Some(BTreeSet::new());
+        self.names.forget();
+    }
+
+    /// Everything was told anew: what was not there is gone.
+    pub(super) fn end(&mut self, events: &mut Vec<SourceEvent>) {
+        let Some(seen) = self.seen.take() else { return };
+        self.problems.retain(|object, _| seen.contains(object));
+        let gone = self.objects.keys().filter(|object| !seen.contains(object));
+        for object in gone.cloned().collect::<Vec<_>>() {
+            self.gone(&object, events);
+        }
+    }
+
+    /// An object is there, or is different now.
+    pub(super) fn take(&mut self, kind: Kind, item: Item, events: &mut Vec<SourceEvent>) {
+        let Some(name) = item.object else {
+            if let Content::Broken(why) = item.content
+                && self.nameless.insert(why.clone())
+            {
+                let text = format!("a {kind} without a name that can be read is left out: {why}");
+                events.push(problem(None, Reason::InvalidObject, text));
+            }
+            return;
+        };
+        if let Some(seen) = &mut self.seen {
+            seen.insert(name.clone());
+        }
+        match item.content {
+            Content::Object(object, notices) => {
+                self.tell_problems(&name, Reason::FieldIgnored, notices, events);
+                self.tell(name, object, events);
+            }
+            Content::LeftAlone => self.gone(&name, events),
+            Content::Broken(why) => {
+                let kept = if self.objects.contains_key(&name) {
+                    LAST_STAYS
+                } else {
+                    LEFT_OUT
+                };
+                let text = format!("{why}; {kept}");
+                self.tell_problems(&name, Reason::InvalidObject, vec![text], events);
+            }
+        }
+    }
+
+    /// An object is gone.
+    pub(super) fn gone(&mut self, object: &ObjectRef, events: &mut Vec<SourceEvent>) {
+        self.problems.remove(object);
+        if self.objects.remove(object).is_some() {
+            events.push(SourceEvent::Delete(object.clone()));
+        }
+    }
+
+    /// Whether this object was told of.
+    pub(super) fn has(&self, object: &ObjectRef) -> bool {
+        self.objects.contains_key(object)
+    }
+
+    fn tell(&mut self, name: ObjectRef, mut object: Object, events: &mut Vec<SourceEvent>) {
+        self.names.share(&mut object);
+        let last = match name.kind {
+            Kind::Service | Kind::EndpointSlice => None,
+            Kind::Node | Kind::Namespace | Kind::ServiceCidr => Some(object.clone()),
+        };
+        if last.is_some() && self.objects.get(&name) == Some(&last) {
+            return;
+        }
+        self.objects.insert(name, last);
+        let origin = Origin::default();
+        events.push(SourceEvent::Apply { object, origin });
+    }
+
+    /// Tells what is new of it.
+    fn tell_problems(
+        &mut self,
+        object: &ObjectRef,
+        reason: Reason,
+        now: Vec<String>,
+        events: &mut Vec<SourceEvent>,
+    ) {
+        let before = self.problems.remove(object).unwrap_or_default();
+        let now: BTreeSet<String> = now.into_iter().collect();
+        let new = now.difference(&before).cloned();
+        events.extend(new.map(|text| problem(Some(object.clone()), reason, text)));
+        if !now.is_empty() {
+            self.problems.insert(object.clone(), now);
+        }
+    }
+}
+
+pub(super) fn problem(object: Option<ObjectRef>, reason: Reason, text: String) -> SourceEvent {
+    SourceEvent::Problem(Problem {
+        object,
+        origin: Origin::default(),
+        reason,
+        text,
+    })
+}
+
+/// Names of nodes, of which there are few, while there are many endpoints: each is in memory once.
+#[derive(Debug, Default)]
+struct Names(BTreeSet<Arc<str>>);
+
+impl Names {
+    fn share(&mut self, object: &mut Object) {
+        let Object::EndpointSlice(slice) = object else {
+            return;
+        };
+        for name in slice
+            .endpoints
+            .iter_mut()
+            .filter_map(|endpoint| endpoint.node.as_mut())
+        {
+            match self.0.get(name) {
+                Some(known) => *name = Arc::clone(known),
+                None => _ = self.0.insert(Arc::clone(name)),
+            }
+        }
+    }
+
+    /// Forgets those that nobody has.
+    fn forget(&mut self) {
+        self.0.retain(|name| Arc::strong_count(name) > 1);
+    }
+}
