@@ -24,7 +24,7 @@ pub(super) struct ServeArgs {
     /// End when an address of these cannot be listened at, instead of trying again.
     #[arg(long)]
     bind_address_hard_fail: bool,
-    /// Serve the traffic of each port of a Service: ten more values for each.
+    /// Serve metrics of the traffic of each port of a Service, too: six values for each.
     #[arg(long)]
     metrics_per_service: bool,
 }
