@@ -193,6 +193,8 @@ impl<'a, S: MapStore> Player<'a, S> {
             written,
             deleted,
             problems,
+            health_checks: _,
+            unwritten: _,
             retry_after: _,
             expire_after: _,
         } = self.pipe.sync(self.store);

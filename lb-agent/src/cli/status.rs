@@ -113,7 +113,10 @@ async fn status(pins: &Pins) -> anyhow::Result<Status> {
         pin_root: pins.root().display().to_string(),
         settings: settings_view(&settings),
         devices: device_views(pins, &store).await?,
-        maps: tally::fills(pins)?.into_iter().map(MapView::from).collect(),
+        maps: tally::fills(pins, Access::Read)?
+            .into_iter()
+            .map(MapView::from)
+            .collect(),
         evictions: Evictions {
             restored: count(Counter::FlowRestored),
             adopted: count(Counter::FlowAdopted),

@@ -29,13 +29,17 @@ pub fn counters(pins: &Pins) -> Result<Vec<(Counter, u64)>, DataplaneError> {
     sums(pins, map::COUNTERS, &numbered)
 }
 
-/// How full each map is. Counts row by row, which takes a while for large maps.
-pub fn fills(pins: &Pins) -> Result<Vec<Fill>, DataplaneError> {
-    map::ALL.into_iter().map(|name| fill(pins, name)).collect()
+/// How full each map is, counted row by row. Nothing is written; but the memory of large arrays can be looked through, which
+/// is far quicker than to ask for their rows, only with access for writing, too.
+pub fn fills(pins: &Pins, access: Access) -> Result<Vec<Fill>, DataplaneError> {
+    map::ALL
+        .into_iter()
+        .map(|name| fill(pins, name, access))
+        .collect()
 }
 
-fn fill(pins: &Pins, name: &'static str) -> Result<Fill, DataplaneError> {
-    let opened = PinnedMap::open(pins, name, Access::Read)?;
+fn fill(pins: &Pins, name: &'static str, access: Access) -> Result<Fill, DataplaneError> {
+    let opened = PinnedMap::open(pins, name, access)?;
     let countable = ![map::STATS, map::DROPS, map::COUNTERS].contains(&name);
     let used = countable.then(|| opened.count()).transpose();
     let used = used.map_err(|error| DataplaneError::Map {

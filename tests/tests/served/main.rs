@@ -24,7 +24,14 @@ use lb_tests::world::{CLUSTER_IP, VIP};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Small maps, for a quick start.
-const SMALL: [&str; 2] = ["--max-flows", "1024"];
+const SMALL: [&str; 6] = [
+    "--max-flows",
+    "1024",
+    "--max-slots",
+    "65536",
+    "--max-backends",
+    "4096",
+];
 const HEALTH_CHECK_PORT: u16 = 30_999;
 const BOTH: [&str; 2] = ["127.0.0.1", "[::1]"];
 

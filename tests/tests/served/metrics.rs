@@ -61,7 +61,10 @@ fn every_metric_is_documented_and_every_documented_one_is_served() {
     assert_eq!(served, documented());
     let families = metrics(&node);
     assert_eq!(value(&families, "sluice_map_entries{map=\"lb_names\"}"), 1.0);
-    assert_eq!(value(&families, "sluice_programs{hook=\"egress\",way=\"tcx\"}"), 3.0);
+    assert_eq!(
+        value(&families, "sluice_programs{hook=\"egress\",way=\"tcx\"}"),
+        3.0
+    );
 }
 
 #[test]
@@ -83,8 +86,7 @@ fn metrics_follow_what_happens() {
     }]);
     let now = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
     let slices = slices.map(|mut slice| {
-        slice["metadata"]["annotations"] =
-            json!({ "endpoints.kubernetes.io/last-change-trigger-time": now });
+        slice["metadata"]["annotations"] = json!({ "endpoints.kubernetes.io/last-change-trigger-time": now });
         slice
     });
     let [v4, v6] = slices;

@@ -67,7 +67,12 @@ fn a_family_that_is_off_has_no_status() {
     node.start(&["--ipv6", "off"]);
     let page = node.page("http://127.0.0.1:10256/livez");
     let body: Value = serde_json::from_str(&page.body).unwrap();
-    let families: Vec<_> = body["status"].as_object().unwrap().keys().collect();
+    let families: Vec<_> = body["status"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
     assert_eq!((page.status, families), (200, vec!["IPv4"]));
 }
 

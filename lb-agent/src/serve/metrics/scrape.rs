@@ -25,8 +25,8 @@ use crate::image::name_text;
 use crate::model::PortName;
 use crate::store::{MapStore as _, Names};
 
-/// For how long it is not looked again how full the maps are.
-const FILLS_LAST: Duration = Duration::from_secs(10);
+/// For how long it is not looked again how full the maps are, which means to read every row of them.
+const FILLS_LAST: Duration = Duration::from_mins(1);
 /// Clients that may wait in line.
 const QUEUE: usize = 64;
 
@@ -156,7 +156,7 @@ impl Page {
         let fresh = self.fills.take().filter(|(at, _)| at.elapsed() < FILLS_LAST);
         let (at, fills) = match fresh {
             Some(fresh) => fresh,
-            None => (Instant::now(), tally::fills(&self.pins)?),
+            None => (Instant::now(), tally::fills(&self.pins, Access::ReadWrite)?),
         };
         let gauges = |name, help| IntGaugeVec::new(Opts::new(name, help), &["map"]);
         let used = gauges("sluice_map_entries", "Rows of a map that are in use")?;
