@@ -1,6 +1,6 @@
 //! Prometheus' text format, read strictly.
 //!
-//! Source: prometheus.io/docs/instrumenting/exposition_formats.
+//! Source: <https://prometheus.io/docs/instrumenting/exposition_formats>.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -139,7 +139,8 @@ mod tests {
         let families = parse(page).unwrap();
         assert_eq!(families["a_total"].kind, "counter");
         assert_eq!(families["a_total"].labels, BTreeSet::from(["code".to_owned()]));
-        assert_eq!(families["a_total"].values["a_total{code=\"200\"}"], 3.0);
+        let value = families["a_total"].values["a_total{code=\"200\"}"];
+        assert!((value - 3.0).abs() < f64::EPSILON, "{value}");
         assert!(families["b"].labels.is_empty());
     }
 

@@ -1,5 +1,7 @@
 //! Metrics, and what else is for administrators.
 
+#![expect(clippy::float_cmp, reason = "counts are whole numbers")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
@@ -27,8 +29,9 @@ fn metrics(node: &Node) -> BTreeMap<String, Family> {
 /// One value, by name and labels as they are written.
 #[track_caller]
 fn value(families: &BTreeMap<String, Family>, series: &str) -> f64 {
-    let values = families.values().find_map(|family| family.values.get(series));
-    *values.unwrap_or_else(|| panic!("no {series}"))
+    let found = families.values().find_map(|family| family.values.get(series));
+    assert!(found.is_some(), "no {series}");
+    *found.unwrap()
 }
 
 /// Name, type and labels of every metric, as the tables have them.

@@ -52,12 +52,12 @@ fn probes_tell_of_the_agent_and_of_its_node() {
     object["spec"]["taints"] = json!([{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]);
     let manifests = node.agent.manifests();
     manifests.write("node.yaml", &[object]).unwrap();
-    let healthz = || report(&node, "http://127.0.0.1:10256/healthz");
-    eventually(&(503, healthy(false)), healthz);
+    let found = || report(&node, "http://127.0.0.1:10256/healthz");
+    eventually(&(503, healthy(false)), found);
     assert_eq!(report(&node, "http://127.0.0.1:10256/livez"), (200, live.clone()));
     // A folder need not hold the Node.
     manifests.remove("node.yaml").unwrap();
-    eventually(&(200, healthy(true)), healthz);
+    eventually(&(200, healthy(true)), found);
 }
 
 #[test]
