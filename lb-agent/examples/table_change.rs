@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use lb_agent::dataplane::{Access, KernelStore, Pins, Sizes, cleanup, create_maps};
 use lb_agent::model::{
-    Conditions, Endpoint, EndpointSlice, IpFamily, Object, ObjectName, Origin, Protocol, Service,
+    Conditions, Endpoint, EndpointSlice, Hints, IpFamily, Object, ObjectName, Origin, Protocol, Service,
     ServiceOptions, ServicePort, SlicePort, TrafficPolicy,
 };
 use lb_agent::reconcile::{Config, Pipe};
@@ -95,6 +95,8 @@ fn slice(endpoints: u32) -> EndpointSlice {
         conditions: Conditions::default(),
         node: None,
         pod: None,
+        pod_name: None,
+        hints: Hints::default(),
     };
     EndpointSlice {
         name: name(),

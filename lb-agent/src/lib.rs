@@ -18,3 +18,4 @@ pub mod store;
 #[cfg(test)]
 mod testkit;
 pub mod traffic;
+pub mod trial;

@@ -54,11 +54,13 @@ pub enum BackendState {
     Free = 0,
     /// Gets new flows.
     Active = 1,
-    /// Keeps its flows and gets no new ones: terminating, or not ready.
+    /// Keeps its flows and gets no new ones: terminating, for example.
     NoNew = 2,
     /// Left the slices, or its service port is gone: established TCP lives on until the row, or the service port's
     /// number, is needed again; UDP is chosen anew.
     Removed = 3,
+    /// In the slices, but it does not serve, while others of its service port do: TCP lives on, UDP is chosen anew.
+    NotServing = 4,
 }
 
 impl BackendState {
@@ -69,8 +71,15 @@ impl BackendState {
             1 => Some(Self::Active),
             2 => Some(Self::NoNew),
             3 => Some(Self::Removed),
+            4 => Some(Self::NotServing),
             _ => None,
         }
+    }
+
+    /// Whether the datagrams of its flows stay with a backend that is in this state.
+    #[inline(always)]
+    pub const fn keeps_datagrams(state: u8) -> bool {
+        state == Self::Active as u8 || state == Self::NoNew as u8
     }
 
     /// The word for people.
@@ -80,6 +89,7 @@ impl BackendState {
             Self::Active => "active",
             Self::NoNew => "no-new",
             Self::Removed => "removed",
+            Self::NotServing => "not-serving",
         }
     }
 }

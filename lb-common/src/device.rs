@@ -64,6 +64,8 @@ impl DeviceFlags {
     pub const XDP_TARGET: u8 = 1 << 2;
     /// Packets have no link-layer header.
     pub const L3: u8 = 1 << 3;
+    /// One of several uplinks: replies to what arrived here leave here, if there is a way.
+    pub const RETURNS: u8 = 1 << 4;
 }
 
 /// Value of `lb_node_addrs4`, `lb_node_addrs6` (key: address): an address that is the node's own.

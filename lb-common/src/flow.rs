@@ -60,9 +60,10 @@ pub struct Flow<A> {
     pub tcp: u8,
     /// [`FlowFlags`].
     pub flags: u8,
-    /// The device that the client's packets arrive on; 0 where it does not matter.
+    /// The device that the client's packets arrive on, or that the node's own were about to leave by; 0 where it does not
+    /// matter.
     pub arrival: u32,
-    /// How the last packet left, where the programs themselves send it.
+    /// How the last packet left, where the programs themselves send it, or may.
     pub hop: Hop,
 }
 

@@ -90,6 +90,32 @@ pub mod map {
     /// Per-CPU `u64` by [`crate::Counter`].
     pub const COUNTERS: &str = "lb_counters";
 
+    /// Those that programs only read: the agent alone writes them. All others are written by programs, too.
+    pub const OF_AGENT: [&str; 22] = [
+        FILTER4,
+        FILTER6,
+        SERVICES4,
+        SERVICES6,
+        SLOTS4,
+        SLOTS6,
+        BACKENDS4,
+        BACKENDS6,
+        NODE_ADDRS4,
+        NODE_ADDRS6,
+        LOCALS4,
+        LOCALS6,
+        RANGES4,
+        RANGES6,
+        SNAT4,
+        SNAT6,
+        FAMILY4,
+        FAMILY6,
+        POLICIES,
+        DEVICES,
+        SETTINGS,
+        NAMES,
+    ];
+
     /// Every map that is pinned.
     pub const ALL: [&str; 38] = [
         FILTER4,

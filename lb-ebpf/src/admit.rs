@@ -4,8 +4,8 @@
 //! uses up is taken by [`commit`], just before the flow is remembered.
 
 use lb_common::{
-    Affinity, ClientKey, Counter, DeviceRole, DropReason, FlowFlags, RangeKey, RangeList, ServiceFlags,
-    SettingsFlags,
+    Affinity, ClientKey, Counter, Device, DeviceRole, DropReason, FlowFlags, RangeKey, RangeList,
+    ServiceFlags, SettingsFlags,
 };
 
 use crate::ctx::{Ctx, Hook, ServiceEvent};
@@ -21,6 +21,7 @@ use crate::wrap;
 #[inline(never)]
 pub fn check<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     check_state(cx, work)?;
+    arrive(cx, work);
     if has_forged_source(cx, work) {
         return Err(Stop::drop(DropReason::SpoofedSource));
     }
@@ -111,16 +112,27 @@ fn check_state<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Sto
     Err(Stop::PASS)
 }
 
-/// A pod with a forged source must not create entries, nor somebody outside with one that is nobody's.
+/// Notes what is known of the device that a packet arrived on which may open a flow.
+#[inline(always)]
+pub fn arrive<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) {
+    work.device = match cx.hook() {
+        // The device is the one that it leaves by.
+        Hook::Egress => Device::default(),
+        Hook::Xdp | Hook::Ingress => cx.device(cx.ifindex()).unwrap_or_default(),
+    };
+}
+
+/// A pod with a forged source must not create entries, nor somebody outside with one that is nobody's. The device is
+/// known by [`arrive`].
 #[inline(never)]
 pub fn has_forged_source<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
     match cx.hook() {
         // The node's own packets.
         Hook::Egress => false,
         Hook::Xdp | Hook::Ingress if work.given != 0 => wrap::has_bad_source(cx, work),
-        Hook::Xdp | Hook::Ingress => cx.device(cx.ifindex()).is_some_and(|device| {
-            device.role == DeviceRole::Pod as u8 && !cx.routed_by(work.packet.key.src, device.route_ifindex)
-        }),
+        Hook::Xdp | Hook::Ingress => {
+            is_from_pod_device(work) && !cx.routed_by(work.packet.key.src, work.device.route_ifindex)
+        }
     }
 }
 
@@ -134,13 +146,18 @@ fn origin<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> Origin {
     if settings.flags & SettingsFlags::DETECTS_PODS != 0 && is_pod(cx, work) {
         return Origin::Pod;
     }
-    let role = cx.device(cx.ifindex()).map_or(0, |device| device.role);
     // As kube-proxy does it, the address alone decides.
-    if role == DeviceRole::Pod as u8 && settings.flags & SettingsFlags::SNAT_ALWAYS == 0 {
+    if is_from_pod_device(work) && settings.flags & SettingsFlags::SNAT_ALWAYS == 0 {
         Origin::Pod
     } else {
         Origin::Outside
     }
+}
+
+/// Whether the packet came in by a pod's device, by what [`arrive`] has noted.
+#[inline(always)]
+pub fn is_from_pod_device<F: Wire>(work: &Work<F>) -> bool {
+    work.device.role == DeviceRole::Pod as u8
 }
 
 /// Whether the source is in the prefixes that pods have.

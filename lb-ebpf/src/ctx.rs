@@ -300,6 +300,10 @@ pub trait Tables<F: Family> {
     /// but for its epoch. For [`Route::NoNeighbour`] without hardware addresses.
     fn route(&self, key: &FlowKey<F::Addr>, length: u32, hop: &mut Hop) -> Route;
 
+    /// The size of the way out by the device with this ifindex between the two ends of `key`, whatever other ways there are;
+    /// `None` without one. A size that the kernel does not tell is the largest.
+    fn way_by(&self, key: &FlowKey<F::Addr>, ifindex: u32) -> Option<u16>;
+
     /// Whether the route to `addr` leads out of the device with this ifindex. True when the kernel cannot say.
     fn routed_by(&self, addr: F::Addr, ifindex: u32) -> bool;
 

@@ -41,6 +41,7 @@ pub fn check<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
         cx.count(Counter::DeadReverseDeleted);
         return Err(Stop::PASS);
     }
+    admit::arrive(cx, work);
     if admit::has_forged_source(cx, work) {
         return Err(Stop::PASS);
     }

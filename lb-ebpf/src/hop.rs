@@ -75,7 +75,7 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
 /// The size that a device takes: the kernel does not tell a way's without a neighbour.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "at most 65535")]
-fn device_mtu<F: Wire, C: Ctx<F>>(cx: &C, ifindex: u32) -> u16 {
+pub fn device_mtu<F: Wire, C: Ctx<F>>(cx: &C, ifindex: u32) -> u16 {
     cx.device(ifindex)
         .map_or(u16::MAX, |device| device.mtu.min(u16::MAX.into()) as u16)
 }

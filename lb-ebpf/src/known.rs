@@ -101,7 +101,7 @@ fn opens_anew<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, backend: u8) -> bool {
     } = work;
     let idle = reverse::is_idle::<F, C>(cx, packet.key.protocol, flow, other);
     if !packet.is_tcp() {
-        return idle || backend == BackendState::Removed as u8 || backend == BackendState::Free as u8;
+        return idle || !BackendState::keeps_datagrams(backend);
     }
     // A client that sends SYN has forgotten the old connection; but a SYN may also be sent twice.
     let over = (flow.tcp | other.tcp) & (TcpState::FIN | TcpState::RST) != 0;

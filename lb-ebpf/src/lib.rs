@@ -34,6 +34,7 @@ pub mod split;
 pub mod stage;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+pub mod uplink;
 pub mod verdict;
 pub mod vip;
 pub mod wire;

@@ -4,7 +4,7 @@
 //! on at once ([`FlowFlags::BOTH`]). All others go through the stack, so that the policy of the CNI sees them, and are
 //! masqueraded when they leave ([`FlowFlags::MASQUERADE`]).
 
-use lb_common::{BackendFlags, DeviceRole, FlowFlags, ServiceFlags, SettingsFlags};
+use lb_common::{BackendFlags, FlowFlags, ServiceFlags, SettingsFlags};
 
 use crate::admit;
 use crate::ctx::{Ctx, Hook};
@@ -29,7 +29,7 @@ pub fn decide<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     }
     let is_remote = work.backend.flags & BackendFlags::LOCAL == 0;
     let is_hairpin = F::difference(work.packet.key.src, work.flow.addr) == 0;
-    let is_forwarded = is_remote && !is_from_pod_device(cx);
+    let is_forwarded = is_remote && !admit::is_from_pod_device(work);
     if is_forwarded {
         work.flow.flags |= FlowFlags::OUTSIDE;
     }
@@ -52,20 +52,14 @@ pub fn decide<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     }
 }
 
-/// Whether the packet came in by a pod's device.
-#[inline(always)]
-fn is_from_pod_device<F: Wire, C: Ctx<F>>(cx: &C) -> bool {
-    cx.device(cx.ifindex())
-        .is_some_and(|device| device.role == DeviceRole::Pod as u8)
-}
-
 /// Whether the flow is masqueraded, hairpin aside. `is_forwarded`: the packet came in from outside of the node, and the
 /// backend is on another node, so that its reply would not pass here.
 #[inline(always)]
 pub fn is_wanted<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, is_forwarded: bool) -> bool {
     let (settings, front_end) = (cx.settings().flags, work.front_end.flags);
     let all = settings & SettingsFlags::MASQUERADE_ALL != 0;
-    let keeps = front_end & ServiceFlags::OUTSIDE_LOCAL != 0;
+    // The policy Local does not count for the node, whose address is one that the backends reach in any case.
+    let keeps = front_end & ServiceFlags::OUTSIDE_LOCAL != 0 && !work.is_from(Origin::Node);
     if settings & SettingsFlags::SNAT_ALWAYS == 0 {
         return is_forwarded || (all && !keeps);
     }
@@ -74,6 +68,5 @@ pub fn is_wanted<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>, is_forwarded: bool)
         let detects = settings & SettingsFlags::DETECTS_PODS != 0;
         return all || (detects && !admit::is_pod(cx, work));
     }
-    // The policy Local does not count for the node, whose address is one that the backends reach in any case.
-    work.is_from(Origin::Node) || !keeps
+    !keeps
 }

@@ -1,8 +1,8 @@
 //! A new flow: what is remembered.
 
-use lb_common::{Counter, DropReason, FlowFlags, Hop};
+use lb_common::{Counter, DeviceFlags, DropReason, FlowFlags, Hop};
 
-use crate::ctx::{Ctx, Insert, ServiceEvent};
+use crate::ctx::{Ctx, Hook, Insert, ServiceEvent};
 use crate::known;
 use crate::reverse;
 use crate::snat;
@@ -16,6 +16,9 @@ use crate::work::Work;
 /// A real call, as [`remember`]: their branches are not multiplied, and their stacks do not add up.
 #[inline(never)]
 pub fn entry<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) {
+    // The replies to packets that another node has wrapped go their own way.
+    let is_asked_for =
+        cx.hook() == Hook::Egress || (work.device.flags & DeviceFlags::RETURNS != 0 && work.given == 0);
     let Work {
         packet,
         flow,
@@ -33,7 +36,7 @@ pub fn entry<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) {
     flow.epoch = backend.epoch;
     flow.tcp = known::next_state(0, packet);
     flow.flags = 0;
-    flow.arrival = cx.ifindex();
+    flow.arrival = if is_asked_for { cx.ifindex() } else { 0 };
     flow.hop = Hop::default();
 }
 

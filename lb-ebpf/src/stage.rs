@@ -4,8 +4,8 @@
 //! service: then it opens a flow. Flows that the programs finish by themselves have both endpoints rewritten in `pre`.
 //!
 //! A program takes one step after the other, each a call of its own, so that their stacks do not add up: the first look
-//! ([`pre`], [`post`]), what it was not enough for ([`more_of_pre`], [`more_of_post`], [`own`]), and an answer
-//! ([`crate::answer::give`]).
+//! ([`pre`], [`post`]), what it was not enough for ([`more_of_pre`], [`more_of_post`], [`own`]), the way back by another
+//! uplink ([`uplink::leave`]), and an answer ([`crate::answer::give`]).
 
 use lb_common::{BackendState, Counter, FlowFlags, Stage, TcpState};
 
@@ -15,7 +15,8 @@ use crate::verdict::{Next, Stop};
 use crate::wire::Wire;
 use crate::work::Work;
 use crate::{
-    admit, choose, direct, fragment, icmp, known, masquerade, open, rewrite, send, service, split, vip, wrap,
+    admit, choose, direct, fragment, icmp, known, masquerade, open, rewrite, send, service, split, uplink,
+    vip, wrap,
 };
 
 /// Pre-routing: rewrites the destination. Here is the way of a packet of a known flow about which nothing has to be
@@ -25,7 +26,12 @@ pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resul
     work.given = 0;
     let kind = work.packet.parse(cx, l3, Stage::Pre)?;
     work.kind = kind as u32;
-    if kind == Kind::Transport && cx.flow(&work.packet.key, &mut work.flow) && is_steady(cx, work) {
+    if kind != Kind::Transport {
+        return Ok(Next::More);
+    }
+    let stands = cx.flow(&work.packet.key, &mut work.flow);
+    work.stands = stands.into();
+    if stands && is_steady(cx, work) {
         finish(cx, work)
     } else {
         Ok(Next::More)
@@ -43,10 +49,15 @@ pub fn more_of_pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result
         return pass(cx, work);
     }
     if work.packet.key.protocol == F::ICMP {
-        icmp::pre(cx, work)
-    } else {
-        translate(cx, work)
+        return icmp::pre(cx, work);
     }
+    // A whole packet's entry has been looked for.
+    let stands = if work.is(Kind::Transport) {
+        work.stands != 0
+    } else {
+        cx.flow(&work.packet.key, &mut work.flow)
+    };
+    translate(cx, work, stands)
 }
 
 /// Post-routing: rewrites the source. As in [`pre`], all but the packets of known flows are for [`more_of_post`].
@@ -66,7 +77,7 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resu
     }
     rewrite::source(cx, work)?;
     count(cx, work);
-    Ok(Next::Stack)
+    Ok(uplink::after_post(cx, work))
 }
 
 /// The rest of post-routing. The first look has read the headers.
@@ -96,7 +107,7 @@ pub fn more_of_post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Resul
     }
     rewrite::source(cx, work)?;
     count(cx, work);
-    Ok(Next::Stack)
+    Ok(uplink::after_post(cx, work))
 }
 
 /// A packet in post that no flow is known for: only one that the node itself has made is looked at once more.
@@ -116,13 +127,13 @@ pub fn own<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, S
         return icmp::pre(cx, work);
     }
     work.packet.key.stage = Stage::Pre as u8;
-    translate(cx, work)
+    let stands = cx.flow(&work.packet.key, &mut work.flow);
+    translate(cx, work, stands)
 }
 
-/// The way of a TCP or UDP packet whose key is that of stage pre.
+/// The way of a TCP or UDP packet whose key is that of stage pre, and has been looked up.
 #[inline(always)]
-fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, Stop> {
-    let stands = cx.flow(&work.packet.key, &mut work.flow);
+fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, stands: bool) -> Result<Next, Stop> {
     let is_known = stands && wrap::agrees(work) && (is_steady(cx, work) || known::look(cx, work)?);
     if !is_known {
         open_flow(cx, work)?;
@@ -220,7 +231,7 @@ fn is_steady<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
         | (backend.service ^ flow.service)
         | F::difference(backend.addr, endpoint)
         | u32::from(backend.state == BackendState::Free as u8);
-    difference == 0 && (backend.state != BackendState::Removed as u8 || packet.is_tcp())
+    difference == 0 && (packet.is_tcp() || BackendState::keeps_datagrams(backend.state))
 }
 
 /// The connection is open, and nobody has reset it.

@@ -21,6 +21,8 @@ pub enum Next {
     More,
     /// The node itself has made it, and it is no reply: [`crate::stage::own`] goes on.
     Own,
+    /// It is a reply, and has got its source; it may belong to another uplink ([`crate::uplink::leave`]).
+    Return,
     /// An answer is due, [`crate::work::Work::answer`]: [`crate::answer::give`] makes it, in a call of its own.
     Answer,
 }

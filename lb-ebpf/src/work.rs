@@ -3,7 +3,7 @@
 //! In the kernel it is memory of the CPU, not of the stack, which has room for 512 bytes in all; and of what is read
 //! back from there the verifier assumes nothing, so that it need not follow each way in which it came about.
 
-use lb_common::{Backend, Flow, FlowKey, ServiceValue, SlotRange};
+use lb_common::{Backend, Device, Flow, FlowKey, ServiceValue, SlotRange};
 
 use crate::answer::Span;
 use crate::headers::{Headers, Kind};
@@ -19,6 +19,8 @@ pub struct Work<F: Wire> {
     pub packet: Headers<F>,
     /// That entry.
     pub flow: Flow<F::Addr>,
+    /// 1: the first look of pre has found one.
+    pub stands: u32,
     /// [`Kind`]: what the packet is.
     pub kind: u32,
     /// The key of the flow's other entry.
@@ -43,6 +45,8 @@ pub struct Work<F: Wire> {
     pub backend: Backend<F::Addr>,
     /// Its index.
     pub chosen: u32,
+    /// The row of the device that a packet which opens a flow arrived on; of zeros where nothing is known of it.
+    pub device: Device,
     /// 1: it is the one that the client stays with.
     pub stays: u16,
     /// [`lb_common::Affinity::term`]: how often the time to stay was over.
@@ -91,6 +95,7 @@ impl<F: Wire> Default for Work<F> {
             packet: Headers::default(),
             kind: 0,
             flow: Flow::default(),
+            stands: 0,
             other_key: FlowKey::default(),
             other: Flow::default(),
             standing: Flow::default(),
@@ -102,6 +107,7 @@ impl<F: Wire> Default for Work<F> {
             range: SlotRange::default(),
             backend: Backend::default(),
             chosen: 0,
+            device: Device::default(),
             stays: 0,
             term: 0,
             origin: 0,

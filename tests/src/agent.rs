@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,6 +27,8 @@ const LINES_OF_LOG: usize = 60;
 pub struct Agent {
     folder: Folder,
     manifests: Manifests,
+    /// Where it gets objects from instead of the manifests.
+    kubeconfig: Option<PathBuf>,
     process: Option<Child>,
 }
 
@@ -39,8 +41,16 @@ impl Agent {
         Ok(Self {
             folder,
             manifests,
+            kubeconfig: None,
             process: None,
         })
+    }
+
+    /// One that asks a cluster's API server.
+    pub fn of_cluster(kubeconfig: &Path) -> Result<Self> {
+        let mut agent = Self::new()?;
+        agent.kubeconfig = Some(kubeconfig.to_owned());
+        Ok(agent)
     }
 
     /// The manifests that it watches.
@@ -60,16 +70,24 @@ impl Agent {
 
     /// Starts it on a node and waits until the data plane is ready; how long that took.
     pub fn start(&mut self, node: &Host, options: &[&str]) -> Result<Duration> {
+        let begin = Instant::now();
+        self.launch(node, options)?;
+        self.wait_until_ready()
+            .with_context(|| format!("the agent's log:\n{}", self.log()))?;
+        Ok(begin.elapsed())
+    }
+
+    /// Starts it on a node, and does not wait.
+    pub fn launch(&mut self, node: &Host, options: &[&str]) -> Result<()> {
         ensure!(self.process.is_none(), "the agent runs already");
         let log = File::create(self.log_file()).context("cannot make the agent's log")?;
         let mut command = Command::new(program()?);
         command
             .args(["run", "--node-name", &node.name, "--uplinks", UPLINKS])
-            .args(["--manifests".as_ref(), self.manifests.folder()])
+            .args(self.source())
             .args(["--pin-root".as_ref(), self.pin_root().as_path()])
             .args(options)
             .stderr(log);
-        let begin = Instant::now();
         let process = node.netns.run(|| {
             command
                 .spawn()
@@ -77,9 +95,7 @@ impl Agent {
         })?;
         self.folder.note_process(process.id())?;
         self.process = Some(process);
-        self.wait_until_ready()
-            .with_context(|| format!("the agent's log:\n{}", self.log()))?;
-        Ok(begin.elapsed())
+        Ok(())
     }
 
     /// Ends it by SIGTERM, which must leave it time to end well.
@@ -117,6 +133,13 @@ impl Agent {
         lines[lines.len().saturating_sub(LINES_OF_LOG)..].join("\n")
     }
 
+    fn source(&self) -> [&Path; 2] {
+        match &self.kubeconfig {
+            Some(kubeconfig) => ["--kubeconfig".as_ref(), kubeconfig],
+            None => ["--manifests".as_ref(), self.manifests.folder()],
+        }
+    }
+
     fn log_file(&self) -> PathBuf {
         self.folder.path().join("agent.log")
     }
@@ -151,7 +174,8 @@ impl Drop for Agent {
     }
 }
 
-fn program() -> Result<PathBuf> {
+/// The agent's binary.
+pub fn program() -> Result<PathBuf> {
     let path = env::var_os("SLUICE_AGENT").context("SLUICE_AGENT is not set; `cargo xtask` sets it")?;
     Ok(path.into())
 }

@@ -69,8 +69,16 @@ pub struct Resolver {
 impl Resolver {
     /// Opens a socket to a server, from a chosen own address where one is given.
     pub fn open(to: SocketAddr, from: Option<SocketAddr>) -> Result<Self> {
-        let socket = socket::udp(to, from)?;
-        socket.set_read_timeout(Some(TIMEOUT))?;
+        Self::over(socket::udp(to, from)?, TIMEOUT)
+    }
+
+    /// The same, and the server may take so long to answer.
+    pub fn open_within(to: SocketAddr, from: Option<SocketAddr>, patience: Duration) -> Result<Self> {
+        Self::over(socket::udp(to, from)?, patience)
+    }
+
+    fn over(socket: std::net::UdpSocket, patience: Duration) -> Result<Self> {
+        socket.set_read_timeout(Some(patience))?;
         Ok(Self { socket, next_id: 1 })
     }
 

@@ -54,8 +54,16 @@ pub struct Echo {
 impl Echo {
     /// Connects, from a chosen own address where one is given, and reads who serves.
     pub fn open(to: SocketAddr, from: Option<SocketAddr>) -> Result<Self> {
-        let stream = socket::tcp(to, from)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
+        Self::over(socket::tcp(to, from)?, to, TIMEOUT)
+    }
+
+    /// The same, and connecting and the greeting may take so long each.
+    pub fn open_within(to: SocketAddr, from: Option<SocketAddr>, patience: Duration) -> Result<Self> {
+        Self::over(socket::tcp_within(to, from, patience)?, to, patience)
+    }
+
+    fn over(stream: TcpStream, to: SocketAddr, patience: Duration) -> Result<Self> {
+        stream.set_read_timeout(Some(patience))?;
         let mut stream = BufReader::new(stream);
         let mut greeting = String::new();
         stream

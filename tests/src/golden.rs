@@ -1,6 +1,6 @@
 //! Golden scenarios: what the maps hold, as text, after each step of a story.
 //!
-//! A scenario is one text file: a description, then sections. Each section begins with a line `-- what --`:
+//! A scenario is a [`story`](crate::story) of these sections:
 //!
 //! - `file NAME`: the manifest file NAME has this text from now on;
 //! - `delete NAME`: that file is gone;
@@ -9,15 +9,12 @@
 //! - `flags`: the same, with flags such as `cluster-cidr 10.244.0.0/16`, one a line;
 //! - `wait SECONDS`: time goes by;
 //! - `expect`: the warnings since the last time, how many rows were written, and the rows.
-//!
-//! `UPDATE_EXPECT=1` writes what comes out into the file instead of comparing.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use lb_agent::image::render::render;
 use lb_agent::model::{Forwarding, HostAddress, HostDevice, HostState};
 use lb_agent::reconcile::{Config, Pipe, Report};
@@ -25,21 +22,10 @@ use lb_agent::source::{Folder, SourceEvent};
 use lb_agent::store::{MapStore, Rows};
 use lb_common::{DeviceRole, Settings};
 
+use crate::story::{self, Section};
+
 /// The node's name in every scenario.
 const NODE_NAME: &str = "node-a";
-
-/// One story.
-#[derive(Clone, Debug)]
-pub struct Scenario {
-    description: String,
-    sections: Vec<Section>,
-}
-
-#[derive(Clone, Debug)]
-struct Section {
-    what: String,
-    body: String,
-}
 
 /// The agent's pipe over some store, fed by files that are only texts.
 struct Player<'a, S> {
@@ -51,67 +37,10 @@ struct Player<'a, S> {
     host: Option<HostState>,
 }
 
-impl Scenario {
-    /// Takes a file apart.
-    pub fn parse(text: &str) -> Self {
-        let mut scenario = Self {
-            description: String::new(),
-            sections: Vec::new(),
-        };
-        for line in text.lines() {
-            let what = line.strip_prefix("-- ").and_then(|rest| rest.strip_suffix(" --"));
-            match (what, scenario.sections.last_mut()) {
-                (Some(what), _) => {
-                    scenario.sections.push(Section {
-                        what: what.to_owned(),
-                        body: String::new(),
-                    });
-                }
-                (None, Some(section)) => section.body.extend([line, "\n"]),
-                (None, None) => scenario.description.extend([line, "\n"]),
-            }
-        }
-        scenario
-    }
-
-    /// The same file again.
-    pub fn text(&self) -> String {
-        let mut text = self.description.clone();
-        for Section { what, body } in &self.sections {
-            _ = write!(text, "-- {what} --\n{body}");
-        }
-        text
-    }
-
-    /// Plays it on an empty store; returns it with what came out for what was expected.
-    pub fn play(&self, store: &mut impl MapStore) -> Result<Self> {
-        let mut outcome = self.clone();
-        let mut player = Player::new(store)?;
-        for section in &mut outcome.sections {
-            if let Some(text) = player
-                .step(section)
-                .with_context(|| format!("section {}", section.what))?
-            {
-                section.body = text;
-            }
-        }
-        Ok(outcome)
-    }
-}
-
-/// Plays the scenario of a file and compares, or writes, what comes out.
+/// Plays the scenario of a file on an empty store, and compares, or writes, what comes out.
 pub fn check(path: &Path, store: &mut impl MapStore) -> Result<()> {
-    let text = fs::read_to_string(path)?;
-    let outcome = Scenario::parse(&text)
-        .play(store)
-        .with_context(|| path.display().to_string())?
-        .text();
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        fs::write(path, outcome)?;
-    } else if outcome != text {
-        bail!("{}:\n{}", path.display(), differences(&text, &outcome));
-    }
-    Ok(())
+    let mut player = Player::new(store)?;
+    story::check(path, |section| player.step(section))
 }
 
 impl<'a, S: MapStore> Player<'a, S> {
@@ -267,20 +196,4 @@ fn host(text: &str) -> Result<HostState> {
         }
     }
     Ok(host)
-}
-
-/// The lines that are only in one of the two texts.
-fn differences(expected: &str, found: &str) -> String {
-    let only = |sign: char, text: &str, other: &str| {
-        let lines = text
-            .lines()
-            .filter(|line| !other.lines().any(|other| other == *line));
-        lines.fold(String::new(), |all, line| format!("{all}{sign} {line}\n"))
-    };
-    let lines = only('-', expected, found) + &only('+', found, expected);
-    if lines.is_empty() {
-        format!("the order differs; found:\n{found}")
-    } else {
-        lines
-    }
 }

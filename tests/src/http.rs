@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{self, Runtime};
 use tokio::time::timeout;
 
@@ -128,9 +128,22 @@ pub struct Connection {
 impl Connection {
     /// Connects.
     pub fn open(to: SocketAddr) -> Result<Self> {
+        Self::open_from(to, None)
+    }
+
+    /// Connects from this address and port.
+    pub fn open_from(to: SocketAddr, from: Option<SocketAddr>) -> Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (requests, local) = runtime.block_on(async {
-            let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(to))
+            let socket = if to.is_ipv4() {
+                TcpSocket::new_v4()?
+            } else {
+                TcpSocket::new_v6()?
+            };
+            if let Some(from) = from {
+                socket.bind(from)?;
+            }
+            let stream = timeout(CONNECT_TIMEOUT, socket.connect(to))
                 .await
                 .with_context(|| format!("no connection to {to} within {CONNECT_TIMEOUT:?}"))?
                 .with_context(|| format!("cannot connect to {to}"))?;

@@ -66,14 +66,18 @@ pub fn node(host: &Host) -> Value {
 
 /// The Node object of a host whose pods get their addresses from these prefixes.
 pub fn node_with_pods(host: &Host, pod_prefixes: &[String]) -> Value {
-    let addresses = host
-        .addresses
+    node_of(&host.name, host.addresses, pod_prefixes)
+}
+
+/// A Node object of this name.
+pub fn node_of(name: &str, addresses: Pair, pod_prefixes: &[String]) -> Value {
+    let addresses = addresses
         .both()
         .map(|ip| json!({ "type": "InternalIP", "address": ip }));
     json!({
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": { "name": host.name },
+        "metadata": { "name": name },
         "spec": { "podCIDR": pod_prefixes.first(), "podCIDRs": pod_prefixes },
         "status": { "addresses": addresses },
     })

@@ -24,11 +24,16 @@ pub fn udp(to: SocketAddr, from: Option<SocketAddr>) -> Result<UdpSocket> {
 
 /// A TCP connection. Several may share a source, if they have different destinations.
 pub fn tcp(to: SocketAddr, from: Option<SocketAddr>) -> Result<TcpStream> {
+    tcp_within(to, from, CONNECT_TIMEOUT)
+}
+
+/// The same, and it has to be there within some time.
+pub fn tcp_within(to: SocketAddr, from: Option<SocketAddr>, patience: Duration) -> Result<TcpStream> {
     let socket = bound(
         Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?,
         from,
     )?;
-    connect(&socket, to).with_context(|| match from {
+    connect(&socket, to, patience).with_context(|| match from {
         Some(from) => format!("cannot connect to {to} from {from}"),
         None => format!("cannot connect to {to}"),
     })?;
@@ -37,10 +42,10 @@ pub fn tcp(to: SocketAddr, from: Option<SocketAddr>) -> Result<TcpStream> {
 }
 
 /// A port may still be taken for a moment by a connection that was reset just now.
-fn connect(socket: &Socket, to: SocketAddr) -> io::Result<()> {
+fn connect(socket: &Socket, to: SocketAddr, patience: Duration) -> io::Result<()> {
     let begin = Instant::now();
     loop {
-        match socket.connect_timeout(&to.into(), CONNECT_TIMEOUT) {
+        match socket.connect_timeout(&to.into(), patience) {
             Err(error)
                 if error.kind() == io::ErrorKind::AddrNotAvailable && begin.elapsed() < CONNECT_TIMEOUT =>
             {

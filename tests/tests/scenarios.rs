@@ -2,13 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use lb_agent::dataplane::{Access, KernelStore, Pins, Sizes, create_maps};
 use lb_agent::store::FakeStore;
 use lb_tests::scratch::Folder;
-use lb_tests::{golden, need_root};
+use lb_tests::{golden, need_root, story};
 
 #[test]
 fn scenarios_on_maps_in_memory() {
@@ -43,12 +42,7 @@ fn kernel_store() -> (Folder, KernelStore) {
 }
 
 fn scenarios() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut paths: Vec<_> = paths
-        .filter(|path| path.extension().is_some_and(|end| end == "txt"))
-        .collect();
-    paths.sort();
+    let paths = story::all("scenarios").unwrap();
     assert!(paths.len() > 10, "only {} scenarios were found", paths.len());
     paths
 }

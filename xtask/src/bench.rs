@@ -19,22 +19,30 @@ pub(crate) enum Output {
     Json,
 }
 
-/// Builds everything and measures one group, or all.
-pub(crate) fn run(workspace: &Workspace, group: Option<&str>, output: Option<Output>) -> Result<ExitCode> {
+/// Builds everything and measures one group, or all; of the cases of `packets`, those whose name contains `only`.
+pub(crate) fn run(
+    workspace: &Workspace,
+    group: Option<&str>,
+    only: Option<&str>,
+    output: Option<Output>,
+) -> Result<ExitCode> {
     require_root("bench")?;
-    run_program(workspace, "bench", Profile::Release, &arguments(group, output))
+    run_program(
+        workspace,
+        "bench",
+        Profile::Release,
+        &arguments(group, only, output),
+    )
 }
 
-fn arguments(group: Option<&str>, output: Option<Output>) -> Vec<String> {
+fn arguments(group: Option<&str>, only: Option<&str>, output: Option<Output>) -> Vec<String> {
     let output: &[&str] = match output {
         Some(Output::Json) => &["--output", "json"],
         Some(Output::Table) | None => &[],
     };
-    group
-        .iter()
-        .chain(output)
-        .map(|argument| (*argument).to_owned())
-        .collect()
+    let only = only.map_or_else(Vec::new, |text| vec!["--only", text]);
+    let words = group.into_iter().chain(only).chain(output.iter().copied());
+    words.map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -44,9 +52,9 @@ mod tests {
     #[test]
     fn arguments_are_passed_on() {
         assert_eq!(
-            arguments(Some("packets"), Some(Output::Json)),
-            ["packets", "--output", "json"]
+            arguments(Some("packets"), Some("nat"), Some(Output::Json)),
+            ["packets", "--only", "nat", "--output", "json"]
         );
-        assert!(arguments(None, None).is_empty());
+        assert!(arguments(None, None, None).is_empty());
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
-    object_check,
+    object_check, static_agent,
     steps::Steps,
     toolchain::{self, Toolchain},
     workspace::{Profile, Workspace},
@@ -38,6 +38,15 @@ pub(crate) fn run(workspace: &Workspace, profile: Profile) -> Result<ExitCode> {
         "agent: {}",
         workspace.shown(&workspace.host_binary("lb-agent", profile))
     ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the objects and a static agent that carries them.
+pub(crate) fn run_static(workspace: &Workspace, profile: Profile) -> Result<ExitCode> {
+    let mut steps = Steps::new(workspace, BPF_STEPS + static_agent::STEPS)?;
+    bpf_objects(workspace, &mut steps)?;
+    let agent = static_agent::build(workspace, &mut steps, profile)?;
+    steps.tell(&format!("static agent: {}", workspace.shown(&agent)));
     Ok(ExitCode::SUCCESS)
 }
 

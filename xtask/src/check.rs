@@ -33,6 +33,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
         "--locked",
         "--workspace",
         "--all-targets",
+        // `--all-targets` leaves out what `cargo test` does.
+        "--test",
+        "e2e",
         "--",
         "-D",
         "warnings",

@@ -1,4 +1,4 @@
-//! Sluice's own commands: `cargo xtask build | test | demo | bench | check`.
+//! Sluice's own commands: `cargo xtask build | test | e2e | demo | conformance | bench | check`.
 //!
 //! Each of them finds or installs what it needs, says what it found, and leaves the output of its tools in log
 //! files. Continuous integration calls nothing else.
@@ -8,9 +8,13 @@
 mod bench;
 mod build;
 mod check;
+mod conformance;
+mod control_plane;
 mod demo;
+mod e2e;
 mod object_check;
 mod privilege;
+mod static_agent;
 mod steps;
 mod test;
 mod tidy;
@@ -38,6 +42,9 @@ enum Command {
         /// Build the agent with optimizations (the BPF objects always are).
         #[arg(long)]
         release: bool,
+        /// Build the agent as a static program, into `target/static`.
+        #[arg(long = "static")]
+        is_static: bool,
     },
     /// Build everything and run all tests; without root, those that need it are skipped by name.
     Test {
@@ -45,9 +52,25 @@ enum Command {
         #[arg(long)]
         filter: Option<String>,
     },
+    /// Build everything and run the tests against a real Kubernetes control plane (needs root, and Go or
+    /// `$KUBEBUILDER_ASSETS`).
+    E2e {
+        /// Only tests whose name contains this text.
+        #[arg(long)]
+        filter: Option<String>,
+        /// Where no control plane can be had, say so and succeed.
+        #[arg(long)]
+        if_possible: bool,
+    },
     /// Show a cluster of network namespaces on this machine (needs root).
     Demo {
         /// Passed on to the demo.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Compare what becomes of packets with what kube-proxy does to them (needs root).
+    Conformance {
+        /// Passed on: `--flows FILE`, `--snat always|needed`, `--mirror ipv6|udp|ipv6-udp`, `--output json`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
@@ -55,6 +78,9 @@ enum Command {
     Bench {
         /// The group to measure, for example `packets`; all groups without it.
         group: Option<String>,
+        /// Of the cases of `packets`, only those whose name contains this text.
+        #[arg(long)]
+        only: Option<String>,
         /// How to print the figures: with `json`, nothing else goes to standard output.
         #[arg(long)]
         output: Option<bench::Output>,
@@ -76,12 +102,27 @@ fn main() -> ExitCode {
 
 fn run(workspace: &Workspace, command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Build { release } => {
-            build::run(workspace, if release { Profile::Release } else { Profile::Dev })
+        Command::Build { release, is_static } => {
+            let profile = if release { Profile::Release } else { Profile::Dev };
+            if is_static {
+                build::run_static(workspace, profile)
+            } else {
+                build::run(workspace, profile)
+            }
         }
         Command::Test { filter } => test::run(workspace, filter.as_deref()),
+        Command::E2e { filter, if_possible } => e2e::run(
+            workspace,
+            &e2e::Wanted {
+                filter: filter.as_deref(),
+                if_possible,
+            },
+        ),
         Command::Demo { args } => demo::run(workspace, &args),
-        Command::Bench { group, output } => bench::run(workspace, group.as_deref(), output),
+        Command::Conformance { args } => conformance::run(workspace, &args),
+        Command::Bench { group, only, output } => {
+            bench::run(workspace, group.as_deref(), only.as_deref(), output)
+        }
         Command::Check => check::run(workspace),
     }
 }

@@ -39,7 +39,12 @@ impl Steps {
 
     /// Goes on to the next step.
     pub(crate) fn advance(&mut self) {
-        self.current += 1;
+        self.advance_by(1);
+    }
+
+    /// Goes on by several steps that there is nothing to do for.
+    pub(crate) fn advance_by(&mut self, steps: usize) {
+        self.current += steps;
     }
 
     /// Leaves out steps up to this one.

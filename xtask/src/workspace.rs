@@ -58,8 +58,25 @@ impl Workspace {
 
     /// A program of the workspace, built for the host.
     pub(crate) fn host_binary(&self, name: &str, profile: Profile) -> PathBuf {
+        self.target_folder().join(profile.folder()).join(name)
+    }
+
+    /// A program of the workspace, built for a target of this name.
+    pub(crate) fn target_binary(&self, name: &str, target: &str, profile: Profile) -> PathBuf {
+        self.target_folder()
+            .join(target)
+            .join(profile.folder())
+            .join(name)
+    }
+
+    /// The agent as a static program (deploy/Dockerfile says the same).
+    pub(crate) fn static_agent(&self, profile: Profile) -> PathBuf {
+        self.path("target/static").join(profile.folder()).join("lb-agent")
+    }
+
+    fn target_folder(&self) -> PathBuf {
         let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-        self.root.join(target).join(profile.folder()).join(name)
+        self.root.join(target)
     }
 
     /// The cargo that runs this command, for the host's side.

@@ -1,7 +1,7 @@
 //! `lb-agent backends`.
 //!
 //! JSON: a list of objects with `service` (`namespace/name:port/protocol`), `family` (`ipv4`, `ipv6`), `address`,
-//! `port`, `state` (`active`, `no-new`, `removed`), `id`, `epoch`, `local` (on this node), and `share`, `share_inside`: its
+//! `port`, `state` (`active`, `no-new`, `not-serving`, `removed`), `id`, `epoch`, `local` (on this node), and `share`, `share_inside`: its
 //! part of the new flows of clients from outside, and of pods and the node itself, in percent. Of a service that is gone
 //! `service` is `#` and its number.
 

@@ -5,6 +5,7 @@ mod backends;
 mod cleanup;
 mod config_file;
 mod configz;
+mod explain;
 mod output;
 mod run;
 mod serve;
@@ -44,6 +45,8 @@ enum Command {
     Backends(ShowArgs),
     /// Show how the data plane is set up: devices, maps, drops, counters.
     Status(ShowArgs),
+    /// Tell step by step what becomes of a packet to a service: the programs are run on it, and no trace is left.
+    Explain(Box<explain::ExplainArgs>),
     /// Remove every trace of the data plane: programs, pinned maps, and what was mounted for them.
     Cleanup(PinArgs),
 }
@@ -107,12 +110,17 @@ impl Cli {
 
     /// Does what the command line says.
     pub fn execute(self) -> anyhow::Result<()> {
-        privileges()?;
+        privileges().map_err(|error| match &self.command {
+            Command::Explain(_) => anyhow::Error::new(error)
+                .context("the kernel itself runs the programs on the packet, also with --manifests"),
+            _ => error.into(),
+        })?;
         match self.command {
             Command::Run(args) => args.execute(),
             Command::Services(args) => services::show(&args.pins()?, args.output),
             Command::Backends(args) => backends::show(&args.pins()?, args.output),
             Command::Status(args) => tokio_runtime()?.block_on(status::show(&args.pins()?, args.output)),
+            Command::Explain(args) => args.execute(),
             Command::Cleanup(args) => {
                 log(LogFormat::Text);
                 tokio_runtime()?.block_on(cleanup::cleanup(&args.pins()?))

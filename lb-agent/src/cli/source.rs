@@ -58,7 +58,7 @@ impl SourceArgs {
 }
 
 /// An empty name would be no node's, and no endpoint local. Names of Nodes are in lower case.
-fn name(text: &str) -> Result<String, &'static str> {
+pub(super) fn name(text: &str) -> Result<String, &'static str> {
     let name = text.trim().to_lowercase();
     if name.is_empty() {
         return Err("the name is empty; give that of this node's Node object (is NODE_NAME set?)");

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use super::run::duration;
 use crate::dataplane::reserved::PortRange;
 use crate::desired::node::Prefixes;
+use crate::desired::node_ports::NodePortWord;
 use crate::image::maglev;
 use crate::model::{Forwarding, IpPrefix};
 use crate::traffic::{Timeouts, Traffic};
@@ -24,6 +25,15 @@ pub(super) struct TrafficArgs {
     /// are dropped.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     service_cidr: Vec<IpPrefix>,
+    /// Where NodePorts listen: at the node's primary addresses (`primary`), at localhost for its own processes
+    /// (`localhost`), at all its addresses (`all`), at those in prefixes (may be listed).
+    #[arg(
+        long,
+        value_name = "ADDRESSES",
+        value_delimiter = ',',
+        default_value = "primary,localhost"
+    )]
+    nodeport_addresses: Vec<NodePortWord>,
     /// When connections are masqueraded.
     #[arg(long, value_enum, default_value_t = Snat::Needed)]
     snat: Snat,
@@ -116,6 +126,7 @@ impl TrafficArgs {
                 cluster: self.cluster_cidr,
                 service: self.service_cidr,
                 peers: self.dsr_peer,
+                node_ports: self.nodeport_addresses.into_iter().collect(),
             },
             forwarding: match self.forwarding {
                 ForwardingFlag::Dsr => Forwarding::Dsr,
@@ -145,6 +156,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::desired::node_ports::NodePortAddresses;
 
     #[derive(Parser)]
     struct Command {
@@ -189,6 +201,22 @@ mod tests {
         ];
         assert_eq!(parse(&flags).unwrap().prefixes.cluster.len(), 3);
         assert!(parse(&["--service-cidr", "10.96.0.0"]).is_err());
+    }
+
+    #[test]
+    fn node_ports_listen_where_kube_proxy_lets_them_and_at_localhost() {
+        let found = |flags: &[&str]| parse(flags).unwrap().prefixes.node_ports;
+        assert_eq!(found(&[]), NodePortAddresses::default());
+        let listed = found(&["--nodeport-addresses", "primary,192.0.2.0/24"]);
+        assert_eq!(
+            (listed.primary, listed.localhost, listed.prefixes.len()),
+            (true, false, 1)
+        );
+        let error = parse(&["--nodeport-addresses", "some"]).unwrap_err();
+        assert!(
+            error.contains("use primary, localhost, all, or prefixes"),
+            "{error}"
+        );
     }
 
     #[test]

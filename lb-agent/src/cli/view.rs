@@ -12,7 +12,7 @@ use lb_common::{
 use serde::Serialize;
 
 use crate::dataplane::{Access, KernelStore, PerCpu, Pins};
-use crate::image::{is_address, maglev};
+use crate::image::{algorithm, is_address};
 use crate::store::{FamilyTables, MapStore as _, Names, Policies, SettingsTable};
 
 /// A service port.
@@ -170,8 +170,8 @@ fn add_family<F: FamilyTables>(
             node_port: has(ServiceFlags::NODE_PORT),
             eligible: outside.len(),
             eligible_inside: inside.len(),
-            algorithm: algorithm(value.flags, value.outside, &outside),
-            algorithm_inside: algorithm(value.flags, value.inside, &inside),
+            algorithm: algorithm(value.flags, value.outside.count, outside.len()),
+            algorithm_inside: algorithm(value.flags, value.inside.count, inside.len()),
             forwarding: if has(ServiceFlags::DSR) { "dsr" } else { "snat" },
             source_ranges: has(ServiceFlags::SOURCE_RANGES),
         });
@@ -188,7 +188,7 @@ fn add_family<F: FamilyTables>(
         };
         match BackendState::from_number(backend.state) {
             Some(BackendState::Active) => service.backends.active += 1,
-            Some(BackendState::NoNew) => service.backends.no_new += 1,
+            Some(BackendState::NoNew | BackendState::NotServing) => service.backends.no_new += 1,
             Some(BackendState::Removed) => service.backends.removed += 1,
             Some(BackendState::Free) | None => {}
         }
@@ -259,19 +259,6 @@ fn shares<F: FamilyTables>(store: &KernelStore, region: SlotRange) -> anyhow::Re
         }
     }
     Ok(shares)
-}
-
-/// What chooses a backend. A table is told by its size, which plain slots have only where weights add up to it.
-fn algorithm(flags: u32, region: SlotRange, shares: &Shares) -> &'static str {
-    if flags & ServiceFlags::ROUND_ROBIN != 0 {
-        "round-robin"
-    } else if flags & ServiceFlags::LEAST_CONNECTIONS != 0 {
-        "least-connections"
-    } else if maglev::SIZES.contains(&region.count) && shares.len() < region.count as usize {
-        "maglev"
-    } else {
-        "hash"
-    }
 }
 
 /// The rate whose events take so much time of a limit.

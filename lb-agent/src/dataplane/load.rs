@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tracing::debug;
 
 use super::sizes::{NO_FLAG, Size};
-use super::{DataplaneError, Pins, Sizes, verifier};
+use super::{Access, DataplaneError, KernelStore, Pins, Sizes, verifier};
 
 /// The object as `cargo xtask build` made it; empty when the agent was built without.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice.o"));
@@ -81,6 +81,36 @@ fn without_signals<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
+/// The programs once more, for single packets, each loaded when it is asked for: what they write is in small maps of their
+/// own, which end with them. What they only read is pinned at `shared`, or in maps of their own as well, of these sizes.
+pub fn load_apart(shared: Option<&Pins>, sizes: &Sizes) -> Result<Programs, DataplaneError> {
+    if OBJECT.is_empty() {
+        return Err(DataplaneError::NoPrograms);
+    }
+    let wanted = wanted(OBJECT, sizes)?;
+    let mut loader = EbpfLoader::new();
+    for Wanted { size, shape } in &wanted {
+        let pins = shared.filter(|_| map::OF_AGENT.contains(&size.map));
+        if let Some(pins) = pins {
+            if !pins.map(size.map).exists() {
+                // The loader would make it.
+                return Err(DataplaneError::Unpinned {
+                    path: pins.map(size.map),
+                });
+            }
+            compare_shape(pins, size.map, shape)?;
+            loader.map_pin_path(size.map, pins.map(size.map));
+        }
+        loader.map_max_entries(size.map, size.rows);
+    }
+    let ebpf = loader.load(OBJECT).map_err(|error| load_error(error, &wanted))?;
+    Ok(Programs {
+        ebpf,
+        loaded: BTreeSet::new(),
+        no_xdp: false,
+    })
+}
+
 /// Creates all maps, pinned, and loads and attaches nothing: for tests of what is written into them.
 pub fn create_maps(pins: &Pins, sizes: &Sizes) -> Result<(), DataplaneError> {
     let _lock = pins.prepare()?;
@@ -88,6 +118,11 @@ pub fn create_maps(pins: &Pins, sizes: &Sizes) -> Result<(), DataplaneError> {
 }
 
 impl Programs {
+    /// The maps that they were loaded with.
+    pub fn store(&self, access: Access) -> Result<KernelStore, DataplaneError> {
+        KernelStore::of_object(&self.ebpf, access)
+    }
+
     /// The program of that name, loaded now if it was not yet.
     pub fn get(&mut self, name: &'static str) -> Result<&mut SchedClassifier, DataplaneError> {
         let program: &mut SchedClassifier = typed(&mut self.ebpf, name)?;
@@ -182,6 +217,22 @@ fn compare(pins: &Pins, wanted: &Wanted) -> Result<(), DataplaneError> {
     if !path.exists() {
         return Ok(());
     }
+    let pinned = compare_shape(pins, map, shape)?;
+    if pinned != *rows {
+        return Err(DataplaneError::Resized {
+            map,
+            path,
+            pinned,
+            wanted: *rows,
+            flag,
+        });
+    }
+    Ok(())
+}
+
+/// Whether a pinned map has the rows that this version wants; how many it has room for.
+fn compare_shape(pins: &Pins, map: &'static str, shape: &Shape) -> Result<u32, DataplaneError> {
+    let path = pins.map(map);
     let error = |source| DataplaneError::Map {
         map: path.display().to_string(),
         source,
@@ -202,16 +253,7 @@ fn compare(pins: &Pins, wanted: &Wanted) -> Result<(), DataplaneError> {
             wanted: shape.to_string(),
         });
     }
-    if info.max_entries() != *rows {
-        return Err(DataplaneError::Resized {
-            map,
-            path,
-            pinned: info.max_entries(),
-            wanted: *rows,
-            flag,
-        });
-    }
-    Ok(())
+    Ok(info.max_entries())
 }
 
 /// The program of that name, if it is of that kind.

@@ -21,11 +21,12 @@ mod sizes;
 mod store;
 pub mod sysctl;
 pub mod tally;
+pub mod test_run;
 mod verifier;
 pub mod xdp;
 
 pub use error::DataplaneError;
-pub use load::{create_maps, load};
+pub use load::{Programs, create_maps, load, load_apart};
 pub use lock::Lock;
 pub use pins::Pins;
 pub use preflight::{preflight, privileges};

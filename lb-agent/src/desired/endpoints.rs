@@ -7,7 +7,7 @@ use lb_common::addr::Address as _;
 use lb_common::{Family, Port};
 
 use super::{Target, ip_family};
-use crate::model::{Conditions, EndpointSlice, ServicePort};
+use crate::model::{Conditions, EndpointSlice, Hints, ServicePort};
 
 /// What the rules know of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,30 @@ pub(super) struct Candidate {
     pub(super) weight: u32,
     /// The UID of the pod, when known.
     pub(super) pod: Option<Arc<str>>,
+    /// Whether it is meant for this node's clients.
+    pub(super) for_node: Hint,
+    /// Whether it is meant for this zone's clients.
+    pub(super) for_zone: Hint,
+}
+
+/// Whether an endpoint is meant for clients of some place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hint {
+    /// Nothing is said.
+    Absent,
+    /// For those of other places.
+    Elsewhere,
+    /// For those of this place.
+    Here,
+}
+
+/// Where this node is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    /// Its name.
+    pub(super) node: &'a str,
+    /// Its zone, when known.
+    pub(super) zone: Option<&'a str>,
 }
 
 /// Endpoints, each with what the rules know of it.
@@ -30,7 +54,7 @@ pub(super) type Candidates<A> = BTreeMap<Target<A>, Candidate>;
 pub(super) fn endpoints<'a, F: Family>(
     port: &ServicePort,
     slices: impl Iterator<Item = &'a EndpointSlice>,
-    node_name: &str,
+    here: Place<'_>,
 ) -> Candidates<F::Addr> {
     let mut found = BTreeMap::<_, Candidate>::new();
     for slice in slices.filter(|slice| slice.family == ip_family::<F>()) {
@@ -44,11 +68,14 @@ pub(super) fn endpoints<'a, F: Family>(
                     addr,
                     port: Port::new(slice_port.port),
                 };
+                let Hints { nodes, zones } = &endpoint.hints;
                 let candidate = Candidate {
                     conditions: endpoint.conditions,
-                    local: endpoint.node.as_deref() == Some(node_name),
+                    local: endpoint.node.as_deref() == Some(here.node),
                     weight: slice.weight,
                     pod: endpoint.pod.clone(),
+                    for_node: hint(nodes, Some(here.node)),
+                    for_zone: hint(zones, here.zone),
                 };
                 add(&mut found, target, candidate);
             }
@@ -65,6 +92,15 @@ pub(super) fn add<A: Ord>(found: &mut Candidates<A>, target: Target<A>, candidat
         .is_none_or(|other| other.conditions.terminating || !candidate.conditions.terminating);
     if better {
         found.insert(target, candidate);
+    }
+}
+
+/// What hints for some places mean here.
+pub(super) fn hint(places: &[Arc<str>], here: Option<&str>) -> Hint {
+    match here {
+        _ if places.is_empty() => Hint::Absent,
+        Some(here) if places.iter().any(|place| **place == *here) => Hint::Here,
+        _ => Hint::Elsewhere,
     }
 }
 

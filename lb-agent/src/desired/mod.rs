@@ -3,11 +3,13 @@
 //! Plain functions over plain data, one rule a file; nothing is remembered.
 
 pub mod claims;
+pub mod considered;
 mod eligible;
 mod endpoints;
 mod frontends;
 pub mod health_check;
 pub mod node;
+pub mod node_ports;
 mod policy;
 mod ranges;
 mod seed;
@@ -18,12 +20,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::addr::Address as _;
-use lb_common::{Family, Port, ServiceFlags, ServiceKey, ServicePolicy, V4, V6};
+use lb_common::{BackendState, Family, Port, ServiceFlags, ServiceKey, ServicePolicy, V4, V6};
 
 use crate::model::{Forwarding, IpFamily, IpPrefix, PortName, Service, ServicePort, TrafficPolicy, World};
 
 pub use claims::{Claim, Claims};
-use endpoints::Candidate;
+pub use eligible::{LeftOut, Standing};
+use endpoints::{Candidate, Candidates};
 pub use frontends::claims_of;
 pub use policy::interval;
 pub use ranges::range_key;
@@ -63,7 +66,8 @@ pub struct Half<F: Family> {
     pub frontends: BTreeMap<ServiceKey<F::Addr>, Frontend>,
     /// Every endpoint in the slices.
     pub backends: BTreeMap<Target<F::Addr>, Member>,
-    /// The endpoints that the policy Cluster leads to, in order of address: the same on all nodes.
+    /// The endpoints that the policy Cluster leads to, in order of address: the same on all nodes, unless hints say which
+    /// endpoints are for which nodes.
     pub cluster: Weighted<F::Addr>,
     /// The endpoints that the policy Local leads to. Weights are in no common divisor.
     pub local: Weighted<F::Addr>,
@@ -74,8 +78,9 @@ pub struct Half<F: Family> {
 /// An endpoint in the slices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Whether any front end sends new flows to it.
-    pub active: bool,
+    /// Active when any front end sends new flows to it; else not serving when others of its service port serve and it does
+    /// not.
+    pub state: BackendState,
     /// Whether it is on this node.
     pub local: bool,
     /// Whether of all policies only Local leads to it.
@@ -177,12 +182,12 @@ fn desired_half<F: Family>(service: &Service, port: &ServicePort, around: Surrou
             .flat_map(|frontend| [frontend.outside, frontend.inside]);
         ways.any(|way| way.policy == policy)
     };
-    let members = |policy, eligible: fn(&_) -> _| {
+    let members = |policy| {
         let pools = pools.iter().filter(|_| uses(policy));
-        split::combine(&pools.map(|pool| pool.members(eligible)).collect::<Vec<_>>())
+        split::combine(&pools.map(|pool| pool.members(policy)).collect::<Vec<_>>())
     };
-    let cluster = members(TrafficPolicy::Cluster, eligible::cluster);
-    let local = members(TrafficPolicy::Local, eligible::local);
+    let cluster = members(TrafficPolicy::Cluster);
+    let local = members(TrafficPolicy::Local);
     let elsewhere = local.is_empty() && pools.iter().any(|pool| eligible::any(&pool.endpoints));
     for frontend in frontends.values_mut() {
         frontend.flags |= drops(*frontend, elsewhere);
@@ -236,21 +241,30 @@ fn backends<A: Copy + Ord>(
     cluster: &[(Target<A>, u32)],
     local_set: &[(Target<A>, u32)],
 ) -> BTreeMap<Target<A>, Member> {
-    let mut found = BTreeMap::new();
+    let mut found = Candidates::new();
     for (target, candidate) in pools.into_iter().flat_map(|pool| pool.endpoints) {
         endpoints::add(&mut found, target, candidate);
     }
+    let any_serves = found.values().any(|candidate| candidate.conditions.serving);
     let member = |(target, candidate)| {
         let has = |set: &[(Target<A>, u32)]| set.binary_search_by_key(&target, |(other, _)| *other).is_ok();
         let Candidate {
             local,
             pod,
-            conditions: _,
+            conditions,
             weight: _,
+            for_node: _,
+            for_zone: _,
         } = candidate;
         let local_only = has(local_set) && !has(cluster);
         let member = Member {
-            active: local_only || has(cluster),
+            state: if local_only || has(cluster) {
+                BackendState::Active
+            } else if conditions.serving || !any_serves {
+                BackendState::NoNew
+            } else {
+                BackendState::NotServing
+            },
             local,
             local_only,
             pod,

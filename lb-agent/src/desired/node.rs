@@ -1,13 +1,14 @@
 //! The node's own devices and addresses, where NodePorts listen, and what is told of a family.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use lb_common::addr::Address as _;
 use lb_common::{
     Device, DeviceRole, Family, FamilySettings, NodeAddress, Prefix, RangeKey, RangeList, SERVICE_CIDRS,
 };
 
+use super::node_ports::{LOCALHOST, NodePortAddresses};
 use super::{ip_family, range_key};
 use crate::model::{HostAddress, HostState, IpFamily, IpPrefix, Node, World};
 
@@ -20,6 +21,8 @@ pub struct Prefixes {
     pub service: Vec<IpPrefix>,
     /// Those that may send wrapped packets, beside the nodes.
     pub peers: Vec<IpPrefix>,
+    /// Where NodePorts listen.
+    pub node_ports: NodePortAddresses,
 }
 
 /// The rows of the node in one family.
@@ -72,7 +75,7 @@ pub fn node_rows<F: Family>(
         .filter_map(|prefix| range_key::<F>(RangeList::PODS, *prefix));
     let nodes = nodes.filter_map(|prefix| range_key::<F>(RangeList::NODES, prefix));
     NodeRows {
-        addresses: addresses::<F>(host, node),
+        addresses: addresses::<F>(host, node, &prefixes.node_ports),
         snat_addresses: snat_addresses::<F>(host),
         settings: FamilySettings {
             node_addr: node_address::<F>(host, node).unwrap_or_default(),
@@ -113,17 +116,18 @@ pub fn prefix_problems(service_prefixes: &[IpPrefix]) -> Vec<String> {
         .collect()
 }
 
-/// What processes of the node call it.
-const LOCALHOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-
 /// The rows of `lb_node_addrs` of one family: the host's own addresses, and localhost, but nothing else of loopback's.
 ///
-/// NodePorts listen at localhost for the node's own processes. Elsewhere they listen at the internal addresses of the
-/// Node as far as the host has them; when it has none of them in this family, at the addresses of uplinks.
-fn addresses<F: Family>(host: &HostState, node: Option<&Node>) -> BTreeMap<F::Addr, NodeAddress> {
+/// The primary addresses are the internal ones of the Node as far as the host has them; when it has none of them in this
+/// family, those of uplinks.
+fn addresses<F: Family>(
+    host: &HostState,
+    node: Option<&Node>,
+    node_ports: &NodePortAddresses,
+) -> BTreeMap<F::Addr, NodeAddress> {
     let internal = |ip: &IpAddr| node.is_some_and(|node| node.internal_ips.contains(ip));
     let named = own::<F>(host).any(|address| internal(&address.ip));
-    let listens = |address: &HostAddress| {
+    let is_primary = |address: &HostAddress| {
         if named {
             internal(&address.ip)
         } else {
@@ -134,11 +138,14 @@ fn addresses<F: Family>(host: &HostState, node: Option<&Node>) -> BTreeMap<F::Ad
     for address in own::<F>(host) {
         if let Some(addr) = F::Addr::from_ip(address.ip) {
             let row = rows.entry(addr).or_default();
-            row.node_ports |= u32::from(listens(address));
+            row.node_ports |= u32::from(node_ports.listens(address.ip, is_primary(address)));
         }
     }
     let localhost = LOCALHOST.into_iter().filter_map(F::Addr::from_ip);
-    rows.extend(localhost.map(|addr| (addr, NodeAddress { node_ports: 1 })));
+    let row = NodeAddress {
+        node_ports: u32::from(node_ports.localhost),
+    };
+    rows.extend(localhost.map(|addr| (addr, row)));
     rows
 }
 
@@ -245,14 +252,16 @@ mod tests {
             internal_ips,
             pod_cidrs: Vec::new(),
             leaving: false,
+            zone: None,
         };
         assert_eq!(listening::<V4>(&host, &node), v4);
         assert_eq!(listening::<V6>(&host, &node), v6);
-        assert_eq!(super::addresses::<V4>(&host, None).len(), 4);
+        let node_ports = NodePortAddresses::default();
+        assert_eq!(super::addresses::<V4>(&host, None, &node_ports).len(), 4);
     }
 
     fn listening<F: Family>(host: &HostState, node: &Node) -> Vec<String> {
-        let rows = addresses::<F>(host, Some(node));
+        let rows = addresses::<F>(host, Some(node), &NodePortAddresses::default());
         rows.iter()
             .filter(|(addr, row)| row.node_ports == 1 && !addr.ip().is_loopback())
             .map(|(addr, _)| addr.to_string())
@@ -296,6 +305,7 @@ mod tests {
             internal_ips: internal_ips.iter().map(|ip| ip.parse().unwrap()).collect(),
             pod_cidrs: pod_cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
             leaving: false,
+            zone: None,
         }
     }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use lb_common::Family;
 
-use super::endpoints::{self, Candidates};
-use super::{Surroundings, Target, Weighted};
-use crate::model::{ObjectName, Service, ServicePort, World};
+use super::endpoints::{self, Candidates, Place};
+use super::{Surroundings, Target, Weighted, eligible};
+use crate::model::{ObjectName, Service, ServicePort, TrafficPolicy, World};
 
 /// The endpoints of one Service, and its share.
 #[derive(Debug)]
 pub(super) struct Pool<A> {
+    pub(super) service: ObjectName,
     share: u32,
     pub(super) endpoints: Candidates<A>,
 }
@@ -24,11 +25,17 @@ pub(super) fn pools<F: Family>(
     port: &ServicePort,
     around: Surroundings<'_>,
 ) -> Vec<Pool<F::Addr>> {
+    let node = around.world.node(around.node_name);
+    let here = Place {
+        node: around.node_name,
+        zone: node.and_then(|node| node.zone.as_deref()),
+    };
     let pool = |name: &ObjectName, port: &ServicePort, share| {
         let slices = around.world.slices(name).map(|slice| &slice.object);
         Pool {
+            service: name.clone(),
             share,
-            endpoints: endpoints::endpoints::<F>(port, slices, around.node_name),
+            endpoints: endpoints::endpoints::<F>(port, slices, here),
         }
     };
     if service.options.split.is_empty() {
@@ -123,9 +130,9 @@ fn gcd(a: u64, b: u64) -> u64 {
 }
 
 impl<A: Copy> Pool<A> {
-    /// Those of its endpoints that `eligible` names, under its share.
-    pub(super) fn members(&self, eligible: fn(&Candidates<A>) -> Weighted<A>) -> (u32, Weighted<A>) {
-        (self.share, eligible(&self.endpoints))
+    /// Those of its endpoints that a policy leads to, under its share.
+    pub(super) fn members(&self, policy: TrafficPolicy) -> (u32, Weighted<A>) {
+        (self.share, eligible::members(&self.endpoints, policy))
     }
 }
 

@@ -41,7 +41,7 @@ impl ApiEvents {
         if let Some(client) = &self.client {
             return Ok(client.clone());
         }
-        let client = self.access.client().await;
+        let client = self.access.connect().await;
         let client = client.map_err(|error| Refusal::Failed(format!("{:#}", anyhow::Error::new(error))))?;
         Ok(self.client.insert(client).clone())
     }

@@ -51,12 +51,7 @@ impl<F: FamilyTables> FamilyImage<F> {
             .into_iter()
             .filter(|(_, set)| *set)
             .fold(0, |flags, (flag, _)| flags | flag);
-            let state = if member.active {
-                BackendState::Active
-            } else {
-                BackendState::NoNew
-            };
-            let row = backend_row::<F>(rows, id, target, index, state);
+            let row = backend_row::<F>(rows, id, target, index, member.state);
             let port = self.ports.entry(id).or_default();
             let epoch = port.pods.epoch(target, member.pod.as_ref(), row.epoch);
             // This replaces the row of an endpoint of this port that has just lost its index.
@@ -144,7 +139,7 @@ pub(super) fn locals<F: FamilyTables>(
         let here = row.flags & BackendFlags::LOCAL != 0 && row.service == id;
         let known = rows.get::<F::Locals>(&key) == Some(index);
         let counts = match BackendState::from_number(row.state) {
-            Some(BackendState::Active | BackendState::NoNew) => here,
+            Some(BackendState::Active | BackendState::NoNew | BackendState::NotServing) => here,
             Some(BackendState::Removed) => here && known,
             Some(BackendState::Free) | None => false,
         };

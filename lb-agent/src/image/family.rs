@@ -236,7 +236,9 @@ impl<F: FamilyTables> FamilyImage<F> {
                     unused.push(*index);
                 }
                 Some(BackendState::Removed) => self.indices.rest(*index, now),
-                Some(BackendState::Active | BackendState::NoNew) => self.indices.wake(*index),
+                Some(BackendState::Active | BackendState::NoNew | BackendState::NotServing) => {
+                    self.indices.wake(*index);
+                }
             }
             row.is_some()
         });

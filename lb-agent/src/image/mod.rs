@@ -4,6 +4,7 @@
 //! leaves nothing behind.
 
 mod addresses;
+mod algorithm;
 mod backends;
 mod family;
 mod half;
@@ -28,6 +29,7 @@ use crate::model::{ObjectName, PortName};
 use crate::store::{MapStore, Names, Policies, Rows, StoreError, remedy};
 
 pub use addresses::{AddressRow, is_address};
+pub use algorithm::algorithm;
 use family::FamilyImage;
 pub use half::HalfRows;
 pub use ids::IndexPool;

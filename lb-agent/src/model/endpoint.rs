@@ -48,6 +48,19 @@ pub struct Endpoint {
     pub node: Option<Arc<str>>,
     /// The UID of the pod that it is, when known.
     pub pod: Option<Arc<str>>,
+    /// What that pod is called, when known; for people.
+    pub pod_name: Option<ObjectName>,
+    /// Whose clients should use it.
+    pub hints: Hints,
+}
+
+/// Whose clients should use an endpoint, as far as that can be (KEP-2433, KEP-3015).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// Those of these nodes; empty: nothing is said.
+    pub nodes: Vec<Arc<str>>,
+    /// Those of these zones; empty: nothing is said.
+    pub zones: Vec<Arc<str>>,
 }
 
 /// Conditions of an endpoint, with Kubernetes' meaning of absent ones filled in.

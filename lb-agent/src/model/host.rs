@@ -17,6 +17,8 @@ pub struct Node {
     pub pod_cidrs: Vec<IpPrefix>,
     /// Whether it is about to be removed, so that load balancers should send it nothing new (KEP-3836).
     pub leaving: bool,
+    /// The zone that it is in (label `topology.kubernetes.io/zone`), when known.
+    pub zone: Option<String>,
 }
 
 /// A ServiceCIDR object.

@@ -9,7 +9,7 @@ mod reason;
 mod service;
 mod world;
 
-pub use endpoint::{Conditions, Endpoint, EndpointSlice, IpFamily, SlicePort};
+pub use endpoint::{Conditions, Endpoint, EndpointSlice, Hints, IpFamily, SlicePort};
 pub use host::{HostAddress, HostDevice, HostState, Namespace, Node, ServiceCidr};
 pub use name::{Kind, ObjectName, ObjectRef, Origin, Problem};
 pub use option::{Algorithm, Forwarding, ServiceOptions, Share};

@@ -36,6 +36,7 @@ use crate::source::{Source, SourceEvent};
 use bulletin::{Bulletin, Seen};
 pub use options::Options;
 use signals::Signals;
+pub(crate) use start::first_objects;
 use start_times::StartTimes;
 
 /// Something that the agent acts upon.

@@ -67,22 +67,16 @@ impl Runtime {
         };
         warn_of_chance(settings.snat_port_min, settings.snat_port_max);
         let config = Config {
-            node_name: options.node_name.clone(),
-            settings,
-            seed: traffic.seed,
-            prefixes: traffic.prefixes.clone(),
-            forwarding: traffic.forwarding,
-            max_table: traffic.max_table,
-            removed_grace: traffic.removed_grace,
-            tell_orphans: options.source.tells_together(),
             ipv4: options.sizes.ipv4,
             ipv6: options.sizes.ipv6,
+            tell_orphans: options.source.tells_together(),
+            ..traffic.config(&options.node_name, settings)
         };
         let mut pipe = Pipe::adopt(&store, config)?;
         let adopted = Instant::now();
         debug!(jiffies_per_second, "maps adopted");
 
-        first_objects(&mut pipe, &mut bulletin, &mut source).await?;
+        until_synced(&mut source, |event| apply(&mut pipe, &mut bulletin, event)).await?;
         if !pipe.has_seed() {
             pipe.set_seed(traffic::seed(
                 traffic.seed_file.as_deref(),
@@ -172,10 +166,16 @@ fn serve(options: &Options) -> anyhow::Result<(Bulletin, Servers)> {
 }
 
 /// Waits until the source has told everything once.
-async fn first_objects(
+pub(crate) async fn first_objects(
     pipe: &mut Pipe,
-    bulletin: &mut Bulletin,
     source: &mut mpsc::Receiver<Vec<SourceEvent>>,
+) -> anyhow::Result<()> {
+    until_synced(source, |event| _ = pipe.apply(event)).await
+}
+
+async fn until_synced(
+    source: &mut mpsc::Receiver<Vec<SourceEvent>>,
+    mut take: impl FnMut(SourceEvent),
 ) -> anyhow::Result<()> {
     loop {
         let events = source
@@ -183,9 +183,7 @@ async fn first_objects(
             .await
             .context("the source ended before it told what is there")?;
         let synced = events.contains(&SourceEvent::Synced);
-        for event in events {
-            apply(pipe, bulletin, event);
-        }
+        events.into_iter().for_each(&mut take);
         if synced {
             return Ok(());
         }

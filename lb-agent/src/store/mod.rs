@@ -10,8 +10,8 @@ use std::marker::PhantomData;
 use aya::Pod;
 use lb_common::layout::map;
 use lb_common::{
-    Backend, Device, Family, FamilySettings, Flow, FlowKey, LocalKey, NodeAddress, RangeKey, ServiceKey,
-    ServiceName, ServicePolicy, ServiceValue, Settings, Slot, V4, V6,
+    Affinity, Backend, ClientKey, Device, Family, FamilySettings, Flow, FlowKey, LocalKey, NodeAddress,
+    PathMtu, RangeKey, ServiceKey, ServiceName, ServicePolicy, ServiceValue, Settings, Slot, V4, V6,
 };
 
 mod error;
@@ -104,6 +104,14 @@ pub trait FamilyTables: Family<Addr: Pod + Send> {
     type FamilySettings: Table<Key = u32, Value = FamilySettings<Self::Addr>>;
     /// Flows; written by the programs alone.
     type Flows: Table<Key = FlowKey<Self::Addr>, Value = Flow<Self::Addr>>;
+    /// Which backend a client stays with; written by the programs alone.
+    type Affinities: Table<Key = ClientKey<Self::Addr>, Value = Affinity>;
+    /// Limits on the connections of a client; written by the programs alone.
+    type Sources: Table<Key = ClientKey<Self::Addr>, Value = u64>;
+    /// Open connections of backends; written by the programs, and set right by the agent.
+    type Loads: Table<Key = u32, Value = u32>;
+    /// The largest packets on ways to other nodes; written by the programs alone.
+    type Paths: Table<Key = Self::Addr, Value = PathMtu>;
 }
 
 /// `lb_devices`.
@@ -118,6 +126,9 @@ pub struct Names;
 /// `lb_policies`.
 #[derive(Debug)]
 pub struct Policies;
+/// `lb_limits`.
+#[derive(Debug)]
+pub struct Limits;
 /// `lb_services4`, `lb_services6`.
 #[derive(Debug)]
 pub struct Services<F>(PhantomData<F>);
@@ -148,6 +159,18 @@ pub struct FamilySettingsTable<F>(PhantomData<F>);
 /// `lb_flows4`, `lb_flows6`.
 #[derive(Debug)]
 pub struct Flows<F>(PhantomData<F>);
+/// `lb_affinity4`, `lb_affinity6`.
+#[derive(Debug)]
+pub struct Affinities<F>(PhantomData<F>);
+/// `lb_sources4`, `lb_sources6`.
+#[derive(Debug)]
+pub struct Sources<F>(PhantomData<F>);
+/// `lb_loads4`, `lb_loads6`.
+#[derive(Debug)]
+pub struct Loads<F>(PhantomData<F>);
+/// `lb_path_mtu4`, `lb_path_mtu6`.
+#[derive(Debug)]
+pub struct Paths<F>(PhantomData<F>);
 
 macro_rules! table {
     ($table:ty: $kind:ident $name:ident, $key:ty => $value:ty) => {
@@ -168,7 +191,8 @@ macro_rules! rows_of {
 
 macro_rules! family_tables {
     ($family:ident: $services:ident $filter:ident $slots:ident $backends:ident $node_addresses:ident $locals:ident
-     $ranges:ident $snat:ident $settings:ident $flows:ident) => {
+     $ranges:ident $snat:ident $settings:ident $flows:ident $affinity:ident $sources:ident $loads:ident
+     $paths:ident) => {
         table!(Services<$family>: Hash $services, ServiceKey<<$family as Family>::Addr> => ServiceValue);
         table!(Filter<$family>: Array $filter, u32 => u64);
         table!(Slots<$family>: Array $slots, u32 => Slot);
@@ -179,6 +203,10 @@ macro_rules! family_tables {
         table!(SnatAddresses<$family>: Hash $snat, u32 => <$family as Family>::Addr);
         table!(FamilySettingsTable<$family>: Array $settings, u32 => FamilySettings<<$family as Family>::Addr>);
         table!(Flows<$family>: Hash $flows, FlowKey<<$family as Family>::Addr> => Flow<<$family as Family>::Addr>);
+        table!(Affinities<$family>: Hash $affinity, ClientKey<<$family as Family>::Addr> => Affinity);
+        table!(Sources<$family>: Hash $sources, ClientKey<<$family as Family>::Addr> => u64);
+        table!(Loads<$family>: Array $loads, u32 => u32);
+        table!(Paths<$family>: Hash $paths, <$family as Family>::Addr => PathMtu);
 
         impl FamilyTables for $family {
             type Services = Services<Self>;
@@ -191,6 +219,10 @@ macro_rules! family_tables {
             type SnatAddresses = SnatAddresses<Self>;
             type FamilySettings = FamilySettingsTable<Self>;
             type Flows = Flows<Self>;
+            type Affinities = Affinities<Self>;
+            type Sources = Sources<Self>;
+            type Loads = Loads<Self>;
+            type Paths = Paths<Self>;
         }
     };
 }
@@ -199,5 +231,8 @@ table!(DevicesTable: Hash DEVICES, u32 => Device);
 table!(SettingsTable: Array SETTINGS, u32 => Settings);
 table!(Names: Hash NAMES, u32 => ServiceName);
 table!(Policies: Array POLICIES, u32 => ServicePolicy);
-family_tables!(V4: SERVICES4 FILTER4 SLOTS4 BACKENDS4 NODE_ADDRS4 LOCALS4 RANGES4 SNAT4 FAMILY4 FLOWS4);
-family_tables!(V6: SERVICES6 FILTER6 SLOTS6 BACKENDS6 NODE_ADDRS6 LOCALS6 RANGES6 SNAT6 FAMILY6 FLOWS6);
+table!(Limits: Array LIMITS, u32 => u64);
+family_tables!(V4: SERVICES4 FILTER4 SLOTS4 BACKENDS4 NODE_ADDRS4 LOCALS4 RANGES4 SNAT4 FAMILY4 FLOWS4
+    AFFINITY4 SOURCES4 LOADS4 PATH_MTU4);
+family_tables!(V6: SERVICES6 FILTER6 SLOTS6 BACKENDS6 NODE_ADDRS6 LOCALS6 RANGES6 SNAT6 FAMILY6 FLOWS6
+    AFFINITY6 SOURCES6 LOADS6 PATH_MTU6);

@@ -11,8 +11,9 @@ use crate::dataplane::reserved::PortRange;
 use crate::desired::interval;
 use crate::desired::node::Prefixes;
 use crate::model::Forwarding;
+use crate::reconcile::Config;
 
-pub use seed_file::seed;
+pub use seed_file::{known_seed, seed};
 
 /// How traffic is handled.
 #[derive(Clone, Debug)]
@@ -55,6 +56,22 @@ pub struct Timeouts {
 }
 
 impl Traffic {
+    /// What the pipe of that node is told, with this row of settings. Both families are on.
+    pub fn config(&self, node_name: &str, settings: Settings) -> Config {
+        Config {
+            node_name: node_name.to_owned(),
+            settings,
+            seed: self.seed,
+            prefixes: self.prefixes.clone(),
+            forwarding: self.forwarding,
+            max_table: self.max_table,
+            removed_grace: self.removed_grace,
+            tell_orphans: true,
+            ipv4: true,
+            ipv6: true,
+        }
+    }
+
     /// The row of settings, as far as flags decide it.
     pub fn settings(&self, jiffies_per_second: u32) -> Settings {
         let jiffies = |duration| jiffies(duration, jiffies_per_second);

@@ -44,6 +44,11 @@ fn own(before: u64) -> u64 {
         .unwrap_or_else(|| seed_of(&chance().unwrap_or_else(|_| format!("{:?}", std::time::Instant::now()))))
 }
 
+/// The seed of the file, if there is one.
+pub fn known_seed(path: &Path) -> Option<u64> {
+    read(path).ok().map(|text| seed_of(text.trim()))
+}
+
 /// What the file says; an empty one is being made just now.
 fn read(path: &Path) -> io::Result<String> {
     let text = fs::read_to_string(path)?;

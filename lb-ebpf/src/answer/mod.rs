@@ -110,7 +110,7 @@ const LIMIT: u32 = 0;
 /// Whether the frame is addressed to this node: it may only pass by, on its way through a bridge. At a bridge's port a
 /// pod's frames have the bridge's address.
 #[inline(always)]
-fn is_for_node<F: Wire, C: Ctx<F>>(cx: &C) -> bool {
+pub fn is_for_node<F: Wire, C: Ctx<F>>(cx: &C) -> bool {
     if cx.hook() == Hook::Egress {
         return true;
     }

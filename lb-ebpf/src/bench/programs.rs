@@ -105,6 +105,16 @@ extern "C" fn bench_empty_xdp(_context: *mut xdp_md) -> u32 {
     xdp_action::XDP_TX
 }
 
+/// One hit in the flow table, and back: the least that any program costs which remembers flows.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn bench_lookup_xdp(_context: *mut xdp_md) -> u32 {
+    match FLOWS.get_ptr(flow_key()) {
+        Some(_) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
 #[inline(always)]
 fn wrap<const WORDS: usize>(skb: *mut __sk_buff, places: &Places) -> i32 {
     let Some(plan) = PLAN.get_ptr_mut(0) else {

@@ -297,6 +297,14 @@ impl<H: Context, F: KernelFamily> Tables<F> for Cx<H> {
     }
 
     #[inline(always)]
+    fn way_by(&self, key: &FlowKey<F::Addr>, ifindex: u32) -> Option<u16> {
+        match lookup::way_by::<F>(self.0.as_ptr(), key, self.0.ifindex(), ifindex) {
+            0 => None,
+            size => Some(size as u16),
+        }
+    }
+
+    #[inline(always)]
     fn routed_by(&self, addr: F::Addr, ifindex: u32) -> bool {
         lookup::routed_by::<F>(self.0.as_ptr(), self.0.ifindex(), &addr, ifindex)
     }

@@ -5,7 +5,8 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED,
-    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, bpf_sock, bpf_sock_tuple,
+    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_OUTPUT, bpf_fib_lookup, bpf_sock,
+    bpf_sock_tuple,
 };
 use aya_ebpf::helpers::{
     bpf_fib_lookup as fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp,
@@ -20,6 +21,10 @@ use super::maps::FamilyMaps;
 pub(super) trait KernelFamily: Wire + FamilyMaps {
     /// `AF_INET` or `AF_INET6`.
     const NUMBER: u8;
+
+    /// Whether a look-up of the way out by a device sees the rules for sources: only then does it say what
+    /// `bpf_redirect_neigh` does.
+    const FINDS_WAYS_OUT: bool;
 
     /// An address as a route look-up takes it.
     fn words(addr: Self::Addr) -> [u32; 4];
@@ -110,6 +115,59 @@ pub(super) fn route<F: KernelFamily>(
     }
 }
 
+/// The size of the way out by the device `wanted` of a packet that leaves by `here`; 0: there is none. A real call, for the
+/// sake of the stack.
+///
+/// First as the rules say for the packet's source, then by any route out of that device.
+#[inline(never)]
+pub(super) fn way_by<F: KernelFamily>(
+    context: *mut c_void,
+    key: &FlowKey<F::Addr>,
+    here: u32,
+    wanted: u32,
+) -> u32 {
+    match way_out::<F>(context, key, here, wanted) {
+        0 if F::FINDS_WAYS_OUT => way_out::<F>(context, key, wanted, wanted),
+        size => size,
+    }
+}
+
+/// As [`way_by`], by one look-up: of a packet that has come in by `device`, or of one that is to leave by it if that is the
+/// one which is wanted.
+#[inline(never)]
+fn way_out<F: KernelFamily>(context: *mut c_void, key: &FlowKey<F::Addr>, device: u32, wanted: u32) -> u32 {
+    let mut params = parameters::<F>();
+    let words = params.as_mut_ptr().cast::<u32>();
+    let [a, b] = key.src_port.octets;
+    let first = u32::from_ne_bytes([F::NUMBER, key.protocol, a, b]);
+    let flags = if device == wanted {
+        BPF_FIB_LOOKUP_OUTPUT
+    } else {
+        0
+    };
+    // SAFETY: all offsets are within the array; the context is valid; the helper writes within the size given.
+    let (answer, size, found) = unsafe {
+        words.add(word::FIRST).write(first);
+        words
+            .add(word::PORT_AND_LENGTH)
+            .write(u32::from(key.dst_port.word()) | 1 << 16);
+        words.add(word::IFINDEX).write(device);
+        put(words.add(word::SOURCE), F::words(key.src));
+        put(words.add(word::DESTINATION), F::words(key.dst));
+        let answer = fib_lookup(context, words.cast(), size_of::<Parameters>() as i32, flags);
+        (
+            answer,
+            words.add(word::PORT_AND_LENGTH).read_volatile() >> 16,
+            words.add(word::IFINDEX).read_volatile(),
+        )
+    };
+    match answer as u32 {
+        BPF_FIB_LKUP_RET_SUCCESS if found == wanted => size,
+        BPF_FIB_LKUP_RET_NO_NEIGH if found == wanted => u32::from(u16::MAX),
+        _ => 0,
+    }
+}
+
 /// # Safety
 /// There is room for four words.
 #[inline(always)]
@@ -151,6 +209,7 @@ pub(super) fn routed_by<F: KernelFamily>(
 
 impl KernelFamily for V4 {
     const NUMBER: u8 = 2;
+    const FINDS_WAYS_OUT: bool = true;
 
     #[inline(always)]
     fn words(addr: Ip4) -> [u32; 4] {
@@ -177,6 +236,8 @@ impl KernelFamily for V4 {
 
 impl KernelFamily for V6 {
     const NUMBER: u8 = 10;
+    /// `bpf_ipv6_fib_lookup` sets `RT6_LOOKUP_F_HAS_SADDR` only for what has come in.
+    const FINDS_WAYS_OUT: bool = false;
 
     #[inline(always)]
     fn words(addr: Ip6) -> [u32; 4] {

@@ -7,6 +7,7 @@ use lb_common::{V4, V6};
 use lb_ebpf::answer;
 use lb_ebpf::link::{self, Version};
 use lb_ebpf::stage;
+use lb_ebpf::uplink;
 use lb_ebpf::verdict::{Next, Stop};
 use lb_ebpf::work::Work;
 
@@ -119,6 +120,9 @@ fn egress<F: KernelFamily>(skb: *mut __sk_buff, l3: u32) -> i32 {
     if action == tc::OWN {
         action = own_of::<F>(skb);
     }
+    if action == tc::RETURN {
+        action = return_of::<F>(skb);
+    }
     if action == tc::ANSWER {
         action = answer_of::<F, true>(skb);
     }
@@ -161,6 +165,11 @@ fn more_of_post<F: KernelFamily>(skb: *mut __sk_buff) -> i32 {
 #[inline(never)]
 fn own_of<F: KernelFamily>(skb: *mut __sk_buff) -> i32 {
     at_tc::<F, true>(skb, |cx, work| stage::own(cx, work))
+}
+
+#[inline(never)]
+fn return_of<F: KernelFamily>(skb: *mut __sk_buff) -> i32 {
+    at_tc::<F, true>(skb, |cx, work| uplink::leave(cx, work))
 }
 
 #[inline(never)]

@@ -31,7 +31,8 @@ const COMMON_HEADERS: u32 = 14 + 8 + 40 + 20;
 /// No actions, but the steps that a packet is still to take ([`stage`](lb_ebpf::stage)).
 pub(super) const MORE: i32 = i32::MIN;
 pub(super) const OWN: i32 = i32::MIN + 1;
-pub(super) const ANSWER: i32 = i32::MIN + 2;
+pub(super) const RETURN: i32 = i32::MIN + 2;
+pub(super) const ANSWER: i32 = i32::MIN + 3;
 
 /// `BPF_ADJ_ROOM_MAC`: between the link-layer header and the network header.
 const AFTER_LINK_LAYER: u32 = 1;
@@ -317,6 +318,7 @@ pub(super) fn action<F: Wire, const EGRESS: bool>(
         Ok(Next::Back) if tc.ifindex() == LOOPBACK => NEXT,
         Ok(Next::Back) => redirect(tc.ifindex(), EGRESS),
         Ok(Next::Own) => OWN,
+        Ok(Next::Return) => RETURN,
         Ok(Next::Answer) => ANSWER,
         Ok(Next::Arrive) => redirect(work.flow.arrival, true),
     }

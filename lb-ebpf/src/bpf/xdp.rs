@@ -214,7 +214,7 @@ fn done(result: i64) -> Result<(), Stop> {
 #[inline(always)]
 pub(super) fn action<F: Wire>(packet: &mut Xdp, work: &Work<F>, done: Result<Next, Stop>) -> u32 {
     match done {
-        Ok(Next::Stack | Next::Arrive | Next::Own | Next::Answer) => XDP_PASS,
+        Ok(Next::Stack | Next::Arrive | Next::Own | Next::Return | Next::Answer) => XDP_PASS,
         Err(stop) => match stop.reason() {
             Reason::Pass | Reason::Answer(_) => XDP_PASS,
             Reason::Drop(number) => drop(number),

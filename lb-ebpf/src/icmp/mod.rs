@@ -30,7 +30,7 @@ use crate::ctx::{Ctx, Hook};
 use crate::verdict::{Answer, Done, Next, Reason, Stop};
 use crate::wire::Wire;
 use crate::work::{Origin, Work};
-use crate::{choose, hop, node, open, reverse, send, service, vip, wrap};
+use crate::{choose, hop, node, open, reverse, send, service, uplink, vip, wrap};
 
 /// In pre.
 #[inline(always)]
@@ -89,7 +89,7 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, 
     refuse_redirect(work)?;
     work.packet.key = work.quoted.key;
     translate(cx, work, false)?;
-    Ok(Next::Stack)
+    Ok(uplink::after_post(cx, work))
 }
 
 /// A router's advice about a translated packet is good for nobody: the sender would go round us.

@@ -321,7 +321,7 @@ impl<F: Kept> Tables<F> for Cx<'_> {
     }
 
     fn route(&self, key: &FlowKey<F::Addr>, length: u32, hop: &mut Hop) -> Route {
-        let Some(way) = F::of(self.host).way(key.dst) else {
+        let Some(way) = F::of(self.host).way_between(key) else {
             return Route::None;
         };
         (hop.ifindex, hop.mtu, hop.src, hop.dst) = (way.ifindex, way.mtu, way.src, way.dst);
@@ -334,6 +334,10 @@ impl<F: Kept> Tables<F> for Cx<'_> {
         } else {
             Route::Neighbour
         }
+    }
+
+    fn way_by(&self, key: &FlowKey<F::Addr>, ifindex: u32) -> Option<u16> {
+        F::of(self.host).way_by(key, ifindex)
     }
 
     fn routed_by(&self, addr: F::Addr, ifindex: u32) -> bool {

@@ -15,6 +15,7 @@ use crate::ctx::Hook;
 use crate::hop::LOOPBACK;
 use crate::link::{self, Version};
 use crate::stage;
+use crate::uplink;
 use crate::verdict::{Next, Reason, Stop};
 use crate::work::Work;
 use cx::Cx;
@@ -127,12 +128,15 @@ impl Host {
         if done == Ok(Next::Own) {
             done = stage::own(&mut cx, &mut work);
         }
+        if done == Ok(Next::Return) {
+            done = uplink::leave(&mut cx, &mut work);
+        }
         done = answer::due(&mut cx, &mut work, done);
         if done == Ok(Next::Answer) {
             done = answer::give(&mut cx, &mut work);
         }
         match done {
-            Ok(Next::More | Next::Own | Next::Answer | Next::Stack) => Verdict::On,
+            Ok(Next::More | Next::Own | Next::Return | Next::Answer | Next::Stack) => Verdict::On,
             Ok(Next::Arrive) if hook == Hook::Xdp => Verdict::On,
             Ok(Next::Arrive) => Verdict::Arrive(work.flow.arrival),
             // What leaves by the loopback device comes in there.

@@ -62,6 +62,8 @@ pub struct FamilyTables<F: Family> {
     pub flow_limit: usize,
     /// The routes.
     pub ways: Vec<Way<F::Addr>>,
+    /// Where packets with these sources go, wherever they are going: rules that the kernel asks before all routes.
+    pub rules: BTreeMap<F::Addr, Hop>,
     /// Sockets that are bound, or listen: local endpoint and protocol.
     pub bound: BTreeSet<(F::Addr, Port, u8)>,
     /// Connected UDP sockets: local endpoint and peer.
@@ -91,6 +93,7 @@ impl<F: Family> Default for FamilyTables<F> {
             flows: Flows::new(),
             flow_limit: usize::MAX,
             ways: Vec::new(),
+            rules: BTreeMap::new(),
             bound: BTreeSet::new(),
             sockets: BTreeSet::new(),
             flip: RefCell::default(),
@@ -129,6 +132,28 @@ impl<F: Wire> FamilyTables<F> {
             .filter(|way| starts_alike(way.addr.ip(), addr.ip(), way.bits));
         let way = fitting.max_by_key(|way| way.bits)?;
         (way.hop.ifindex != 0).then_some(way.hop)
+    }
+
+    /// The route of a packet: as a rule for its source says, but the node's own addresses come first.
+    pub(super) fn way_between(&self, key: &FlowKey<F::Addr>) -> Option<Hop> {
+        let is_own = |way: &Way<F::Addr>| way.hop.ifindex == 0 && way.addr == key.dst;
+        let rule = self.rules.get(&key.src).copied();
+        rule.filter(|_| !self.ways.iter().any(is_own))
+            .or_else(|| self.way(key.dst))
+    }
+
+    /// The size of the way out by a device: as a rule for the source says, or by a route; of IPv6, the programs ask for
+    /// no other way than that of the packet.
+    pub(super) fn way_by(&self, key: &FlowKey<F::Addr>, ifindex: u32) -> Option<u16> {
+        let longest = self.way_between(key);
+        let any = || {
+            let fits = |way: &&Way<F::Addr>| starts_alike(way.addr.ip(), key.dst.ip(), way.bits);
+            let here = self.ways.iter().filter(|way| way.hop.ifindex == ifindex);
+            let way = here.filter(fits).max_by_key(|way| way.bits)?;
+            (F::SUFFIX == '4').then_some(way.hop)
+        };
+        let hop = longest.filter(|hop| hop.ifindex == ifindex).or_else(any)?;
+        Some(if hop.dst == [0; 6] { u16::MAX } else { hop.mtu })
     }
 
     pub(super) fn in_range(&self, wanted: &RangeKey<F::Addr>) -> bool {

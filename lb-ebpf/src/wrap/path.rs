@@ -3,6 +3,7 @@
 
 use lb_common::{Flow, FlowFlags, PathMtu, Stage};
 
+use crate::answer;
 use crate::ctx::{Ctx, Hook, Insert, Segments};
 use crate::hop;
 use crate::verdict::{Answer, Next, Stop};
@@ -43,7 +44,8 @@ enum Learned {
 fn learn<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Learned {
     let is_ours = F::difference(work.packet.key.dst, cx.snat_address(0)) == 0;
     let mtu = F::told_mtu(cx, work.packet.l4).unwrap_or(0);
-    if !is_ours || mtu == 0 {
+    // What only passes by must stay as it is, and would not be answered.
+    if !is_ours || mtu == 0 || !answer::is_for_node(cx) {
         return Learned::Nothing;
     }
     if cx.hook() == Hook::Xdp {

@@ -14,6 +14,9 @@ use serde::Serialize;
 struct Arguments {
     /// What to measure.
     group: Option<Group>,
+    /// Of the cases of `packets`, only those whose name contains this text.
+    #[arg(long, default_value = "")]
+    only: String,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -50,7 +53,7 @@ struct Report {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match measure(arguments.group).and_then(|report| print(&report, arguments.output)) {
+    match measure(arguments.group, &arguments.only).and_then(|report| print(&report, arguments.output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -59,11 +62,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(asked: Option<Group>) -> Result<Report> {
+fn measure(asked: Option<Group>, only: &str) -> Result<Report> {
     let wants = |group| asked.is_none_or(|asked| asked == group);
     let mut report = Report::default();
     if wants(Group::Packets) {
-        report.packets = Some(packets::run(|what| eprintln!("measuring {what} ..."))?);
+        report.packets = Some(packets::run(only, |what| eprintln!("measuring {what} ..."))?);
     }
     if wants(Group::Throughput) {
         eprintln!("measuring throughput ...");

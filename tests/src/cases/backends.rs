@@ -9,6 +9,7 @@ cases! {
     BOTH:
         a_backend_that_takes_no_new_flows_keeps_its_own,
         a_backend_that_left_keeps_its_tcp_flows,
+        a_backend_that_does_not_serve_keeps_its_tcp_flows,
         a_backend_whose_row_is_anothers_has_lost_its_flows,
         a_service_that_is_gone_ends_its_flows,
         replies_of_a_backend_that_is_gone_are_translated,
@@ -60,7 +61,16 @@ fn a_backend_that_takes_no_new_flows_keeps_its_own<F: TestFamily>(bed: &mut Bed<
 }
 
 fn a_backend_that_left_keeps_its_tcp_flows<F: TestFamily>(bed: &mut Bed<'_, F>) {
-    let old = retire(bed, |rows, old| rows.set_state(old.into(), BackendState::Removed));
+    keeps_tcp_flows(bed, BackendState::Removed);
+}
+
+fn a_backend_that_does_not_serve_keeps_its_tcp_flows<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    keeps_tcp_flows(bed, BackendState::NotServing);
+}
+
+#[track_caller]
+fn keeps_tcp_flows<F: TestFamily>(bed: &mut Bed<'_, F>, state: BackendState) {
+    let old = retire(bed, |rows, old| rows.set_state(old.into(), state));
     if bed.is_tcp() {
         both_ways(bed, client::<F>(), vip::<F>(1), backend::<F>(old));
         bed.wait(2);
@@ -120,7 +130,12 @@ fn slots_of_another_generation_are_not_used<F: TestFamily>(bed: &mut Bed<'_, F>)
 }
 
 fn a_backend_that_is_not_usable_is_not_used<F: TestFamily>(bed: &mut Bed<'_, F>) {
-    for state in [BackendState::Free, BackendState::NoNew, BackendState::Removed] {
+    for state in [
+        BackendState::Free,
+        BackendState::NoNew,
+        BackendState::Removed,
+        BackendState::NotServing,
+    ] {
         bed.update(|rows| rows.set_state(3, state));
         is_changing(bed);
     }

@@ -30,6 +30,7 @@ mod sent_on;
 mod state;
 mod tcp;
 mod through;
+mod uplinks;
 mod vips;
 
 use std::net::SocketAddr;
@@ -105,6 +106,7 @@ pub fn all<F: TestFamily>() -> Vec<Case<F>> {
         state::cases(),
         masquerade::cases(),
         through::cases(),
+        uplinks::cases(),
     ]
     .into_iter()
     .flatten()

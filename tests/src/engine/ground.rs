@@ -9,10 +9,12 @@
 //!   a gateway that does not answer 8.0.2.99 (8.0.8.x)    -'
 //!   far backends 8.0.6.x --- 8.0.5.254 --- OTHER_UPLINK 8.0.5.1
 //!   backends 8.0.1.10 … 8.0.1.19 --- WEB
+//!   whatever is from 8.0.96.3 leaves by OTHER_UPLINK
 //!   pod 8.0.1.50 --- POD
 //!   pod 8.0.1.60 --- BRIDGE over BRIDGE_PORT
 //! ```
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::Result;
@@ -53,6 +55,11 @@ pub const POD_MAC: [u8; 6] = [2, 0, 0, 0, 1, 0];
 pub const MTU: u16 = 1500;
 /// The size of the narrow way, to 8.0.7.x: the least that IPv6 has.
 pub const NARROW_MTU: u16 = 1280;
+
+/// A routing table for packets from [`RULED_SOURCE`].
+const RULED: u32 = 100;
+/// Routes depend on this source: the address of a service.
+const RULED_SOURCE: [u8; 2] = [96, 3];
 
 /// Where the routes to the other pods' addresses lead: last two octets, and device.
 const PODS: [([u8; 2], u32); 2] = [([1, 50], POD), ([1, 60], BRIDGE)];
@@ -149,7 +156,16 @@ fn connect<F: TestFamily>(namespace: &Netns) -> Result<()> {
     for number in 0..BACKENDS {
         lines.push(format!("route add {}/{host} dev web", ip([1, 10 + number])));
     }
-    namespace.ip(&lines.join("\n"))
+    lines.push(format!(
+        "route add {default} via {} dev other table {RULED}",
+        ip([5, 254])
+    ));
+    namespace.ip(&lines.join("\n"))?;
+    // Which family a rule is for, `ip` does not see by itself.
+    let family = if F::SUFFIX == '4' { "-4" } else { "-6" };
+    let (source, table) = (ip(RULED_SOURCE).to_string(), RULED.to_string());
+    namespace.command("ip", &[family, "rule", "add", "from", &source, "lookup", &table])?;
+    Ok(())
 }
 
 /// The same for the host engine: prefixes and where they lead.
@@ -185,6 +201,12 @@ pub(super) fn ways<F: TestFamily>() -> Vec<Way<F::Addr>> {
     ways.extend(PODS.map(|(octets, device)| way(octets, 0, hop(device, MTU, MAC, POD_MAC))));
     ways.extend((0..BACKENDS).map(|number| way([1, 10 + number], 0, hop(WEB, MTU, MAC, POD_MAC))));
     ways
+}
+
+/// The rules for sources.
+pub(super) fn rules<F: TestFamily>() -> BTreeMap<F::Addr, Hop> {
+    let other = hop(OTHER_UPLINK, MTU, OTHER_MAC, OTHER_GATEWAY_MAC);
+    [(address::<F>(end::<F>(RULED_SOURCE, 0)), other)].into()
 }
 
 const fn hop(ifindex: u32, mtu: u16, src: [u8; 6], dst: [u8; 6]) -> Hop {

@@ -20,6 +20,7 @@ impl<F: TestFamily> Engine<F> for Host {
         tables.flow_limit = usize::MAX;
         tables.flipped.get_mut().clear();
         tables.ways = ground::ways::<F>();
+        tables.rules = ground::rules::<F>();
         self.limits.clear();
         self.now = 1_000_000_000;
         Engine::<F>::set_written(self, &Written::default());

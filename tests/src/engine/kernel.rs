@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::PerCpuArray;
 use aya::programs::{Program as Loaded, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use lb_agent::dataplane::Pins;
 use lb_common::addr::Address as _;
 use lb_common::layout::{map, program};
 use lb_common::{Counter, V4, V6, protocol};
@@ -50,6 +51,15 @@ impl Kernel {
         Self::load(false, flows)
     }
 
+    /// Loads the object over maps that are pinned already.
+    pub fn over(pins: &Pins) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        for name in map::ALL {
+            loader.map_pin_path(name, pins.map(name));
+        }
+        Self::with(&mut loader, false)
+    }
+
     fn load(complete: bool, flows: u32) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         for name in [map::STATS, map::POLICIES, map::LIMITS] {
@@ -69,6 +79,10 @@ impl Kernel {
                 loader.map_max_entries(name.context("no such map")?, rows);
             }
         }
+        Self::with(&mut loader, complete)
+    }
+
+    fn with(loader: &mut EbpfLoader<'_>, complete: bool) -> Result<Self> {
         let mut ebpf = loader.load_file(object("sluice.o")?)?;
         for (name, program) in ebpf.programs_mut() {
             match program {

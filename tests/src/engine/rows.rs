@@ -276,6 +276,13 @@ impl<F: TestFamily> Rows<F> {
         self.devices.get_mut(&device).unwrap().flags |= DeviceFlags::XDP;
     }
 
+    /// Replies leave by the uplink of arrival. In the standard rows none does.
+    pub fn return_by_uplinks(&mut self) {
+        for uplink in [UPLINK, OTHER_UPLINK] {
+            self.devices.get_mut(&uplink).unwrap().flags |= DeviceFlags::RETURNS;
+        }
+    }
+
     /// The policy of a service.
     pub fn policy(&mut self, service: u32) -> &mut ServicePolicy {
         self.policies.entry(service).or_default()

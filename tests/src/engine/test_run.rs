@@ -4,22 +4,20 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use aya_obj::generated::{bpf_attr, bpf_cmd};
+use lb_agent::dataplane::test_run::{CONTROL_BLOCK, ROOM, SkbContext, xdp_context};
 use lb_ebpf::testkit::Frame;
 
 /// `BPF_F_TEST_SKB_CHECKSUM_COMPLETE` (Linux 6.11, a3cfe84cca28): the packet comes with the sum of its bytes, as from a
 /// device, and the run fails with `EBADMSG` when the program leaves packet and sum in disagreement.
 const CHECKSUM_COMPLETE: u32 = 1 << 2;
 
-/// How much longer a packet may become: an answer's headers, or an outer header.
-const ROOM: usize = 256;
-
 /// Runs a TC program on a packet, which is changed as the program changes it; returns the program's result.
 pub(super) fn run_tc(program: BorrowedFd<'_>, frame: &mut Frame, complete: bool) -> io::Result<i32> {
-    let context = tc_context(frame);
+    let context = tc_context(frame).bytes();
     let mut after = context;
     let flags = if complete { CHECKSUM_COMPLETE } else { 0 };
     let result = test_run(program, &mut frame.bytes, &context, &mut after, flags)?;
-    if after[CONTROL_BLOCK..CONTROL_BLOCK + 20] != context[CONTROL_BLOCK..CONTROL_BLOCK + 20] {
+    if after[CONTROL_BLOCK] != context[CONTROL_BLOCK] {
         return Err(io::Error::other(
             "the program has left something in the control block",
         ));
@@ -29,12 +27,10 @@ pub(super) fn run_tc(program: BorrowedFd<'_>, frame: &mut Frame, complete: bool)
 
 /// Runs an XDP program on a packet, which is changed as the program changes it; returns the program's result.
 pub(super) fn run_xdp(program: BorrowedFd<'_>, frame: &mut Frame) -> io::Result<i32> {
-    // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
     let length = u32::try_from(frame.bytes.len()).map_err(io::Error::other)?;
-    let words = [0, length, 0, frame.ifindex, 0, 0].map(u32::to_ne_bytes);
-    let context: &[u8] = words.as_flattened();
-    let mut after = context.to_vec();
-    test_run(program, &mut frame.bytes, context, &mut after, 0)
+    let context = xdp_context(length, frame.ifindex);
+    let mut after = context.clone();
+    test_run(program, &mut frame.bytes, &context, &mut after, 0)
 }
 
 fn test_run(
@@ -79,23 +75,13 @@ fn test_run(
     Ok(test.retval.cast_signed())
 }
 
-/// Where things stand in `struct __sk_buff`.
-const CONTEXT_LENGTH: usize = 192;
-const INGRESS_IFINDEX: usize = 36;
-const IFINDEX: usize = 40;
-const CONTROL_BLOCK: usize = 48;
-const SEGMENTS: usize = 164;
-
-fn tc_context(frame: &Frame) -> [u8; CONTEXT_LENGTH] {
-    let mut context = [0; CONTEXT_LENGTH];
-    let mut put = |at: usize, word: u32| context[at..at + 4].copy_from_slice(&word.to_ne_bytes());
-    // What the node itself sends has come in nowhere.
-    put(INGRESS_IFINDEX, if frame.own { 0 } else { frame.ifindex });
-    put(IFINDEX, frame.ifindex);
-    put(SEGMENTS, frame.segments);
-    // Five words that a program must leave as they are.
-    for word in 0..5 {
-        put(CONTROL_BLOCK + 4 * word, 0x0101_0101);
+fn tc_context(frame: &Frame) -> SkbContext {
+    SkbContext {
+        ifindex: frame.ifindex,
+        // What the node itself sends has come in nowhere.
+        ingress_ifindex: if frame.own { 0 } else { frame.ifindex },
+        segments: frame.segments,
+        // A program must leave it as it is.
+        control: 0x0101_0101,
     }
-    context
 }

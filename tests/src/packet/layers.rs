@@ -69,6 +69,11 @@ pub fn ends(bytes: &[u8]) -> Option<([IpAddr; 2], u8)> {
     Some(([(*source).into(), (*destination).into()], header[6]))
 }
 
+/// Whether a packet without Ethernet header is a fragment after the first one: it has no ports.
+pub fn is_later_fragment(bytes: &[u8]) -> bool {
+    network(bytes).is_some_and(|network| !network.is_first())
+}
+
 /// The packet that an ICMP error without Ethernet header quotes; `None` when it is no such error. Redirects of IPv6 quote
 /// elsewhere and are none here.
 pub fn quoted(bytes: &[u8]) -> Option<&[u8]> {

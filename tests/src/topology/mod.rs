@@ -218,6 +218,7 @@ fn web(index: usize) -> Result<Host> {
     Host::new(&web_name(index), web_address(index), RpFilter::Loose)
 }
 
-fn web_name(index: usize) -> String {
+/// The name of a serving pod, counted from 0.
+pub fn web_name(index: usize) -> String {
     format!("web-{}", index + 1)
 }

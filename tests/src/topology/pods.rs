@@ -27,10 +27,10 @@ const POD_GATEWAY: Pair = Pair::new(
 );
 
 /// The address of a pod: the node's number and the pod's on it.
-pub fn pod_address(node: u8, pod: u8) -> Pair {
+pub const fn pod_address(node: u8, pod: u8) -> Pair {
     Pair::new(
         Ipv4Addr::new(10, 244, node, pod),
-        Ipv6Addr::new(0xfd00, 0x244, node.into(), 0, 0, 0, 0, pod.into()),
+        Ipv6Addr::new(0xfd00, 0x244, node as u16, 0, 0, 0, 0, pod as u16),
     )
 }
 

@@ -17,6 +17,7 @@ mod policies;
 mod rejects;
 mod shared_ports;
 mod surroundings;
+mod uplinks;
 mod xdp;
 
 use std::net::SocketAddr;

@@ -121,7 +121,7 @@ fn a_neighbour_that_changes_costs_what_is_on_the_wire() {
         for (family, talk) in talks {
             let talk = talk.join().unwrap().unwrap();
             let mut lost = talk.lost.iter();
-            let unexplained = lost.find(|at| !changes.iter().any(|change| change.contains(at)));
+            let unexplained = lost.find(|at| !changes.iter().any(|change| change.contains(*at)));
             assert!(
                 unexplained.is_none(),
                 "{family}: lost {} of {}, not only at changes",

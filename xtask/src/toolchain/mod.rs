@@ -10,7 +10,10 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::Result;
 
-use crate::{steps::Steps, workspace::Workspace};
+use crate::{
+    steps::Steps,
+    workspace::{Workspace, find_program},
+};
 
 use packages::Packages;
 pub(crate) use rust::Compiler;
@@ -65,6 +68,14 @@ pub(crate) const SYSTEM_TOOLS_STEPS: usize = 1;
 pub(crate) fn system_tools(steps: &mut Steps) -> Result<()> {
     steps.advance();
     packages::system_tools(steps, &mut Packages::default())
+}
+
+/// Finds or installs the C compiler that crates with code in C need for musl.
+pub(crate) fn c_compiler_for_musl(steps: &Steps) -> Result<()> {
+    if find_program("musl-gcc").is_some() {
+        return Ok(());
+    }
+    Packages::default().install(steps, "C compiler for musl", &["musl-tools"])
 }
 
 /// What was found, too, and does not serve.

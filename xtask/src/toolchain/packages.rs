@@ -11,12 +11,13 @@ use crate::{
 };
 
 /// What tests, demo and bench call, and the package that has it.
-const SYSTEM_TOOLS: [(&str, &str); 7] = [
+const SYSTEM_TOOLS: [(&str, &str); 8] = [
     ("ip", "iproute2"),
     ("bpftool", "bpftool"),
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
     ("nft", "nftables"),
+    ("iptables", "iptables"),
     ("curl", "curl"),
     ("traceroute", "traceroute"),
 ];

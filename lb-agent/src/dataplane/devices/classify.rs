@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{DeviceFlags, DeviceRole};
 
+use super::returns::return_replies;
 use super::{Patterns, flag};
 use crate::dataplane::xdp::{NoXdp, XdpChoice, XdpState};
 
@@ -112,11 +113,18 @@ pub fn classify(
         patterns,
         xdp,
     };
-    node.links
+    let mut devices: Vec<Device> = node
+        .links
         .values()
         .filter(|link| node.is_selected(link))
         .map(|link| node.device(link))
-        .collect()
+        .collect();
+    return_replies(&mut devices, |ifindex| {
+        node.links
+            .get(&ifindex)
+            .is_some_and(|link| node.carries_vlans(link))
+    });
+    devices
 }
 
 struct Node<'a> {
@@ -292,6 +300,9 @@ mod tests {
                 if device.l3 {
                     text.push_str(" l3");
                 }
+                if device.flags & DeviceFlags::RETURNS != 0 {
+                    text.push_str(" returns");
+                }
                 assert_eq!(device.l3, device.flags & DeviceFlags::L3 != 0);
                 match device.xdp {
                     Some(Ok(XdpMode::Native)) => text.push_str(" xdp"),
@@ -431,6 +442,38 @@ mod tests {
             &patterns(&["shim*"], &[], &["shim0"]),
             &["shim0 uplink"],
         );
+    }
+
+    #[test]
+    fn of_several_uplinks_each_gets_its_replies_back() {
+        let links = [
+            link(2, "eth0", "physical"),
+            link(3, "eth1", "physical"),
+            link(4, "up0", "veth"),
+            link(5, "pod0", "veth"),
+            link(6, "eth2", "physical"),
+            over(6, link(7, "eth2.5", "vlan")),
+            link(8, "br0", "bridge"),
+            under(8, link(9, "eth3", "physical")),
+            link(10, "wg0", "wireguard"),
+        ];
+        check(
+            &links,
+            &[4, 10],
+            &Patterns::default(),
+            &[
+                "eth0 uplink returns xdp",
+                "eth1 uplink returns xdp",
+                "up0 uplink returns",
+                "pod0 pod",
+                "eth2 uplink no-xdp=vlans",
+                "eth2.5 uplink stacked no-xdp=stacked",
+                "br0 uplink stacked no-xdp=stacked",
+                "eth3 uplink route=8 no-xdp=bridge-port",
+                "wg0 uplink l3",
+            ],
+        );
+        check(&links[..1], &[2], &Patterns::default(), &["eth0 uplink xdp"]);
     }
 
     #[test]

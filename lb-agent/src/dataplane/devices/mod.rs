@@ -3,6 +3,7 @@
 mod classify;
 mod netlink;
 mod patterns;
+mod returns;
 
 use std::collections::BTreeMap;
 

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use aya::maps::{MapData, MapError, MapInfo, MapType};
+use aya::Ebpf;
+use aya::maps::{Map, MapData, MapError, MapInfo, MapType};
 use aya::util::nr_cpus;
 use aya_obj::generated::BPF_F_MMAPABLE;
 use lb_common::ServiceStats;
@@ -59,6 +60,34 @@ impl KernelStore {
                 .map(open)
                 .collect::<Result<_, DataplaneError>>()?,
         })
+    }
+
+    /// The maps of an object that was loaded, pinned or not.
+    pub fn of_object(ebpf: &Ebpf, access: Access) -> Result<Self, DataplaneError> {
+        let open = |name| {
+            let map = ebpf.map(name).ok_or_else(|| DataplaneError::Incomplete {
+                what: format!("map {name}"),
+            })?;
+            Ok((name, PinnedMap::of(name, map, access)?))
+        };
+        Ok(Self {
+            maps: map::ALL
+                .into_iter()
+                .map(open)
+                .collect::<Result<_, DataplaneError>>()?,
+        })
+    }
+
+    /// A per-CPU array, for reading.
+    pub fn per_cpu<T: aya::Pod>(&self, name: &'static str) -> Result<PerCpu<T>, DataplaneError> {
+        let map = self.maps.get(name).ok_or_else(|| DataplaneError::Incomplete {
+            what: format!("map {name}"),
+        })?;
+        let fd = map
+            .fd
+            .try_clone()
+            .map_err(|source| map_error(name, source.into()))?;
+        PerCpu::of(name, fd)
     }
 
     /// Fails when its maps are not those that are pinned, or links can be pinned no more: what is written into these maps
@@ -124,13 +153,29 @@ impl PinnedMap {
             path: path.clone(),
             source,
         })?;
-        let error = |source: MapError| DataplaneError::Map {
-            map: path.display().to_string(),
-            source,
+        Self::from_fd(&path.display().to_string(), fd, access)
+    }
+
+    /// The map of a loaded object.
+    fn of(name: &str, map: &Map, access: Access) -> Result<Self, DataplaneError> {
+        let (Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LpmTrie(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuArray(data)) = map
+        else {
+            return Err(DataplaneError::Incomplete {
+                what: format!("map {name} of a kind that is known"),
+            });
         };
-        let copy = fd
-            .try_clone()
-            .map_err(|source| error(MapError::IoError(source)))?;
+        let fd = data.fd().as_fd().try_clone_to_owned();
+        let fd = fd.map_err(|source| map_error(name, source.into()))?;
+        Self::from_fd(name, fd, access)
+    }
+
+    fn from_fd(name: &str, fd: OwnedFd, access: Access) -> Result<Self, DataplaneError> {
+        let error = |source| map_error(name, source);
+        let copy = fd.try_clone().map_err(|source| error(source.into()))?;
         let info = MapData::from_fd(copy).and_then(|map| map.info()).map_err(error)?;
         let array = info.map_type().map_err(error)? == MapType::Array;
         let (rows, value) = (info.max_entries(), info.value_size() as usize);
@@ -139,7 +184,7 @@ impl PinnedMap {
         let memory = mappable
             .then(|| Memory::map(fd.as_fd(), rows, value))
             .transpose()
-            .map_err(|source| error(MapError::IoError(source)))?;
+            .map_err(|source| error(source.into()))?;
         Ok(Self {
             fd,
             id: info.id(),
@@ -174,6 +219,13 @@ impl PinnedMap {
                 take(key, value);
             }
         })
+    }
+}
+
+fn map_error(name: &str, source: MapError) -> DataplaneError {
+    DataplaneError::Map {
+        map: name.to_owned(),
+        source,
     }
 }
 

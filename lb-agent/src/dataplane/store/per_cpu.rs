@@ -1,5 +1,7 @@
 //! Per-CPU counters, read by the CLI.
 
+use std::os::fd::OwnedFd;
+
 use aya::Pod;
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
 
@@ -15,8 +17,12 @@ pub struct PerCpu<T: Pod> {
 impl<T: Pod> PerCpu<T> {
     /// Opens the array pinned under this name.
     pub fn open(pins: &Pins, name: &'static str) -> Result<Self, DataplaneError> {
-        let map = PinnedMap::open(pins, name, Access::Read)?;
-        let array = MapData::from_fd(map.fd)
+        Self::of(name, PinnedMap::open(pins, name, Access::Read)?.fd)
+    }
+
+    /// The array behind a descriptor.
+    pub(super) fn of(name: &'static str, fd: OwnedFd) -> Result<Self, DataplaneError> {
+        let array = MapData::from_fd(fd)
             .and_then(Map::from_map_data)
             .and_then(PerCpuArray::try_from)
             .map_err(|source| unusable(name, source))?;

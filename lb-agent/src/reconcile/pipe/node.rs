@@ -23,11 +23,13 @@ impl Pipe {
         let own_addresses: BTreeSet<IpAddr> = addresses.map(|address| address.ip).collect();
         let node = self.world.node(&self.config.node_name);
         let node_ips = node.map(|node| node.internal_ips.clone()).unwrap_or_default();
+        let zone = node.and_then(|node| node.zone.clone());
         let before = std::mem::replace(
             &mut self.around,
             Around {
                 own_addresses,
                 node_ips,
+                zone,
             },
         );
         // Kept when what names the cluster goes away.
@@ -42,10 +44,11 @@ impl Pipe {
             .symmetric_difference(&self.around.own_addresses)
             .collect();
         let other_node = before.node_ips != self.around.node_ips;
+        let other_zone = before.zone != self.around.zone;
         let changed = self.world.services().filter(|service| {
             let mut vips = service.cluster_ips.iter().chain(&service.load_balancer_ips);
             let ranged = other_node && !service.source_ranges.is_empty();
-            other_tables || ranged || vips.any(|ip| moved.contains(ip))
+            other_tables || other_zone || ranged || vips.any(|ip| moved.contains(ip))
         });
         let changed: Vec<_> = changed.map(|service| service.name.clone()).collect();
         for service in changed {

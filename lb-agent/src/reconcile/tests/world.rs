@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::model::{
-    Algorithm, Conditions, Endpoint, EndpointSlice, Forwarding, IpFamily, Object, ObjectName, ObjectRef,
-    Origin, Protocol, Service, ServiceOptions, ServicePort, Share, SlicePort, TrafficPolicy,
+    Algorithm, Conditions, Endpoint, EndpointSlice, Forwarding, Hints, IpFamily, Object, ObjectName,
+    ObjectRef, Origin, Protocol, Service, ServiceOptions, ServicePort, Share, SlicePort, TrafficPolicy,
 };
 use crate::source::SourceEvent;
 use crate::testkit::Random;
@@ -131,6 +131,8 @@ impl SmallWorld {
                 conditions,
                 node: here.then(|| "node-a".into()),
                 pod: None,
+                pod_name: None,
+                hints: Hints::default(),
             });
         }
         Object::EndpointSlice(slice)
@@ -189,6 +191,8 @@ pub(super) fn slice(service: &str, name: &str, endpoints: &[Ipv4Addr]) -> Endpoi
             conditions,
             node: None,
             pod: None,
+            pod_name: None,
+            hints: Hints::default(),
         }
     };
     let port = |name: &str, port, protocol| SlicePort {

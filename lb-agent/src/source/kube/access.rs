@@ -76,10 +76,9 @@ impl ApiAccess {
         Ok(config)
     }
 
-    /// A client, for what is written. Must be called on the runtime that it is used on.
-    pub(crate) async fn client(&self) -> Result<Client, AccessError> {
-        let config = self.config().await?;
-        client(config).map_err(|error| AccessError::Client(Box::new(error)))
+    /// A client by the configuration as it is now.
+    pub(crate) async fn connect(&self) -> Result<Client, AccessError> {
+        client(self.config().await?)
     }
 
     async fn found(&self) -> Result<Config, AccessError> {
@@ -107,7 +106,11 @@ impl ApiAccess {
 
 /// The client. Unlike that of [`Client::try_from`] it notices a server that is gone without a word, and does not ask again
 /// or log by itself. Must be called on the runtime that it is used on.
-pub(super) fn client(config: Config) -> Result<Client, kube::Error> {
+pub(super) fn client(config: Config) -> Result<Client, AccessError> {
+    built(config).map_err(|error| AccessError::Client(Box::new(error)))
+}
+
+fn built(config: Config) -> Result<Client, kube::Error> {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);

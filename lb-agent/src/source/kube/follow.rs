@@ -10,7 +10,7 @@
 //! This is not the watcher of kube-runtime: that one asks for ever with a version for which it was answered 410, asks again
 //! without a pause when a server ends each watch at once, and fails whole lists for one object.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info};
 
+use super::access::ApiAccess;
 use super::backoff::{Backoff, chance};
 use super::contact::Contact;
 use super::item::item;
@@ -52,7 +53,8 @@ const MISSING: Duration = Duration::from_mins(5);
 
 /// What those who follow share.
 pub(super) struct Shared {
-    pub(super) client: Client,
+    pub(super) client: RefCell<Client>,
+    pub(super) access: ApiAccess,
     pub(super) contact: Contact,
     /// Whether a watch can begin with every object.
     pub(super) streaming: Cell<bool>,
@@ -61,6 +63,20 @@ pub(super) struct Shared {
     /// The name of this node's Node.
     pub(super) node: String,
     pub(super) events: mpsc::Sender<Vec<SourceEvent>>,
+}
+
+impl Shared {
+    fn client(&self) -> Client {
+        self.client.borrow().clone()
+    }
+
+    /// Credentials may have been replaced in their file.
+    async fn renew(&self) {
+        match self.access.connect().await {
+            Ok(client) => _ = self.client.replace(client),
+            Err(error) => debug!("{:#}", anyhow::Error::new(error)),
+        }
+    }
 }
 
 /// Follows one kind of object.
@@ -148,6 +164,9 @@ impl<'a> Follower<'a> {
                     self.version = None;
                 }
                 self.shared.contact.failed(resource, trouble);
+                if *trouble == Trouble::Unauthorized {
+                    self.shared.renew().await;
+                }
                 let refusals = self.shared.contact.refusals(resource);
                 if !self.watched.required && refusals >= PATIENCE {
                     self.sync().await?;
@@ -199,7 +218,8 @@ impl<'a> Follower<'a> {
     async fn watch(&mut self) -> Result<(), Trouble> {
         let limit = WATCH.mul_f64(1.0 + chance());
         let request = self.watched.watch(self.version.as_deref(), limit.as_secs())?;
-        let body = answer(self.watched, self.shared.client.request_stream(request)).await;
+        let client = self.shared.client();
+        let body = answer(self.watched, client.request_stream(request)).await;
         let mut body = pin!(body.map_err(|trouble| self.no_streaming(trouble))?);
         if self.version.is_none() {
             self.told.begin();
@@ -362,7 +382,8 @@ impl<'a> Follower<'a> {
     }
 
     async fn text(&self, request: Request<Vec<u8>>) -> Result<String, Trouble> {
-        answer(self.watched, self.shared.client.request_text(request)).await
+        let client = self.shared.client();
+        answer(self.watched, client.request_text(request)).await
     }
 
     /// A server that does not begin watches with everything finds the question invalid (422), or bad (400).

@@ -20,11 +20,11 @@ mod told;
 mod trouble;
 mod watched;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::thread;
 
 use futures::future::join_all;
-use kube::{Client, Config};
+use kube::Client;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tracing::info;
@@ -61,7 +61,7 @@ impl ApiSource {
         info!(server = %config.cluster_url, "following the Kubernetes API");
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = oneshot::channel();
-        let node = node.to_owned();
+        let (access, node) = (access.clone(), node.to_owned());
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = match runtime {
@@ -72,13 +72,13 @@ impl ApiSource {
                 }
             };
             runtime.block_on(async {
-                match client(config) {
+                match access::client(config) {
                     Err(error) => _ = ready.send(Err(error)),
                     Ok(client) => {
                         _ = ready.send(Ok(()));
                         tokio::select! {
                             _ = stopped => {}
-                            () = follow(client, node, events) => {}
+                            () = follow(client, access, node, events) => {}
                         }
                     }
                 }
@@ -91,15 +91,12 @@ impl ApiSource {
     }
 }
 
-fn client(config: Config) -> Result<Client, AccessError> {
-    access::client(config).map_err(|error| AccessError::Client(Box::new(error)))
-}
-
-async fn follow(client: Client, node: String, events: mpsc::Sender<Vec<SourceEvent>>) {
+async fn follow(client: Client, access: ApiAccess, node: String, events: mpsc::Sender<Vec<SourceEvent>>) {
     let contact = Contact::default();
     let streaming = streams(&client, &contact).await;
     let shared = Shared {
-        client,
+        client: RefCell::new(client),
+        access,
         contact,
         streaming: Cell::new(streaming),
         waiting: Cell::new(FOLLOWED.len() + 1),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::ParseError;
-use crate::model::{IpPrefix, NoPrefix, ObjectName, Protocol};
+use crate::model::{IpPrefix, ObjectName, Protocol};
 
 /// The longest label of DNS (RFC 1123).
 const LABEL: usize = 63;
@@ -14,8 +14,8 @@ const LABEL: usize = 63;
 pub(super) enum Transport {
     /// One that we balance.
     Known(Protocol),
-    /// SCTP, which we do not.
-    Sctp,
+    /// One that we do not: what is told of it.
+    Other(String),
 }
 
 /// The name of an object; objects without namespace are in `default`, as for kubectl.
@@ -69,36 +69,99 @@ pub(super) fn port(field: impl FnOnce() -> String, value: i32) -> Result<u16, Pa
 }
 
 /// A protocol; TCP when there is none.
-pub(super) fn protocol(field: impl FnOnce() -> String, value: Option<&str>) -> Result<Transport, ParseError> {
+pub(super) fn protocol(field: impl FnOnce() -> String, value: Option<&str>) -> Transport {
     match value.unwrap_or("TCP") {
-        "TCP" => Ok(Transport::Known(Protocol::Tcp)),
-        "UDP" => Ok(Transport::Known(Protocol::Udp)),
-        "SCTP" => Ok(Transport::Sctp),
-        other => Err(ParseError::Unknown {
-            field: field(),
-            value: other.into(),
-            known: "TCP or UDP",
-        }),
+        "TCP" => Transport::Known(Protocol::Tcp),
+        "UDP" => Transport::Known(Protocol::Udp),
+        "SCTP" => Transport::Other(format!(
+            "{}: SCTP is not supported yet; this port is left out",
+            field()
+        )),
+        other => {
+            let error = ParseError::Unknown {
+                field: field(),
+                value: other.into(),
+                known: "TCP or UDP",
+            };
+            Transport::Other(format!("{error}; this port is left out"))
+        }
     }
 }
 
-/// An address. Leading zeros of IPv4 are decimal, as for kube-proxy.
+/// What a word means; an empty or unknown one means what the first one does. An unknown one may be of a newer Kubernetes;
+/// kube-proxy would not look at it either.
+pub(super) fn word<T: Copy>(
+    field: &str,
+    value: Option<&str>,
+    [first, other]: &[(&str, T); 2],
+    notices: &mut Vec<String>,
+) -> T {
+    match value {
+        Some(value) if value == other.0 => other.1,
+        Some(value) if !value.is_empty() && value != first.0 => {
+            notices.push(format!(
+                "{field}: \"{value}\" is unknown; use {} or {}. It is taken for {}",
+                first.0, other.0, first.0
+            ));
+            first.1
+        }
+        _ => first.1,
+    }
+}
+
+/// An address as kube-proxy reads it: leading zeros of IPv4 are decimal, and an IPv4-mapped IPv6 address is an IPv4 one.
 pub(super) fn address(field: impl FnOnce() -> String, value: &str) -> Result<IpAddr, ParseError> {
     let value = value.trim();
-    let parsed = value.parse().ok().or_else(|| decimal_ipv4(value).map(IpAddr::V4));
-    parsed.ok_or_else(|| ParseError::Address {
+    sloppy(value).ok_or_else(|| ParseError::Address {
         field: field(),
         value: value.into(),
     })
 }
 
-/// A prefix.
+/// A prefix, whose address is read as by [`address`].
 pub(super) fn prefix(field: &str, value: &str) -> Result<IpPrefix, ParseError> {
-    value.parse().map_err(|_: NoPrefix| ParseError::Prefix {
+    sloppy_prefix(value).ok_or_else(|| ParseError::Prefix {
         field: field.into(),
         value: value.into(),
     })
 }
+
+/// What of a list can be used; of the rest, people are told.
+pub(super) fn usable<T>(
+    values: impl Iterator<Item = Result<T, ParseError>>,
+    notices: &mut Vec<String>,
+) -> Vec<T> {
+    values.filter_map(|value| or_left_out(value, notices)).collect()
+}
+
+/// A value that can be used; of another, people are told.
+pub(super) fn or_left_out<T>(value: Result<T, ParseError>, notices: &mut Vec<String>) -> Option<T> {
+    value
+        .map_err(|error| notices.push(format!("{error}; left out")))
+        .ok()
+}
+
+fn sloppy(value: &str) -> Option<IpAddr> {
+    let parsed = value.parse::<IpAddr>().ok();
+    parsed
+        .or_else(|| decimal_ipv4(value).map(IpAddr::V4))
+        .map(|ip| ip.to_canonical())
+}
+
+fn sloppy_prefix(value: &str) -> Option<IpPrefix> {
+    let (text, length) = value.trim().split_once('/')?;
+    let (ip, length) = (sloppy(text)?, length.parse::<u8>().ok()?);
+    let is_mapped = ip.is_ipv4() && text.contains(':');
+    let length = if is_mapped {
+        length.checked_sub(MAPPED)?
+    } else {
+        length
+    };
+    IpPrefix::new(ip, length)
+}
+
+/// How many bits stand before the address in an IPv4-mapped IPv6 address.
+const MAPPED: u8 = 96;
 
 /// An address that may be a backend's.
 pub(super) fn backend_address(field: impl Fn() -> String, value: &str) -> Result<IpAddr, ParseError> {
@@ -137,7 +200,6 @@ fn unfit(ip: IpAddr) -> Option<&'static str> {
         _ if ip.is_loopback() => Some("a loopback address"),
         _ if ip.is_multicast() => Some("a multicast address"),
         IpAddr::V4(ip) if ip.is_broadcast() => Some("the broadcast address"),
-        IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => Some("an IPv4-mapped address"),
         _ => None,
     }
 }

@@ -7,6 +7,8 @@ use crate::model::{Node, Object};
 
 /// The taint of Nodes that the Cluster Autoscaler is about to remove.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+/// The label that names the zone of a Node.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// A Node.
 pub fn node(object: &api::Node) -> Result<Parsed, ParseError> {
@@ -20,11 +22,11 @@ pub fn node(object: &api::Node) -> Result<Parsed, ParseError> {
         .iter()
         .enumerate()
         .filter(|(_, address)| address.type_ == "InternalIP");
-    let internal_ips = internal
-        .map(|(place, address)| {
-            field::address(|| format!("status.addresses[{place}].address"), &address.address)
-        })
-        .collect::<Result<_, _>>()?;
+    let internal_ips = internal.map(|(place, address)| {
+        field::address(|| format!("status.addresses[{place}].address"), &address.address)
+    });
+    let mut notices = Vec::new();
+    let internal_ips = field::usable(internal_ips, &mut notices);
     let spec = object.spec.as_ref();
     let cidrs = spec
         .and_then(|spec| spec.pod_cidrs.as_deref())
@@ -33,18 +35,19 @@ pub fn node(object: &api::Node) -> Result<Parsed, ParseError> {
         .and_then(|spec| spec.pod_cidr.as_ref())
         .filter(|_| cidrs.is_empty());
     let cidrs = cidrs.iter().chain(one).filter(|cidr| !cidr.is_empty());
-    let pod_cidrs = cidrs
-        .map(|cidr| field::prefix("spec.podCIDRs", cidr))
-        .collect::<Result<_, _>>()?;
+    let pod_cidrs = cidrs.map(|cidr| field::prefix("spec.podCIDRs", cidr));
+    let pod_cidrs = field::usable(pod_cidrs, &mut notices);
+    let zone = field::label(&object.metadata, ZONE).filter(|zone| !zone.is_empty());
     let node = Node {
         name,
         internal_ips,
         pod_cidrs,
         leaving: leaving(object),
+        zone: zone.map(Into::into),
     };
     Ok(Parsed {
         object: Some(Object::Node(node)),
-        notices: Vec::new(),
+        notices,
         lacking: None,
     })
 }

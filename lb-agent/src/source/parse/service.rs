@@ -16,6 +16,14 @@ const PORT_NAME: usize = 15;
 /// Seconds of session affinity when nothing else is said.
 const AFFINITY_SECONDS: i32 = 10_800;
 
+/// What traffic policies are called.
+const POLICIES: [(&str, TrafficPolicy); 2] = [
+    ("Cluster", TrafficPolicy::Cluster),
+    ("Local", TrafficPolicy::Local),
+];
+/// What session affinities are called: whether there is any.
+const AFFINITIES: [(&str, bool); 2] = [("None", false), ("ClientIP", true)];
+
 /// Who handles a Service.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Owner {
@@ -34,8 +42,8 @@ pub fn service(object: &api::Service) -> Result<Parsed, ParseError> {
     field::check_label("metadata.name", &name.name)?;
     let empty = api::ServiceSpec::default();
     let spec = object.spec.as_ref().unwrap_or(&empty);
-    let owner = owner(object, spec)?;
     let mut notices = Vec::new();
+    let owner = owner(object, spec, &mut notices);
     let mut service = Service {
         name,
         cluster_ips: Vec::new(),
@@ -43,23 +51,28 @@ pub fn service(object: &api::Service) -> Result<Parsed, ParseError> {
         load_balancer_ips: Vec::new(),
         source_ranges: Vec::new(),
         ports: Vec::new(),
-        internal_policy: policy(
-            "spec.internalTrafficPolicy",
-            spec.internal_traffic_policy.as_deref(),
-        )?,
-        external_policy: policy(
-            "spec.externalTrafficPolicy",
-            spec.external_traffic_policy.as_deref(),
-        )?,
-        affinity_seconds: affinity(spec)?,
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
+        affinity_seconds: None,
         health_check_port: None,
         options: ServiceOptions::default(),
     };
     if owner == Owner::Us {
-        service.cluster_ips = cluster_ips(spec)?;
-        service.external_ips = external_ips(spec, &service, &mut notices)?;
-        service.load_balancer_ips = load_balancer_ips(object, spec, &service, &mut notices)?;
+        service.cluster_ips = cluster_ips(spec, &mut notices)?;
+        service.external_ips = external_ips(spec, &service, &mut notices);
+        service.load_balancer_ips = load_balancer_ips(object, &service, &mut notices);
         service.ports = ports(spec, &mut notices)?;
+        let mut policy =
+            |field: &str, value: Option<&str>| field::word(field, value, &POLICIES, &mut notices);
+        service.internal_policy = policy(
+            "spec.internalTrafficPolicy",
+            spec.internal_traffic_policy.as_deref(),
+        );
+        service.external_policy = policy(
+            "spec.externalTrafficPolicy",
+            spec.external_traffic_policy.as_deref(),
+        );
+        service.affinity_seconds = affinity(spec, &mut notices);
         service.source_ranges = source_ranges(spec, &mut notices);
         service.health_check_port = health_check_port(spec, service.external_policy, &mut notices);
         service.options = annotation::service_options(&object.metadata, &mut notices);
@@ -72,26 +85,24 @@ pub fn service(object: &api::Service) -> Result<Parsed, ParseError> {
     })
 }
 
-fn owner(object: &api::Service, spec: &api::ServiceSpec) -> Result<Owner, ParseError> {
-    let external = match spec.type_.as_deref() {
-        None | Some("" | "ClusterIP" | "NodePort" | "LoadBalancer") => false,
-        Some("ExternalName") => true,
-        Some(other) => {
-            return Err(ParseError::Unknown {
-                field: "spec.type".into(),
-                value: other.into(),
-                known: "ClusterIP, NodePort, LoadBalancer or ExternalName",
-            });
-        }
-    };
+fn owner(object: &api::Service, spec: &api::ServiceSpec, notices: &mut Vec<String>) -> Owner {
     let first = spec.cluster_ips.as_ref().and_then(|ips| ips.first());
     let cluster_ip = spec.cluster_ip.as_ref().or(first).map(String::as_str);
-    Ok(match cluster_ip {
-        _ if external || field::label(&object.metadata, PROXY_NAME).is_some() => Owner::Others,
-        Some("None") => Owner::Others,
-        None | Some("") => Owner::Unknown,
-        Some(_) => Owner::Us,
-    })
+    let external = spec.type_.as_deref() == Some("ExternalName");
+    match cluster_ip {
+        _ if external || field::label(&object.metadata, PROXY_NAME).is_some() => return Owner::Others,
+        Some("None") => return Owner::Others,
+        None | Some("") => return Owner::Unknown,
+        Some(_) => {}
+    }
+    match spec.type_.as_deref() {
+        None | Some("" | "ClusterIP" | "NodePort" | "LoadBalancer") => {}
+        Some(other) => notices.push(format!(
+            "spec.type: \"{other}\" is unknown; use ClusterIP, NodePort, LoadBalancer or ExternalName. Its addresses are \
+             served as they are"
+        )),
+    }
+    Owner::Us
 }
 
 /// The sources that may use the load balancer's addresses. As for kube-proxy, those that cannot be read are left out, and
@@ -99,16 +110,9 @@ fn owner(object: &api::Service, spec: &api::ServiceSpec) -> Result<Owner, ParseE
 fn source_ranges(spec: &api::ServiceSpec, notices: &mut Vec<String>) -> Vec<IpPrefix> {
     const FIELD: &str = "spec.loadBalancerSourceRanges";
     let texts = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
-    if !is_load_balancer(spec) {
-        return Vec::new();
-    }
-    let mut ranges = Vec::new();
-    for (place, text) in texts.iter().enumerate() {
-        match field::prefix(&format!("{FIELD}[{place}]"), text) {
-            Ok(range) => ranges.push(range),
-            Err(error) => notices.push(format!("{error}; left out")),
-        }
-    }
+    let ranges = texts.iter().enumerate();
+    let ranges = ranges.map(|(place, text)| field::prefix(&format!("{FIELD}[{place}]"), text));
+    let ranges = field::usable(ranges, notices);
     if ranges.is_empty() && !texts.is_empty() {
         notices.push(format!(
             "{FIELD}: none of them can be used: every source is let through"
@@ -139,45 +143,49 @@ fn is_load_balancer(spec: &api::ServiceSpec) -> bool {
     spec.type_.as_deref() == Some("LoadBalancer")
 }
 
-fn cluster_ips(spec: &api::ServiceSpec) -> Result<Vec<IpAddr>, ParseError> {
+/// The ClusterIPs that can be used; an error when there is none.
+fn cluster_ips(spec: &api::ServiceSpec, notices: &mut Vec<String>) -> Result<Vec<IpAddr>, ParseError> {
     let (field, texts) = match spec.cluster_ips.as_deref() {
         None | Some([]) => ("spec.clusterIP", spec.cluster_ip.as_slice()),
         Some(texts) => ("spec.clusterIPs", texts),
     };
     let mut ips = Vec::<IpAddr>::new();
+    let mut unusable = None;
     for (place, text) in texts.iter().enumerate() {
         let field = || format!("{field}[{place}]");
-        let ip = field::front_address(field, text)?;
-        if ips.iter().any(|other| IpFamily::of(*other) == IpFamily::of(ip)) {
-            return Err(ParseError::Duplicate {
-                field: field(),
-                value: format!("family {}", IpFamily::of(ip)),
-            });
+        let ip = field::front_address(field, text).and_then(|ip| {
+            let mut others = ips.iter().map(|ip| IpFamily::of(*ip));
+            if others.any(|family| family == IpFamily::of(ip)) {
+                let value = format!("family {}", IpFamily::of(ip));
+                return Err(ParseError::Duplicate {
+                    field: field(),
+                    value,
+                });
+            }
+            Ok(ip)
+        });
+        match ip {
+            Ok(ip) => ips.push(ip),
+            Err(error) => {
+                notices.push(format!("{error}; left out"));
+                unusable.get_or_insert(error);
+            }
         }
-        ips.push(ip);
     }
-    Ok(ips)
+    match unusable {
+        Some(error) if ips.is_empty() => Err(error),
+        _ => Ok(ips),
+    }
 }
 
-fn external_ips(
-    spec: &api::ServiceSpec,
-    service: &Service,
-    notices: &mut Vec<String>,
-) -> Result<Vec<IpAddr>, ParseError> {
+fn external_ips(spec: &api::ServiceSpec, service: &Service, notices: &mut Vec<String>) -> Vec<IpAddr> {
     let texts = spec.external_ips.iter().flatten().map(String::as_str);
     extra_ips("spec.externalIPs", texts, service, notices)
 }
 
-/// The addresses of the load balancer that are to be handled here: not those by which it proxies.
-fn load_balancer_ips(
-    object: &api::Service,
-    spec: &api::ServiceSpec,
-    service: &Service,
-    notices: &mut Vec<String>,
-) -> Result<Vec<IpAddr>, ParseError> {
-    if !is_load_balancer(spec) {
-        return Ok(Vec::new());
-    }
+/// The addresses of the load balancer that are to be handled here: not those by which it proxies, and no names. As for
+/// kube-proxy, the type of the Service does not matter: that it has such a status is the API server's business.
+fn load_balancer_ips(object: &api::Service, service: &Service, notices: &mut Vec<String>) -> Vec<IpAddr> {
     let status = object
         .status
         .as_ref()
@@ -193,25 +201,25 @@ fn load_balancer_ips(
     extra_ips("status.loadBalancer.ingress", texts, service, notices)
 }
 
+/// Of these addresses, those that are of a family of the Service.
 fn extra_ips<'a>(
     field: &str,
     texts: impl Iterator<Item = &'a str>,
     service: &Service,
     notices: &mut Vec<String>,
-) -> Result<Vec<IpAddr>, ParseError> {
-    let mut ips = Vec::new();
-    for text in texts {
-        let ip = field::front_address(|| field.into(), text)?;
+) -> Vec<IpAddr> {
+    let ips = field::usable(
+        texts.map(|text| field::front_address(|| field.into(), text)),
+        notices,
+    );
+    let (ours, others): (Vec<_>, Vec<_>) = ips
+        .into_iter()
+        .partition(|ip| service.has_family(IpFamily::of(*ip)));
+    notices.extend(others.into_iter().map(|ip| {
         let family = IpFamily::of(ip);
-        if service.has_family(family) {
-            ips.push(ip);
-        } else {
-            notices.push(format!(
-                "{field}: {ip} is left out, because the Service has no {family} ClusterIP"
-            ));
-        }
-    }
-    Ok(ips)
+        format!("{field}: {ip} is left out, because the Service has no {family} ClusterIP")
+    }));
+    ours
 }
 
 fn ports(spec: &api::ServiceSpec, notices: &mut Vec<String>) -> Result<Vec<ServicePort>, ParseError> {
@@ -229,13 +237,10 @@ fn ports(spec: &api::ServiceSpec, notices: &mut Vec<String>) -> Result<Vec<Servi
             });
         }
         let number = field::port(|| path("port"), port.port)?;
-        let protocol = match field::protocol(|| path("protocol"), port.protocol.as_deref())? {
+        let protocol = match field::protocol(|| path("protocol"), port.protocol.as_deref()) {
             Transport::Known(protocol) => protocol,
-            Transport::Sctp => {
-                notices.push(format!(
-                    "{}: SCTP is not supported yet; this port is left out",
-                    path("protocol")
-                ));
+            Transport::Other(notice) => {
+                notices.push(notice);
                 continue;
             }
         };
@@ -267,35 +272,17 @@ fn ports(spec: &api::ServiceSpec, notices: &mut Vec<String>) -> Result<Vec<Servi
     Ok(found)
 }
 
-fn policy(field: &str, value: Option<&str>) -> Result<TrafficPolicy, ParseError> {
-    match value {
-        None | Some("Cluster" | "") => Ok(TrafficPolicy::Cluster),
-        Some("Local") => Ok(TrafficPolicy::Local),
-        Some(other) => Err(ParseError::Unknown {
-            field: field.into(),
-            value: other.into(),
-            known: "Cluster or Local",
-        }),
+fn affinity(spec: &api::ServiceSpec, notices: &mut Vec<String>) -> Option<u32> {
+    let kind = spec.session_affinity.as_deref();
+    if !field::word("spec.sessionAffinity", kind, &AFFINITIES, notices) {
+        return None;
     }
-}
-
-fn affinity(spec: &api::ServiceSpec) -> Result<Option<u32>, ParseError> {
-    match spec.session_affinity.as_deref() {
-        None | Some("None" | "") => Ok(None),
-        Some("ClientIP") => {
-            let config = spec
-                .session_affinity_config
-                .as_ref()
-                .and_then(|config| config.client_ip.as_ref());
-            let seconds = config
-                .and_then(|client_ip| client_ip.timeout_seconds)
-                .unwrap_or(AFFINITY_SECONDS);
-            Ok(Some(u32::try_from(seconds).unwrap_or(0)))
-        }
-        Some(other) => Err(ParseError::Unknown {
-            field: "spec.sessionAffinity".into(),
-            value: other.into(),
-            known: "None or ClientIP",
-        }),
-    }
+    let config = spec
+        .session_affinity_config
+        .as_ref()
+        .and_then(|config| config.client_ip.as_ref());
+    let seconds = config
+        .and_then(|client_ip| client_ip.timeout_seconds)
+        .unwrap_or(AFFINITY_SECONDS);
+    Some(u32::try_from(seconds).unwrap_or(0))
 }

@@ -1,10 +1,11 @@
 //! EndpointSlices.
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1 as api;
 
 use super::field::{self, Transport};
 use super::{ParseError, Parsed, annotation};
-use crate::model::{Conditions, Endpoint, EndpointSlice, IpFamily, Object, ObjectName, SlicePort};
+use crate::model::{Conditions, Endpoint, EndpointSlice, Hints, IpFamily, Object, ObjectName, SlicePort};
 
 /// The label that names the Service of a slice.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -37,11 +38,11 @@ pub fn endpoint_slice(object: &api::EndpointSlice) -> Result<Parsed, ParseError>
     let service = ObjectName::new(&name.namespace, service.ok_or_else(missing)?);
     let (mut ports, mut notices) = (Vec::new(), Vec::new());
     for (place, port) in object.ports.iter().flatten().enumerate() {
-        ports.extend(slice_port(place, port, &mut notices)?);
+        ports.extend(slice_port(place, port, &mut notices));
     }
     let endpoints = object.endpoints.iter().enumerate();
-    let endpoints = endpoints.map(|(place, endpoint)| self::endpoint(place, endpoint, family));
-    let endpoints = endpoints.collect::<Result<_, _>>()?;
+    let endpoints = endpoints.map(|endpoint| self::endpoint(endpoint, family, &name.namespace));
+    let endpoints = field::usable(endpoints, &mut notices);
     let weight = annotation::weight(&object.metadata, &mut notices);
     let slice = EndpointSlice {
         name,
@@ -59,35 +60,30 @@ pub fn endpoint_slice(object: &api::EndpointSlice) -> Result<Parsed, ParseError>
     })
 }
 
-/// A port; none for one without number, which means every port and so none in particular.
-fn slice_port(
-    place: usize,
-    port: &api::EndpointPort,
-    notices: &mut Vec<String>,
-) -> Result<Option<SlicePort>, ParseError> {
+/// A port; none for one without number (or with 0), which means every port and so none in particular. Without a name it
+/// is the unnamed one, as the API server would have it.
+fn slice_port(place: usize, port: &api::EndpointPort, notices: &mut Vec<String>) -> Option<SlicePort> {
     let path = |field: &str| format!("ports[{place}].{field}");
-    let Some(number) = port.port else { return Ok(None) };
-    let number = field::port(|| path("port"), number)?;
-    match field::protocol(|| path("protocol"), port.protocol.as_deref())? {
-        Transport::Known(protocol) => {
-            let name = port.name.as_deref().unwrap_or_default().into();
-            Ok(Some(SlicePort {
-                name,
-                port: number,
-                protocol,
-            }))
-        }
-        Transport::Sctp => {
-            notices.push(format!(
-                "{}: SCTP is not supported yet; this port is left out",
-                path("protocol")
-            ));
-            Ok(None)
+    let number = port.port.filter(|number| *number != 0)?;
+    let number = field::or_left_out(field::port(|| path("port"), number), notices)?;
+    match field::protocol(|| path("protocol"), port.protocol.as_deref()) {
+        Transport::Known(protocol) => Some(SlicePort {
+            name: port.name.as_deref().unwrap_or_default().into(),
+            port: number,
+            protocol,
+        }),
+        Transport::Other(notice) => {
+            notices.push(notice);
+            None
         }
     }
 }
 
-fn endpoint(place: usize, endpoint: &api::Endpoint, family: IpFamily) -> Result<Endpoint, ParseError> {
+fn endpoint(
+    (place, endpoint): (usize, &api::Endpoint),
+    family: IpFamily,
+    namespace: &str,
+) -> Result<Endpoint, ParseError> {
     let field = || format!("endpoints[{place}].addresses[0]");
     let text = endpoint
         .addresses
@@ -102,16 +98,35 @@ fn endpoint(place: usize, endpoint: &api::Endpoint, family: IpFamily) -> Result<
         });
     }
     let node = endpoint.node_name.as_deref().map(Into::into);
-    let pod = endpoint
-        .target_ref
-        .as_ref()
-        .and_then(|target| target.uid.as_deref());
+    let target = endpoint.target_ref.as_ref();
+    let pod = target.and_then(|target| target.uid.as_deref());
     Ok(Endpoint {
         address,
         conditions: conditions(endpoint.conditions.as_ref()),
         node,
         pod: pod.map(Into::into),
+        pod_name: target.and_then(|target| pod_name(target, namespace)),
+        hints: endpoint.hints.as_ref().map(hints).unwrap_or_default(),
     })
+}
+
+fn hints(hints: &api::EndpointHints) -> Hints {
+    let nodes = hints.for_nodes.iter().flatten().map(|node| node.name.as_str());
+    let zones = hints.for_zones.iter().flatten().map(|zone| zone.name.as_str());
+    Hints {
+        nodes: nodes.map(Into::into).collect(),
+        zones: zones.map(Into::into).collect(),
+    }
+}
+
+/// What a reference to a pod names; in the slice's own `namespace` where it says none.
+fn pod_name(target: &ObjectReference, namespace: &str) -> Option<ObjectName> {
+    let is_pod = target.kind.as_deref() == Some("Pod");
+    let name = target.name.as_deref().filter(|_| is_pod)?;
+    Some(ObjectName::new(
+        target.namespace.as_deref().unwrap_or(namespace),
+        name,
+    ))
 }
 
 fn conditions(conditions: Option<&api::EndpointConditions>) -> Conditions {

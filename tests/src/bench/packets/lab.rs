@@ -11,9 +11,12 @@ use lb_common::layout::map;
 use lb_common::{Counter, DropReason, ServiceStats};
 
 use super::cases::{self, Case};
+use super::floors;
 use super::rows::{self, SERVICE};
 use crate::object::object;
 
+/// One hit in the flow table's kind of map, and back.
+const LOOK_UP: &str = "bench_lookup_xdp";
 const NEXT: u32 = u32::MAX;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
@@ -61,6 +64,8 @@ impl Lab {
         };
         load(&mut lab.sluice, case.program())?;
         load(&mut lab.wrapper, lab.case.empty())?;
+        load(&mut lab.wrapper, LOOK_UP)?;
+        floors::fill(&mut lab.wrapper)?;
         load(&mut lab.wrapper, lab.case.wrapper())?;
         let plan = lab.wrapper.map_mut("bench_plan").context("no bench_plan")?;
         Array::<_, Plan>::try_from(plan)?.set(0, case.plan(), 0)?;
@@ -111,6 +116,12 @@ impl Lab {
     pub(super) fn aim_at_nothing(&mut self) -> Result<()> {
         let empty = file(&mut self.wrapper, self.case.empty())?;
         self.aim(&empty)
+    }
+
+    /// The wrapper calls a program that looks a flow up and sends back.
+    pub(super) fn aim_at_look_up(&mut self) -> Result<()> {
+        let target = file(&mut self.wrapper, LOOK_UP)?;
+        self.aim(&target)
     }
 
     /// The wrapper's program, the frame, and the context that goes with it.

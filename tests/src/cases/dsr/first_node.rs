@@ -28,6 +28,7 @@ cases! {
         what_a_router_says_is_passed_on_to_the_client,
         what_a_router_says_in_few_words_is_remembered,
         what_others_say_is_untouched,
+        what_a_router_says_to_somebody_else_is_untouched,
         a_packet_whose_time_is_over_is_answered,
         a_node_without_an_address_wraps_nothing,
         what_one_node_wraps_another_unwraps;
@@ -295,6 +296,16 @@ fn what_others_say_is_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
         bed.pre(&error).untouched();
         assert_eq!(learned(bed), None);
     }
+}
+
+fn what_a_router_says_to_somebody_else_is_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    let long = of_length(bed, 1450);
+    let opening = bed.opening(client::<F>(), far_vip::<F>());
+    bed.xdp(&opening).leaves(UPLINK, &sent::<F>(&opening));
+    // A frame that passes by this device, which has another hardware address.
+    bed.device = OTHER_UPLINK;
+    bed.pre(&complaint::<F>(&long)).untouched();
+    assert_eq!(learned(bed), None);
 }
 
 fn a_packet_whose_time_is_over_is_answered<F: TestFamily>(bed: &mut Bed<'_, F>) {

@@ -8,7 +8,7 @@ use lb_common::{
 use lb_ebpf::testkit::Program;
 
 use super::{answer, cases, client, far_vip, know, near_vip, other_node, stranger, vip};
-use crate::engine::{Bed, POD, TestFamily, UPLINK, backend, end, far};
+use crate::engine::{Bed, OTHER_UPLINK, POD, Rows, TestFamily, UPLINK, backend, end, far};
 use crate::packet::{Extension, IcmpError, PacketBuilder, flag};
 
 cases! {
@@ -16,6 +16,7 @@ cases! {
         xdp_unwraps,
         tc_unwraps,
         the_wrapper_says_which_backend,
+        a_reply_leaves_as_routed_whichever_uplink_brought_the_wrapper,
         whoever_is_no_node_is_refused,
         a_pod_wraps_nothing,
         an_unknown_device_brings_nothing,
@@ -93,6 +94,17 @@ fn here<F: TestFamily>(bed: &mut Bed<'_, F>, program: Program) {
         .becomes(&data.clone().to(pod::<F>()))
         .counts(&[Counter::Unwrapped]);
     let reply = bed.data(pod::<F>(), client::<F>());
+    bed.post(&reply).becomes(&reply.clone().from(near_vip::<F>()));
+}
+
+fn a_reply_leaves_as_routed_whichever_uplink_brought_the_wrapper<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    know(bed, other_node::<F>());
+    bed.update(Rows::return_by_uplinks);
+    let opening = bed.opening(client::<F>(), near_vip::<F>());
+    bed.pre(&wrapped::<F>(&opening, pod::<F>()))
+        .becomes(&opening.clone().to(pod::<F>()));
+    let reply = bed.data(pod::<F>(), client::<F>());
+    bed.device = OTHER_UPLINK;
     bed.post(&reply).becomes(&reply.clone().from(near_vip::<F>()));
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::cases::vip;
 use crate::engine::{TestFamily, Verdict, backend, end};
-use crate::packet::{Residue, network_residues, quoted};
+use crate::packet::{Residue, is_later_fragment, network_residues, quoted};
 
 /// How a packet was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub(super) fn judge<F: TestFamily>(
         // Nobody sees it any more.
         Verdict::Dropped => return Ok(Change::None),
         Verdict::On if before == after => return Ok(Change::None),
+        // A connection of the node's own straight to a pod may have been given another port, and no other address.
+        Verdict::Redirected if before == after && is_later_fragment(before) => return Ok(Change::None),
         // At the least it has come a hop further.
         Verdict::Back | Verdict::Redirected if before == after => return Err("sent on as it was"),
         Verdict::On | Verdict::Back | Verdict::Redirected => {}

@@ -77,7 +77,7 @@ fn masquerade<F: TestFamily>(random: &mut Random, rows: &mut Rows<F>) {
 
 fn devices<F: TestFamily>(random: &mut Random, rows: &mut Rows<F>) {
     let device = *random.one_of(&[UPLINK, OTHER_UPLINK]);
-    let flag = *random.one_of(&[DeviceFlags::XDP, DeviceFlags::XDP_TARGET]);
+    let flag = *random.one_of(&[DeviceFlags::XDP, DeviceFlags::XDP_TARGET, DeviceFlags::RETURNS]);
     if let Some(device) = rows.devices.get_mut(&device) {
         device.flags ^= flag;
     }

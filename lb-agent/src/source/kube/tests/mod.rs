@@ -1,5 +1,6 @@
 //! The source against a server that does as it is told.
 
+mod access;
 mod objects;
 mod random;
 mod server;
@@ -30,6 +31,15 @@ struct Told {
 }
 
 impl Told {
+    fn by(events: mpsc::Receiver<Vec<SourceEvent>>) -> Self {
+        Self {
+            objects: BTreeMap::new(),
+            log: Vec::new(),
+            synced: false,
+            events,
+        }
+    }
+
     /// Waits until `is` is true of it.
     async fn until(&mut self, what: &str, is: impl Fn(&Self) -> bool) {
         while !is(self) {
@@ -102,14 +112,9 @@ fn run(test: impl Future<Output = ()>) {
 fn follow_at(address: std::net::SocketAddr) -> Told {
     let config = Config::new(format!("http://{address}").parse().unwrap());
     let (sender, events) = mpsc::channel(8);
-    let client = client(config).unwrap();
-    tokio::task::spawn_local(follow(client, "node-a".to_owned(), sender));
-    Told {
-        objects: BTreeMap::new(),
-        log: Vec::new(),
-        synced: false,
-        events,
-    }
+    let client = super::access::client(config).unwrap();
+    tokio::task::spawn_local(follow(client, ApiAccess::default(), "node-a".to_owned(), sender));
+    Told::by(events)
 }
 
 fn service(name: &str, version: u64) -> Value {

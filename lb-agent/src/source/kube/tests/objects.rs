@@ -100,8 +100,12 @@ fn nulls_are_no_values() {
     });
     assert!(matches!(content(Kind::Service, &nulls), Content::Object(..)));
     let mut object = slice("web-1", 1);
-    object["endpoints"] = json!([{"addresses": null}]);
-    check_broken(Kind::EndpointSlice, &object, "endpoints[0].addresses");
+    object["endpoints"] = json!([{"addresses": 7}]);
+    check_broken(
+        Kind::EndpointSlice,
+        &object,
+        "endpoints[0].addresses must be a list",
+    );
     check_broken(Kind::Service, &json!({"metadata": null}), "metadata");
     check_broken(Kind::Service, &json!({}), "metadata");
 }

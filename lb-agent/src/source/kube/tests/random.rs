@@ -218,7 +218,7 @@ fn maps(events: Vec<SourceEvent>) -> String {
 }
 
 proptest! {
-    #![proptest_config(same_cases(128))]
+    #![proptest_config(same_cases(64))]
 
     #[test]
     fn any_text_is_an_item(text in ".{0,40}", object in object()) {

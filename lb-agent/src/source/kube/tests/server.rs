@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use futures::stream::{self, BoxStream, StreamExt as _};
+use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use http_body_util::StreamBody;
 use hyper::body::{Bytes, Frame, Incoming};
@@ -52,6 +53,8 @@ struct State {
     replies: BTreeMap<(Ask, String), VecDeque<Reply>>,
     asked: Vec<String>,
     live: BTreeMap<String, UnboundedSender<io::Result<String>>>,
+    /// The token that clients must have.
+    token: Option<String>,
 }
 
 /// The server; it ends, with all its connections, when it is dropped.
@@ -98,6 +101,11 @@ impl Server {
         self.state.lock().unwrap().version = (major, minor);
     }
 
+    /// From now on answers only clients with this token.
+    pub(super) fn want(&self, token: &str) {
+        self.state.lock().unwrap().token = Some(token.to_owned());
+    }
+
     /// Objects of a page.
     pub(super) fn pages_of(&self, objects: usize) {
         self.state.lock().unwrap().page = objects;
@@ -141,6 +149,12 @@ impl Server {
         state.live[resource].send(text).unwrap();
     }
 
+    /// Whether somebody watches a resource.
+    pub(super) fn is_followed(&self, resource: &str) -> bool {
+        let state = self.state.lock().unwrap();
+        state.live.get(resource).is_some_and(|live| !live.is_closed())
+    }
+
     /// The requests for a resource so far.
     pub(super) fn asked(&self, resource: &str) -> Vec<String> {
         let state = self.state.lock().unwrap();
@@ -179,6 +193,17 @@ fn answer(state: &Mutex<State>, request: &Request<Incoming>) -> Response<Body> {
     let mut state = state.lock().unwrap();
     let uri = request.uri();
     state.asked.push(uri.to_string());
+    let given = request
+        .headers()
+        .get(AUTHORIZATION)
+        .map(|value| value.to_str().unwrap().to_owned());
+    if state
+        .token
+        .as_ref()
+        .is_some_and(|token| given != Some(format!("Bearer {token}")))
+    {
+        return response(401, vec![Ok(status(401, "Unauthorized").to_string())], None);
+    }
     let query = uri.query().unwrap_or_default();
     let resource = uri.path().rsplit('/').next().unwrap_or_default().to_owned();
     let ask = match resource.as_str() {

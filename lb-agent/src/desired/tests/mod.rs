@@ -1,14 +1,16 @@
 //! The rules as tables. Services and slices have one port; endpoints are written as `ADDRESS[ MARKS]`, where the marks
 //! are letters: `n` not ready, `t` terminating, `s` not serving, `l` on this node.
 
+mod split;
+
 use std::net::IpAddr;
 
 use lb_common::Ip4;
 
 use super::*;
 use crate::model::{
-    Algorithm, Conditions, Endpoint, EndpointSlice, Node, Object, ObjectName, Origin, Protocol,
-    ServiceOptions, Share, SlicePort,
+    Algorithm, Conditions, Endpoint, EndpointSlice, Hints, Node, Object, ObjectName, Origin, Protocol,
+    ServiceOptions, SlicePort,
 };
 
 fn service(policies: (TrafficPolicy, TrafficPolicy)) -> Service {
@@ -62,6 +64,8 @@ fn endpoint(text: &str) -> Endpoint {
         },
         node: local.then(|| "node-a".into()),
         pod: None,
+        pod_name: None,
+        hints: Hints::default(),
     }
 }
 
@@ -162,7 +166,7 @@ fn check(slices: &[EndpointSlice], cluster: &str, local: &str) {
     );
     for (target, member) in &half.backends {
         assert_eq!(
-            member.active,
+            member.state == BackendState::Active,
             [&half.cluster, &half.local]
                 .iter()
                 .any(|set| set.iter().any(|(other, _)| other == target)),
@@ -199,6 +203,21 @@ fn without_ready_ones_those_that_serve_while_they_terminate_get_them() {
         "10.0.0.1:8080",
     );
     check(&[slice(HTTP, &["10.0.0.1 n", "10.0.0.2 ns"])], "", "");
+}
+
+#[test]
+fn endpoints_that_do_not_serve_lose_their_datagrams_to_those_that_do() {
+    let check = |endpoints: &[&str], keeping: &[u8]| {
+        let half = half(&service(BOTH), &[slice(HTTP, endpoints)]);
+        let kept = half
+            .backends
+            .iter()
+            .filter(|(_, member)| BackendState::keeps_datagrams(member.state as u8));
+        let kept: Vec<_> = kept.map(|(target, _)| target.addr.octets[3]).collect();
+        assert_eq!(kept, keeping);
+    };
+    check(&["10.0.0.1", "10.0.0.2 ns", "10.0.0.3 t", "10.0.0.4 ts"], &[1, 3]);
+    check(&["10.0.0.1 ns", "10.0.0.2 ts"], &[1, 2]);
 }
 
 #[test]
@@ -321,6 +340,7 @@ fn where_the_node_may_its_vips_may() {
             internal_ips: vec![ip.parse().unwrap()],
             pod_cidrs: Vec::new(),
             leaving: false,
+            zone: None,
         })
     };
     let mut service = service(BOTH);
@@ -395,98 +415,6 @@ fn endpoints_have_the_weight_of_their_slice() {
     check(&[(0, &["10.0.0.1"]), (1, &["10.0.0.2"])], "10.0.0.2:8080");
     check(&[(0, &["10.0.0.1"]), (1, &["10.0.0.2 t"])], "10.0.0.2:8080");
     check(&[(0, &["10.0.0.1"])], "");
-}
-
-/// A Service that `web` may be split over, and its slice.
-fn part(name: &str, ports: &[(&str, u16)], endpoints: &[&str]) -> [Object; 2] {
-    let mut target = service(BOTH);
-    target.name = ObjectName::new("default", name);
-    let port = |(name, number): &(&str, u16)| ServicePort {
-        name: (*name).into(),
-        port: *number,
-        node_port: None,
-        protocol: Protocol::Tcp,
-    };
-    target.ports = ports.iter().map(port).collect();
-    let mut slice = slice((ports[0].0, 9000, Protocol::Tcp), endpoints);
-    slice.name = ObjectName::new("default", name);
-    slice.service = target.name.clone();
-    [Object::Service(target), Object::EndpointSlice(slice)]
-}
-
-/// Splits `web`, which has the port 80/tcp named http, over other Services. Compares where that leads, and what is told.
-#[track_caller]
-fn check_split(shares: &[(&str, u32)], parts: &[[Object; 2]], cluster: &str, local: &str, told: &[&str]) {
-    let mut service = service(BOTH);
-    let share = |(service, weight): &(&str, u32)| Share {
-        service: (*service).into(),
-        weight: *weight,
-    };
-    service.options.split = shares.iter().map(share).collect();
-    let own = Object::EndpointSlice(slice(HTTP, &["10.0.0.99 l"]));
-    let objects = || parts.iter().flatten().cloned().chain([own.clone()]);
-    let half = half_in(&service, objects(), &[]);
-    assert_eq!(
-        (words(&half.cluster).as_str(), words(&half.local).as_str()),
-        (cluster, local)
-    );
-    let mut world = World::default();
-    for object in objects() {
-        world.apply(object, Origin::default());
-    }
-    let problems = split_problems(&service, &world);
-    let problems: Vec<_> = problems
-        .iter()
-        .map(|text| {
-            text.trim_start_matches("sluice.dev/split: ")
-                .trim_end_matches("; the others get its share")
-        })
-        .collect();
-    assert_eq!(problems, told);
-}
-
-#[test]
-fn a_split_leads_to_the_endpoints_of_others_by_share() {
-    let v1 = part("v1", &[("http", 8080)], &["10.0.0.1", "10.0.0.2", "10.0.0.3 l"]);
-    let v2 = part("v2", &[("http", 80)], &["10.0.0.4"]);
-    check_split(
-        &[("v1", 90), ("v2", 10)],
-        &[v1.clone(), v2],
-        "10.0.0.1:9000*3 10.0.0.2:9000*3 10.0.0.3:9000*3 10.0.0.4:9000",
-        "10.0.0.3:9000",
-        &[],
-    );
-    let draining = part("v2", &[("http", 80)], &["10.0.0.4 n"]);
-    check_split(
-        &[("v1", 90), ("v2", 10)],
-        &[v1.clone(), draining],
-        "10.0.0.1:9000 10.0.0.2:9000 10.0.0.3:9000",
-        "10.0.0.3:9000",
-        &[],
-    );
-    check_split(
-        &[("v1", 90), ("v2", 10)],
-        &[v1],
-        "10.0.0.1:9000 10.0.0.2:9000 10.0.0.3:9000",
-        "10.0.0.3:9000",
-        &["there is no Service default/v2"],
-    );
-}
-
-#[test]
-fn ports_of_a_split_are_matched_by_name_and_else_by_number() {
-    let by_number = part("v1", &[("web", 80)], &["10.0.0.1"]);
-    check_split(&[("v1", 1)], &[by_number], "10.0.0.1:9000", "", &[]);
-    let by_name = part("v1", &[("http", 8081), ("other", 80)], &["10.0.0.1"]);
-    check_split(&[("v1", 1)], &[by_name], "10.0.0.1:9000", "", &[]);
-    let neither = part("v1", &[("web", 8080)], &["10.0.0.1"]);
-    check_split(
-        &[("v1", 1)],
-        &[neither],
-        "",
-        "",
-        &["Service default/v1 has no port http/tcp"],
-    );
 }
 
 #[test]

@@ -1,0 +1,156 @@
+//! The API server is away, forgets, comes back; so does the agent.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use lb_tests::echo::Echo;
+use lb_tests::family::Family;
+use lb_tests::load::{Load, Sample};
+use lb_tests::maps::Protocol;
+use lb_tests::site::{self, Outcome, Proxy};
+use serde_json::{Value, json};
+
+use super::stage::{Kind, Stage, TCP, at_cluster_ip, at_node_port};
+
+const PAUSE: Duration = Duration::from_millis(5);
+/// Long enough that nobody waits for it with a short pause between tries.
+const AWAY: Duration = Duration::from_secs(30);
+/// For the other cases, which are about something else.
+const SHORT: Duration = Duration::from_secs(3);
+
+/// Not with kube-proxy, which takes longer to come back than other cases have patience.
+#[test]
+fn traffic_goes_on_while_the_api_server_is_away() {
+    let mut stage = Stage::new(Kind::Sluice(&[]), &[0, 1]);
+    let [inside, outside, removed] = begin(&stage);
+    let loads = loads(&stage, &[inside.1, outside.1]);
+
+    stage.plane.stop_api_server().unwrap();
+    thread::sleep(AWAY);
+    let took = stage.plane.start_api_server().unwrap();
+    eprintln!("    the API server is back, and took {} ms", took.as_millis());
+    // The first change at once: how long it takes to show is how long it takes to find the API server again.
+    stage.plane.delete("service", &["removed"]).unwrap();
+    stage.expect_outcome(&"deleted when it was back", stage.toolbox(), removed, nobody);
+    change_everything(&stage);
+    check_everything(&stage, inside, removed);
+    check(loads);
+}
+
+#[test]
+fn an_agent_that_was_cut_off_is_right_again_after_410_gone() {
+    let mut stage = Stage::new(Kind::Sluice(&[]), &[0, 1]);
+    let [inside, outside, removed] = begin(&stage);
+    let loads = loads(&stage, &[inside.1, outside.1]);
+    let node = &stage.site.topology.node1;
+
+    // The watches end with the server, and the agent finds no way to a new one.
+    stage.plane.stop_api_server().unwrap();
+    stage.plane.cut_off(node).unwrap();
+    stage.plane.start_api_server().unwrap();
+    change_everything(&stage);
+    stage.plane.compact().unwrap();
+    stage.plane.let_in(node).unwrap();
+    check_everything(&stage, inside, removed);
+    check(loads);
+}
+
+#[test]
+fn an_agent_that_starts_without_an_api_server_keeps_what_it_had() {
+    let mut stage = Stage::new(Kind::Sluice(&[]), &[0, 1]);
+    let [inside, outside, removed] = begin(&stage);
+    let mut connection = stage.client().netns.run(|| Echo::open(outside.1, None)).unwrap();
+    let loads = loads(&stage, &[inside.1, outside.1]);
+
+    let Proxy::Sluice(agent) = &mut stage.site.proxy else {
+        panic!("the case is about the agent");
+    };
+    agent.kill().unwrap();
+    change_everything(&stage);
+    stage.plane.compact().unwrap();
+    stage.plane.stop_api_server().unwrap();
+    let Proxy::Sluice(agent) = &mut stage.site.proxy else {
+        panic!("the case is about the agent");
+    };
+    agent.launch(&stage.site.topology.node1, &[]).unwrap();
+    thread::sleep(SHORT);
+    stage.plane.start_api_server().unwrap();
+    check_everything(&stage, inside, removed);
+    connection.say("still here").unwrap();
+    check(loads);
+}
+
+type At = (Protocol, SocketAddr);
+
+/// Two Services, one of which will be removed: where the first is reached inside and outside, and the other inside.
+fn begin(stage: &Stage) -> [At; 3] {
+    for name in ["web", "removed"] {
+        stage.set_service(name, &json!({ "type": "NodePort" }));
+    }
+    let inside = at_cluster_ip(&stage.plane, "web", Family::V4, TCP);
+    let outside = at_node_port(&stage.plane, "web", Family::V6, TCP);
+    let removed = at_cluster_ip(&stage.plane, "removed", Family::V4, TCP);
+    for at in [inside, removed] {
+        stage.expect("before", stage.toolbox(), at, &["web-1", "web-2"]);
+    }
+    [inside, outside, removed]
+}
+
+fn nobody(outcome: &Outcome) -> bool {
+    outcome.backends().is_empty()
+}
+
+fn change_everything(stage: &Stage) {
+    site::register_pods(&stage.plane, &[2, 3]).unwrap();
+    site::set_ready(&stage.plane, &[0], false).unwrap();
+    stage
+        .plane
+        .kubectl(&["delete", "service", "removed", "--ignore-not-found"])
+        .unwrap();
+    stage.set_service("added", &json!({ "type": "NodePort" }));
+    // EndpointSlices are the work of a controller, which may have to find the API server first.
+    stage
+        .plane
+        .wait_for(
+            "endpointslices",
+            "--selector=kubernetes.io/service-name=added",
+            |slices| {
+                let is_whole =
+                    |slice: &Value| slice["endpoints"].as_array().is_some_and(|all| all.len() == 4);
+                let slices = slices["items"].as_array();
+                slices.is_some_and(|slices| slices.len() == 2 && slices.iter().all(is_whole))
+            },
+        )
+        .unwrap();
+}
+
+fn check_everything(stage: &Stage, inside: At, removed: At) {
+    let added = at_cluster_ip(&stage.plane, "added", Family::V4, TCP);
+    let ready = ["web-2", "web-3", "web-4"];
+    stage.expect("what changed", stage.toolbox(), inside, &ready);
+    stage.expect("what came", stage.toolbox(), added, &ready);
+    stage.expect_outcome(&"what went", stage.toolbox(), removed, nobody);
+}
+
+fn loads(stage: &Stage, to: &[SocketAddr; 2]) -> [Load; 2] {
+    let [inside, outside] = *to;
+    let load =
+        |host, to| Load::start(host, PAUSE, move || Ok(Echo::open(to, None)?.answer().clone())).unwrap();
+    [load(stage.toolbox(), inside), load(stage.client(), outside)]
+}
+
+fn check(loads: [Load; 2]) {
+    let samples: Vec<Sample> = loads.into_iter().flat_map(|load| load.stop().unwrap()).collect();
+    let failed: Vec<_> = samples
+        .iter()
+        .filter_map(|sample| sample.result.as_ref().err())
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "{} of {} requests failed: {failed:#?}",
+        failed.len(),
+        samples.len()
+    );
+    eprintln!("    {} requests meanwhile, none failed", samples.len());
+}
