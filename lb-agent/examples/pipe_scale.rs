@@ -111,6 +111,7 @@ fn service(number: u32) -> Service {
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         affinity_seconds: None,
+        health_check_port: None,
         options: ServiceOptions::default(),
     }
 }
@@ -135,6 +136,7 @@ fn slice(number: u32, endpoints: u32) -> EndpointSlice {
             protocol: Protocol::Tcp,
         }],
         endpoints: (0..endpoints).map(endpoint).collect(),
+        changed_at: None,
     }
 }
 

@@ -83,6 +83,7 @@ fn service() -> Service {
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         affinity_seconds: None,
+        health_check_port: None,
         options: ServiceOptions::default(),
     }
 }
@@ -108,6 +109,7 @@ fn slice(endpoints: u32) -> EndpointSlice {
             protocol: Protocol::Tcp,
         }],
         endpoints: (0..endpoints).map(endpoint).collect(),
+        changed_at: None,
     }
 }
 

@@ -7,13 +7,13 @@
 pub mod cli;
 pub mod dataplane;
 pub mod desired;
+pub mod events;
 pub mod image;
 pub mod model;
 pub mod reconcile;
 pub mod runtime;
-mod signals;
+pub mod serve;
 pub mod source;
-mod start_times;
 pub mod store;
 #[cfg(test)]
 mod testkit;

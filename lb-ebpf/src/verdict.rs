@@ -116,7 +116,8 @@ impl Done {
             3 => Ok(Next::Arrive),
             4 => Ok(Next::More),
             5 => Ok(Next::Own),
-            6 => Ok(Next::Answer),
+            6 => Ok(Next::Return),
+            7 => Ok(Next::Answer),
             number => Err(Stop::new(number as u16)),
         }
     }
@@ -168,6 +169,7 @@ mod tests {
             Next::Arrive,
             Next::More,
             Next::Own,
+            Next::Return,
             Next::Answer,
         ];
         let drops = DropReason::ALL.map(Stop::drop);

@@ -123,6 +123,8 @@ impl<'a, S: MapStore> Player<'a, S> {
             deleted,
             writing: _,
             problems,
+            health_checks: _,
+            unwritten: _,
             retry_after: _,
             expire_after: _,
         } = self.pipe.sync(self.store);

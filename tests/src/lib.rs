@@ -12,6 +12,7 @@ pub mod demo;
 pub mod dns;
 pub mod echo;
 pub mod engine;
+pub mod exposition;
 pub mod family;
 pub mod golden;
 pub mod http;

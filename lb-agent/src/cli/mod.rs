@@ -4,9 +4,11 @@
 mod backends;
 mod cleanup;
 mod config_file;
+mod configz;
 mod explain;
 mod output;
 mod run;
+mod serve;
 mod services;
 mod source;
 mod status;
@@ -89,12 +91,19 @@ impl Cli {
             notices = without_effect;
             let what = format!("--config {}", path.display());
             matches = command
+                .clone()
                 .try_get_matches_from(given.into_iter().chain(more))
                 .context(what)?;
         }
         let mut cli = Self::from_arg_matches(&matches).context("the command line")?;
         if let Command::Run(args) = &mut cli.command {
             args.notices = notices;
+            if let Some((of_run, given)) = command
+                .find_subcommand("run")
+                .zip(matches.subcommand_matches("run"))
+            {
+                args.configuration = configz::configuration(of_run, given);
+            }
         }
         Ok(cli)
     }

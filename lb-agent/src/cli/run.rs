@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 use tracing::warn;
 
+use super::serve::ServeArgs;
 use super::source::SourceArgs;
 use super::traffic::TrafficArgs;
 use super::{LogFormat, PinArgs, log, tokio_runtime};
@@ -28,6 +30,9 @@ pub(super) struct RunArgs {
     /// What the file says that has no effect.
     #[arg(skip)]
     pub(super) notices: Vec<String>,
+    /// Every flag as it counts, for `/configz`.
+    #[arg(skip)]
+    pub(super) configuration: Value,
     #[command(flatten)]
     pin: PinArgs,
     /// Attach to devices of these names only, of whatever kind (`*`, `?`, `[...]`; may be repeated).
@@ -73,6 +78,8 @@ pub(super) struct RunArgs {
     log_format: LogFormat,
     #[command(flatten)]
     traffic: TrafficArgs,
+    #[command(flatten)]
+    serve: ServeArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -134,6 +141,7 @@ impl RunArgs {
             node_name,
             reserved_ports: self.node_port_range.0,
             detach_on_exit: self.detach_on_exit,
+            serve: self.serve.options(self.configuration),
         };
         let runtime = tokio_runtime()?;
         let ended = runtime.block_on(run(options));

@@ -16,8 +16,8 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::layout::{VERSION, map};
-use lb_common::{Counter, Device, DeviceFlags, DeviceRole, DropReason, Settings, SettingsFlags};
+use lb_common::layout::VERSION;
+use lb_common::{Counter, Device, DeviceFlags, DeviceRole, Settings, SettingsFlags};
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use rtnetlink::Handle;
 use serde::Serialize;
@@ -25,8 +25,9 @@ use serde::Serialize;
 use super::output::{Format, json, print, table};
 use crate::dataplane::attach::{AttachError, Hook, Way, inspect, inspect_xdp};
 use crate::dataplane::netlink::connect;
+use crate::dataplane::tally::{self, Fill};
 use crate::dataplane::xdp::{NoXdp, XdpMode};
-use crate::dataplane::{Access, KernelStore, PerCpu, PinnedMap, Pins};
+use crate::dataplane::{Access, KernelStore, Pins};
 use crate::store::{self, MapStore as _};
 
 #[derive(Debug, Serialize)]
@@ -100,9 +101,11 @@ async fn status(pins: &Pins) -> anyhow::Result<Status> {
         .rows::<store::SettingsTable>()?
         .remove(&0)
         .unwrap_or_default();
-    let drops = DropReason::ALL.map(|reason| (reason.as_str(), reason as u32));
-    let counters = Counter::ALL.map(|counter| (counter.as_str(), counter as u32));
-    let counters = sums(pins, map::COUNTERS, &counters)?;
+    let counters: BTreeMap<_, _> = tally::counters(pins)?
+        .into_iter()
+        .map(|(counter, count)| (counter.as_str(), count))
+        .collect();
+    let drops = tally::drops(pins)?.into_iter();
     let count = |counter: Counter| counters.get(counter.as_str()).copied().unwrap_or_default();
     Ok(Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -110,15 +113,15 @@ async fn status(pins: &Pins) -> anyhow::Result<Status> {
         pin_root: pins.root().display().to_string(),
         settings: settings_view(&settings),
         devices: device_views(pins, &store).await?,
-        maps: map::ALL
+        maps: tally::fills(pins, Access::Read)?
             .into_iter()
-            .map(|name| map_view(pins, name))
-            .collect::<anyhow::Result<_>>()?,
+            .map(MapView::from)
+            .collect(),
         evictions: Evictions {
             restored: count(Counter::FlowRestored),
             adopted: count(Counter::FlowAdopted),
         },
-        drops: sums(pins, map::DROPS, &drops)?,
+        drops: drops.map(|(reason, count)| (reason.as_str(), count)).collect(),
         counters,
     })
 }
@@ -223,28 +226,15 @@ fn device_name(ifindex: u32) -> String {
     if_indextoname(ifindex).map_or_else(|_| "-".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-fn map_view(pins: &Pins, name: &'static str) -> anyhow::Result<MapView> {
-    let map = PinnedMap::open(pins, name, Access::Read)?;
-    // The others are per-CPU arrays, which are neither full nor empty.
-    let countable = ![map::STATS, map::DROPS, map::COUNTERS].contains(&name);
-    let used = countable.then(|| map.count()).transpose()?;
-    Ok(MapView {
-        name,
-        rows: map.capacity(),
-        used,
-    })
-}
-
-fn sums(
-    pins: &Pins,
-    name: &'static str,
-    numbered: &[(&'static str, u32)],
-) -> anyhow::Result<BTreeMap<&'static str, u64>> {
-    let array = PerCpu::<u64>::open(pins, name)?;
-    numbered
-        .iter()
-        .map(|(name, index)| Ok((*name, array.get(*index)?.iter().sum())))
-        .collect()
+impl From<Fill> for MapView {
+    fn from(fill: Fill) -> Self {
+        let Fill { map, rows, used } = fill;
+        Self {
+            name: map,
+            rows,
+            used,
+        }
+    }
 }
 
 fn text(status: &Status) -> String {

@@ -20,6 +20,7 @@ pub mod routes;
 mod sizes;
 mod store;
 pub mod sysctl;
+pub mod tally;
 pub mod test_run;
 mod verifier;
 pub mod xdp;

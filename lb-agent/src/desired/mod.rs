@@ -7,6 +7,7 @@ pub mod considered;
 mod eligible;
 mod endpoints;
 mod frontends;
+pub mod health_check;
 pub mod node;
 pub mod node_ports;
 mod policy;
@@ -198,6 +199,29 @@ fn desired_half<F: Family>(service: &Service, port: &ServicePort, around: Surrou
         local,
         ranges,
     }
+}
+
+impl DesiredPort {
+    /// Whether the internal and the external traffic policy Local leads nowhere in a family, although there are endpoints
+    /// on other nodes.
+    pub fn without_local(&self, family: IpFamily) -> [bool; 2] {
+        match family {
+            IpFamily::V4 => without_local(&self.v4),
+            IpFamily::V6 => without_local(&self.v6),
+        }
+    }
+}
+
+fn without_local<F: Family>(half: &Half<F>) -> [bool; 2] {
+    let any = |cluster_ip: bool, drops: u32| {
+        half.frontends.values().any(|frontend| {
+            (frontend.flags & ServiceFlags::CLUSTER_IP != 0) == cluster_ip && frontend.flags & drops != 0
+        })
+    };
+    [
+        any(true, ServiceFlags::INSIDE_DROPS),
+        any(false, ServiceFlags::OUTSIDE_DROPS),
+    ]
 }
 
 /// Where a policy Local is in force and the endpoints are elsewhere, packets are dropped and not rejected.

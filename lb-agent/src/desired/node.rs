@@ -251,6 +251,7 @@ mod tests {
             name: "node-a".into(),
             internal_ips,
             pod_cidrs: Vec::new(),
+            leaving: false,
             zone: None,
         };
         assert_eq!(listening::<V4>(&host, &node), v4);
@@ -303,6 +304,7 @@ mod tests {
             name: name.into(),
             internal_ips: internal_ips.iter().map(|ip| ip.parse().unwrap()).collect(),
             pod_cidrs: pod_cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
+            leaving: false,
             zone: None,
         }
     }

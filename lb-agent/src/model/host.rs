@@ -15,6 +15,8 @@ pub struct Node {
     pub internal_ips: Vec<IpAddr>,
     /// The prefixes that its pods get their addresses from.
     pub pod_cidrs: Vec<IpPrefix>,
+    /// Whether it is about to be removed, so that load balancers should send it nothing new (KEP-3836).
+    pub leaving: bool,
     /// The zone that it is in (label `topology.kubernetes.io/zone`), when known.
     pub zone: Option<String>,
 }

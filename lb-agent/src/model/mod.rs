@@ -5,6 +5,7 @@ mod host;
 mod name;
 mod option;
 mod prefix;
+mod reason;
 mod service;
 mod world;
 
@@ -13,6 +14,7 @@ pub use host::{HostAddress, HostDevice, HostState, Namespace, Node, ServiceCidr}
 pub use name::{Kind, ObjectName, ObjectRef, Origin, Problem};
 pub use option::{Algorithm, Forwarding, ServiceOptions, Share};
 pub use prefix::{IpPrefix, NoPrefix};
+pub use reason::Reason;
 pub use service::{PortName, Protocol, Service, ServicePort, TrafficPolicy};
 pub use world::{Known, World};
 

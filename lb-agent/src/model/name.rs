@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::Reason;
+
 /// Namespace and name; the namespace is empty for cluster-wide objects.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectName {
@@ -47,6 +49,8 @@ pub struct Problem {
     pub object: Option<ObjectRef>,
     /// Where it was read.
     pub origin: Origin,
+    /// What kind of problem it is.
+    pub reason: Reason,
     /// What is the matter, and what is done about it.
     pub text: String,
 }
@@ -93,15 +97,22 @@ impl fmt::Display for ObjectName {
     }
 }
 
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Kind {
+    /// Kubernetes' word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Node => "Node",
             Self::Namespace => "Namespace",
             Self::ServiceCidr => "ServiceCIDR",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -29,6 +29,9 @@ pub struct Service {
     pub external_policy: TrafficPolicy,
     /// Seconds for which a client stays with its endpoint (session affinity `ClientIP`).
     pub affinity_seconds: Option<u32>,
+    /// The port at which load balancers ask whether this node has endpoints of it: only of a Service of type LoadBalancer
+    /// with the external policy Local.
+    pub health_check_port: Option<u16>,
     /// What its annotations say.
     pub options: ServiceOptions,
 }

@@ -32,24 +32,25 @@ pub struct Known<T> {
 }
 
 impl World {
-    /// Takes an object as it is now.
-    pub fn apply(&mut self, object: Object, origin: Origin) {
+    /// Takes an object as it is now. Returns whether that changes anything.
+    pub fn apply(&mut self, object: Object, origin: Origin) -> bool {
         match object {
             Object::Service(object) => {
                 let name = object.name.clone();
                 let known = Known { object, origin };
-                if self.services.get(&name) != Some(&known) {
+                let changed = self.services.get(&name) != Some(&known);
+                if changed {
                     self.replace_service(&name, Some(known));
                 }
+                changed
             }
             Object::EndpointSlice(object) => self.apply_slice(Known { object, origin }),
-            Object::Node(node) => _ = self.nodes.insert(node.name.as_str().into(), node),
+            Object::Node(node) => put(&mut self.nodes, node.name.as_str().into(), node),
             Object::Namespace(namespace) => {
-                self.namespaces.insert(namespace.name.as_str().into(), namespace);
+                put(&mut self.namespaces, namespace.name.as_str().into(), namespace)
             }
             Object::ServiceCidr(cidr) => {
-                self.service_cidrs
-                    .insert(cidr.name.as_str().into(), cidr.prefixes);
+                put(&mut self.service_cidrs, cidr.name.as_str().into(), cidr.prefixes)
             }
         }
     }
@@ -108,6 +109,17 @@ impl World {
         self.namespaces.get(name)
     }
 
+    /// How many objects of each kind there are.
+    pub fn counts(&self) -> [(Kind, usize); 5] {
+        [
+            (Kind::Service, self.services.len()),
+            (Kind::EndpointSlice, self.service_of.len()),
+            (Kind::Node, self.nodes.len()),
+            (Kind::Namespace, self.namespaces.len()),
+            (Kind::ServiceCidr, self.service_cidrs.len()),
+        ]
+    }
+
     /// Makes [`Self::take_changed`] name a Service once more.
     pub fn touch(&mut self, service: ObjectName) {
         self.changed.insert(service);
@@ -142,7 +154,7 @@ impl World {
         self.changed.insert(name.clone());
     }
 
-    fn apply_slice(&mut self, known: Known<EndpointSlice>) {
+    fn apply_slice(&mut self, known: Known<EndpointSlice>) -> bool {
         let (name, service) = (known.object.name.clone(), known.object.service.clone());
         if self
             .service_of
@@ -152,11 +164,13 @@ impl World {
             self.delete_slice(&name);
         }
         let slices = self.slices.entry(service.clone()).or_default();
-        if slices.get(&name) != Some(&known) {
+        let changed = slices.get(&name) != Some(&known);
+        if changed {
             slices.insert(name.clone(), known);
             self.service_of.insert(name, service.clone());
             self.changed.insert(service);
         }
+        changed
     }
 
     fn delete_slice(&mut self, name: &ObjectName) {
@@ -173,6 +187,15 @@ impl World {
     }
 }
 
+/// Puts a value under its key. Returns whether that changes anything.
+fn put<K: Ord, V: PartialEq>(values: &mut BTreeMap<K, V>, key: K, value: V) -> bool {
+    let changed = values.get(&key) != Some(&value);
+    if changed {
+        values.insert(key, value);
+    }
+    changed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +209,7 @@ mod tests {
             weight: 1,
             ports: Vec::new(),
             endpoints: Vec::new(),
+            changed_at: None,
         })
     }
 
@@ -238,6 +262,7 @@ mod tests {
                 internal_policy: TrafficPolicy::Cluster,
                 external_policy: TrafficPolicy::Cluster,
                 affinity_seconds: None,
+                health_check_port: None,
                 options,
             })
         };

@@ -6,6 +6,7 @@ use lb_common::addr::Address as _;
 use lb_common::{ServiceKey, Slot, SlotRange};
 
 use super::plan::{FamilyWrite, Plan, Planned, Write};
+use crate::model::IpFamily;
 use crate::store::{
     DevicesTable, FamilyTables, MapStore, Names, Policies, Rows, SettingsTable, StoreError, Table,
 };
@@ -21,6 +22,8 @@ pub(super) struct Outcome {
     pub(super) failed: BTreeMap<u32, StoreError>,
     /// The owners whose updates ended early because another's failed.
     pub(super) held_up: BTreeSet<u32>,
+    /// The families that the kernel refused a row of. A full map is no refusal.
+    pub(super) unwritten: BTreeSet<IpFamily>,
 }
 
 /// Writes `plan` into `store`; `rows` follows what the store holds.
@@ -41,10 +44,26 @@ pub(super) fn apply(plan: Plan, store: &mut impl MapStore, rows: &mut Rows) -> O
             outcome
                 .held_up
                 .extend(holder(&write, rows).filter(|holder| *holder != owner));
+            if !matches!(error, StoreError::Full { .. }) {
+                outcome.unwritten.extend(families(&write));
+            }
             outcome.failed.insert(owner, error);
         }
     }
     outcome
+}
+
+/// The families that a write is for.
+fn families(write: &Write) -> &'static [IpFamily] {
+    match write {
+        Write::V4(_) => &[IpFamily::V4],
+        Write::V6(_) => &[IpFamily::V6],
+        Write::Settings(_)
+        | Write::Device(..)
+        | Write::Name(..)
+        | Write::Policy(..)
+        | Write::ResetStats(_) => &[IpFamily::V4, IpFamily::V6],
+    }
 }
 
 /// The port that the row of a write belongs to so far.

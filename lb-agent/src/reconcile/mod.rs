@@ -11,4 +11,4 @@ mod problems;
 pub(crate) mod tests;
 
 pub use config::Config;
-pub use pipe::{Pipe, Report};
+pub use pipe::{Pipe, Report, WithoutLocal};

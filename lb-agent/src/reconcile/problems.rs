@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
 use crate::desired::{Claims, split_problems};
-use crate::model::{EndpointSlice, Kind, Known, ObjectName, ObjectRef, Problem, World};
+use crate::model::{EndpointSlice, Kind, Known, ObjectName, ObjectRef, Problem, Reason, World};
 
 /// What has been told.
 #[derive(Debug, Default)]
@@ -26,6 +26,15 @@ impl Problems {
         if !now.is_empty() {
             self.told.insert(service.clone(), now);
         }
+    }
+
+    /// How many there are of each kind.
+    pub(super) fn counts(&self) -> BTreeMap<Reason, usize> {
+        let mut counts = BTreeMap::new();
+        for problem in self.told.values().flatten() {
+            *counts.entry(problem.reason).or_default() += 1;
+        }
+        counts
     }
 
     /// What is to be told now.
@@ -52,6 +61,7 @@ pub(super) fn of_objects(
         Problem {
             object: Some(reference(service)),
             origin: known.origin.clone(),
+            reason: Reason::FrontendConflict,
             text,
         }
     });
@@ -71,6 +81,7 @@ pub(super) fn of_objects(
         .map(|text| Problem {
             object: Some(reference(service)),
             origin: known.origin.clone(),
+            reason: Reason::SplitIncomplete,
             text,
         });
     lost.chain(foreign).chain(split).collect()
@@ -101,6 +112,7 @@ fn of_slice(slice: &Known<EndpointSlice>, text: String) -> Problem {
     Problem {
         object: Some(object),
         origin: slice.origin.clone(),
+        reason: Reason::EndpointsIgnored,
         text,
     }
 }

@@ -4,6 +4,6 @@ mod curl;
 mod ping;
 mod traceroute;
 
-pub use curl::{download, upload};
+pub use curl::{Page, download, get, upload};
 pub use ping::{Ping, PingReport};
 pub use traceroute::{Hop, Probe, traceroute};

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 use super::ConfigFile;
 
 /// Fields that are settings here, too, by their flags.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 6] = [
+    ("bindAddressHardFail", "bind-address-hard-fail"),
     ("healthzBindAddress", "healthz-bind-address"),
     ("hostnameOverride", "node-name"),
     ("metricsBindAddress", "metrics-bind-address"),
@@ -16,12 +17,11 @@ const SETTINGS: [(&str, &str); 5] = [
 ];
 
 /// Fields that mean nothing here, and why.
-const WITHOUT_EFFECT: [(&str, &str); 15] = [
+const WITHOUT_EFFECT: [(&str, &str); 14] = [
     (
         "bindAddress",
         "the node's addresses are read from its devices and its Node",
     ),
-    ("bindAddressHardFail", "no port of a service is bound"),
     (
         "configSyncPeriod",
         "the API is watched, and nothing is read anew from time to time",

@@ -30,6 +30,7 @@ fn service(policies: (TrafficPolicy, TrafficPolicy)) -> Service {
         internal_policy: policies.0,
         external_policy: policies.1,
         affinity_seconds: None,
+        health_check_port: None,
         options: ServiceOptions::default(),
     }
 }
@@ -47,6 +48,7 @@ fn slice(port: (&str, u16, Protocol), endpoints: &[&str]) -> EndpointSlice {
             protocol,
         }],
         endpoints: endpoints.iter().map(|text| endpoint(text)).collect(),
+        changed_at: None,
     }
 }
 
@@ -337,6 +339,7 @@ fn where_the_node_may_its_vips_may() {
             name: "node-a".into(),
             internal_ips: vec![ip.parse().unwrap()],
             pod_cidrs: Vec::new(),
+            leaving: false,
             zone: None,
         })
     };

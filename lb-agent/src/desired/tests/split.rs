@@ -37,7 +37,7 @@ fn check_split(shares: &[(&str, u32)], parts: &[[Object; 2]], cluster: &str, loc
         (cluster, local)
     );
     let mut world = World::default();
-    objects().for_each(|object| world.apply(object, Origin::default()));
+    objects().for_each(|object| _ = world.apply(object, Origin::default()));
     let problems = split_problems(&service, &world);
     let problems: Vec<_> = problems
         .iter()

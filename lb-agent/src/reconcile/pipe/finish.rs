@@ -7,7 +7,7 @@ use lb_common::Settings;
 
 use super::{Pass, Pipe, RETRY, Report, chain};
 use crate::desired::node::{prefix_problems, service_prefixes};
-use crate::model::{ObjectName, Origin, PortName, Problem};
+use crate::model::{ObjectName, Origin, PortName, Problem, Reason};
 use crate::reconcile::apply::Outcome;
 use crate::reconcile::plan::NODE;
 use crate::reconcile::problems;
@@ -26,6 +26,7 @@ impl Pipe {
             deleted,
             failed,
             held_up,
+            unwritten,
         } = outcome;
         let mut node: BTreeSet<_> = self.node_problems().collect();
         let mut node_failed = false;
@@ -62,6 +63,8 @@ impl Pipe {
             written,
             deleted,
             problems: self.problems.take(),
+            health_checks: self.standing.take_changed(),
+            unwritten,
             retry_after,
             expire_after: self.expire_after(now),
             ..Report::default()
@@ -109,6 +112,7 @@ impl Pipe {
         texts.map(|text| Problem {
             object: None,
             origin: Origin::default(),
+            reason: Reason::NodeSetup,
             text,
         })
     }
@@ -121,6 +125,7 @@ impl Pipe {
         Problem {
             object: Some(problems::reference(&port.service)),
             origin: origin.unwrap_or_default(),
+            reason: Reason::NotProgrammed,
             text: format!("port {}/{}: {what}", port.port, port.protocol.as_str()),
         }
     }
@@ -132,6 +137,7 @@ fn node_failure(error: &StoreError) -> Problem {
     Problem {
         object: None,
         origin: Origin::default(),
+        reason: Reason::NotProgrammed,
         text,
     }
 }

@@ -2,6 +2,7 @@
 
 mod finish;
 mod node;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,11 +16,15 @@ use super::diff::{diff_address, diff_port};
 use super::plan::{NODE, Plan};
 use super::problems::{self, Problems};
 use crate::desired::considered::{Considered, considered};
+use crate::desired::health_check::HealthCheck;
 use crate::desired::{self, Claims, DesiredPort, Surroundings, seed_words};
 use crate::image::{Compromise, Image, NoRoom, name_text};
 use crate::model::{HostState, IpFamily, Kind, Object, ObjectName, PortName, Problem, TrafficPolicy, World};
 use crate::source::SourceEvent;
 use crate::store::{FamilyTables, MapStore, Rows, StoreError};
+
+use standing::Standing;
+pub use standing::WithoutLocal;
 
 /// The first and the longest time until something that failed is tried again, unless room was made: then at once.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -41,6 +46,7 @@ pub struct Pipe {
     /// Ids left over by an agent that was killed.
     strays: Vec<u32>,
     problems: Problems,
+    standing: Standing,
     /// Services whose last update failed, wholly or in part.
     failing: BTreeSet<ObjectName>,
     retries: u32,
@@ -67,6 +73,10 @@ pub struct Report {
     pub writing: Duration,
     /// What a person should mend; each is here once while it stays the same.
     pub problems: Vec<Problem>,
+    /// The health checks that are different now; none is there any more of those without one.
+    pub health_checks: BTreeMap<ObjectName, Option<HealthCheck>>,
+    /// The families of which rows could not be written, for another reason than that a map is full.
+    pub unwritten: BTreeSet<IpFamily>,
     /// When something failed that may go better: call [`Pipe::retry`] and [`Pipe::sync`] after this time.
     pub retry_after: Option<Duration>,
     /// When the next backend that has left is to be forgotten: call [`Pipe::sync`] after this time.
@@ -100,7 +110,7 @@ impl Pipe {
         for service in image.services() {
             world.touch(service.clone());
         }
-        let (claims, problems, failing, around) = Default::default();
+        let (claims, problems, standing, failing, around) = Default::default();
         Ok(Self {
             config,
             world,
@@ -112,20 +122,21 @@ impl Pipe {
             synced: false,
             strays,
             problems,
+            standing,
             failing,
             retries: 0,
             ahead: Duration::ZERO,
         })
     }
 
-    /// Takes an event of a source; nothing is written before [`Self::sync`].
-    pub fn apply(&mut self, event: SourceEvent) {
+    /// Takes an event of a source; nothing is written before [`Self::sync`]. Returns whether it changes anything.
+    pub fn apply(&mut self, event: SourceEvent) -> bool {
         match event {
             SourceEvent::Apply { object, origin } => {
                 if let Object::Service(service) = &object {
                     self.claim(&service.name.clone(), desired::claims_of(service));
                 }
-                self.world.apply(object, origin);
+                return self.world.apply(object, origin);
             }
             SourceEvent::Delete(gone) => {
                 if gone.kind == Kind::Service {
@@ -134,8 +145,12 @@ impl Pipe {
                 self.world.delete(&gone);
             }
             SourceEvent::Synced => self.synced = true,
-            SourceEvent::Problem(problem) => self.problems.add(problem),
+            SourceEvent::Problem(problem) => {
+                self.problems.add(problem);
+                return false;
+            }
         }
+        true
     }
 
     /// Takes the node's devices and addresses; nothing is written before [`Self::sync`].
@@ -280,6 +295,7 @@ impl Pipe {
 
     fn plan_service(&mut self, service: &ObjectName, now: Instant, pass: &mut Pass) {
         let wanted = self.desired(service);
+        self.note_standing(service, &wanted);
         for name in self.image.ports_of(service) {
             if let Some(id) = self.image.id(&name)
                 && !wanted.iter().any(|port| port.name == name)

@@ -30,7 +30,9 @@ pub(crate) fn pipe(store: &impl MapStore, events: impl IntoIterator<Item = Sourc
 
 fn pipe_with(store: &impl MapStore, config: Config, events: impl IntoIterator<Item = SourceEvent>) -> Pipe {
     let mut pipe = Pipe::adopt(store, config).unwrap();
-    events.into_iter().for_each(|event| pipe.apply(event));
+    for event in events {
+        pipe.apply(event);
+    }
     pipe.apply(SourceEvent::Synced);
     pipe
 }

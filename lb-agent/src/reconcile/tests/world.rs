@@ -177,6 +177,7 @@ pub(super) fn service(name: &str, cluster_ips: &[IpAddr]) -> Service {
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         affinity_seconds: None,
+        health_check_port: None,
         options: ServiceOptions::default(),
     }
 }
@@ -206,5 +207,6 @@ pub(super) fn slice(service: &str, name: &str, endpoints: &[Ipv4Addr]) -> Endpoi
         weight: 1,
         ports: vec![port("a", 8080, Protocol::Tcp), port("b", 5353, Protocol::Udp)],
         endpoints: endpoints.iter().map(endpoint).collect(),
+        changed_at: None,
     }
 }

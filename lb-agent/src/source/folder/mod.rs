@@ -8,7 +8,7 @@ use std::mem;
 
 use super::SourceEvent;
 use super::document::{Content, Entry, entries};
-use crate::model::{Object, ObjectRef, Origin, Problem};
+use crate::model::{Object, ObjectRef, Origin, Problem, Reason};
 
 const LAST_STAYS: &str = "its last good state stays until it is mended or removed";
 
@@ -77,6 +77,7 @@ impl Folder {
         let problem = Problem {
             object: None,
             origin: Origin::new(name),
+            reason: Reason::SourceUnavailable,
             text,
         };
         let before = mem::replace(&mut file.problems, BTreeSet::from([problem.clone()]));
@@ -100,22 +101,26 @@ impl Folder {
             content,
         } = entry;
         let origin = Origin::new(&format!("{name}, {place}"));
-        let mut problem = |text: String| {
+        let mut problem = |reason, text: String| {
             file.problems.insert(Problem {
                 object: object.clone(),
                 origin: origin.clone(),
+                reason,
                 text,
             });
         };
         if let Content::Object(found, _) | Content::Lacking(found, _) = &content
             && file.objects.contains_key(&found.reference())
         {
-            problem("is in this file before; the first one counts: remove one of them".into());
+            let text = "is in this file before; the first one counts: remove one of them";
+            problem(Reason::DuplicateObject, text.into());
             return false;
         }
         match content {
             Content::Object(found, notices) => {
-                notices.into_iter().for_each(&mut problem);
+                for notice in notices {
+                    problem(Reason::FieldIgnored, notice);
+                }
                 file.insert(Told {
                     object: found,
                     origin,
@@ -124,10 +129,11 @@ impl Folder {
             Content::Lacking(found, what) => {
                 let last = before.objects.get(&found.reference());
                 if let Some(told) = last.filter(|told| told.object.has_front_ends()) {
-                    problem(format!("{what}; {LAST_STAYS}"));
+                    problem(Reason::InvalidObject, format!("{what}; {LAST_STAYS}"));
                     file.insert(told.clone());
                 } else {
-                    problem(format!("{what}; it has no front ends until it is mended"));
+                    let text = format!("{what}; it has no front ends until it is mended");
+                    problem(Reason::InvalidObject, text);
                     file.insert(Told {
                         object: found,
                         origin,
@@ -140,7 +146,7 @@ impl Folder {
                     tracing::info!("{name}, {place}: objects of kind {kind} are not used; left out");
                 }
             }
-            Content::Unknown(text) => problem(text),
+            Content::Unknown(text) => problem(Reason::InvalidObject, text),
             Content::Broken(why) => {
                 let last = object
                     .as_ref()
@@ -150,7 +156,7 @@ impl Folder {
                     (Some(_), None) => "it is left out until it is mended",
                     (None, _) => "the objects that this document had before stay until it is mended",
                 };
-                problem(format!("{why}; {kept}"));
+                problem(Reason::InvalidObject, format!("{why}; {kept}"));
                 if let Some((object, told)) = last {
                     file.objects.entry(object.clone()).or_insert_with(|| told.clone());
                 }
@@ -239,6 +245,7 @@ impl Folder {
             let problem = Problem {
                 object: Some(object.clone()),
                 origin,
+                reason: Reason::DuplicateObject,
                 text,
             };
             if file.conflicts.insert(object.clone(), problem.clone()).as_ref() != Some(&problem) {

@@ -77,7 +77,7 @@ impl ApiAccess {
     }
 
     /// A client by the configuration as it is now.
-    pub(super) async fn connect(&self) -> Result<Client, AccessError> {
+    pub(crate) async fn connect(&self) -> Result<Client, AccessError> {
         client(self.config().await?)
     }
 

@@ -30,7 +30,7 @@ use super::reply::{Line, Page, What};
 use super::told::{Told, problem};
 use super::trouble::Trouble;
 use super::watched::Watched;
-use crate::model::{Kind, ObjectRef};
+use crate::model::{Kind, ObjectRef, Reason};
 use crate::source::SourceEvent;
 
 /// An answer must have begun, or a page must be there, after this time.
@@ -348,7 +348,7 @@ impl<'a> Follower<'a> {
         let node = ObjectRef::new(Kind::Node, "", &self.shared.node);
         let text = "there is no such Node, so no endpoint is known to be on this node, and NodePorts listen at the \
                     addresses of uplinks: is --node-name right?";
-        (!self.told.has(&node)).then(|| problem(Some(node), text.to_owned()))
+        (!self.told.has(&node)).then(|| problem(Some(node), Reason::NodeSetup, text.to_owned()))
     }
 
     /// Takes part in saying that everything has been told once; the last one says it.

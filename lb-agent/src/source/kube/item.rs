@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -62,6 +62,7 @@ struct Metadata {
     annotations: Option<BTreeMap<String, String>>,
     resource_version: Option<String>,
     uid: Option<String>,
+    deletion_timestamp: Option<Time>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -93,6 +94,7 @@ struct NodeSpec {
     pod_cidr: Option<String>,
     #[serde(rename = "podCIDRs")]
     pod_cidrs: Option<Vec<String>>,
+    taints: Option<Vec<core::Taint>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -179,6 +181,7 @@ impl From<Metadata> for ObjectMeta {
             labels: metadata.labels,
             annotations: metadata.annotations,
             uid: metadata.uid,
+            deletion_timestamp: metadata.deletion_timestamp,
             ..Self::default()
         }
     }
@@ -232,6 +235,7 @@ impl Slim for Node {
             spec: self.spec.map(|spec| core::NodeSpec {
                 pod_cidr: spec.pod_cidr,
                 pod_cidrs: spec.pod_cidrs,
+                taints: spec.taints,
                 ..core::NodeSpec::default()
             }),
             status: self.status.map(|status| core::NodeStatus {

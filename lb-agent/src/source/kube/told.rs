@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::item::{Content, Item};
-use crate::model::{Kind, Object, ObjectRef, Origin, Problem};
+use crate::model::{Kind, Object, ObjectRef, Origin, Problem, Reason};
 use crate::source::SourceEvent;
 
 const LAST_STAYS: &str = "its last good state stays until it is mended or removed";
@@ -50,7 +50,7 @@ impl Told {
                 && self.nameless.insert(why.clone())
             {
                 let text = format!("a {kind} without a name that can be read is left out: {why}");
-                events.push(problem(None, text));
+                events.push(problem(None, Reason::InvalidObject, text));
             }
             return;
         };
@@ -59,7 +59,7 @@ impl Told {
         }
         match item.content {
             Content::Object(object, notices) => {
-                self.tell_problems(&name, notices, events);
+                self.tell_problems(&name, Reason::FieldIgnored, notices, events);
                 self.tell(name, object, events);
             }
             Content::LeftAlone => self.gone(&name, events),
@@ -69,7 +69,8 @@ impl Told {
                 } else {
                     LEFT_OUT
                 };
-                self.tell_problems(&name, vec![format!("{why}; {kept}")], events);
+                let text = format!("{why}; {kept}");
+                self.tell_problems(&name, Reason::InvalidObject, vec![text], events);
             }
         }
     }
@@ -102,21 +103,28 @@ impl Told {
     }
 
     /// Tells what is new of it.
-    fn tell_problems(&mut self, object: &ObjectRef, now: Vec<String>, events: &mut Vec<SourceEvent>) {
+    fn tell_problems(
+        &mut self,
+        object: &ObjectRef,
+        reason: Reason,
+        now: Vec<String>,
+        events: &mut Vec<SourceEvent>,
+    ) {
         let before = self.problems.remove(object).unwrap_or_default();
         let now: BTreeSet<String> = now.into_iter().collect();
         let new = now.difference(&before).cloned();
-        events.extend(new.map(|text| problem(Some(object.clone()), text)));
+        events.extend(new.map(|text| problem(Some(object.clone()), reason, text)));
         if !now.is_empty() {
             self.problems.insert(object.clone(), now);
         }
     }
 }
 
-pub(super) fn problem(object: Option<ObjectRef>, text: String) -> SourceEvent {
+pub(super) fn problem(object: Option<ObjectRef>, reason: Reason, text: String) -> SourceEvent {
     SourceEvent::Problem(Problem {
         object,
         origin: Origin::default(),
+        reason,
         text,
     })
 }

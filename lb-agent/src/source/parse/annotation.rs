@@ -1,6 +1,7 @@
 //! Annotations. A bad one is told and has no effect; the object is used all the same.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -15,6 +16,8 @@ const SPLIT: &str = "sluice.dev/split";
 const WEIGHT: &str = "sluice.dev/weight";
 const LIMIT: &str = "sluice.dev/limit-connections-per-second";
 const SOURCE_LIMIT: &str = "sluice.dev/limit-connections-per-second-per-source";
+/// Kubernetes' own.
+const CHANGED_AT: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// The largest weight of a slice, and of a Service in a split.
 const MAX_WEIGHT: u32 = 1000;
@@ -56,6 +59,20 @@ pub(super) fn weight(metadata: &ObjectMeta, notices: &mut Vec<String>) -> u32 {
     annotations.tell_others(&[WEIGHT]);
     let weight = annotations.number(WEIGHT, 0, MAX_WEIGHT, "its endpoints weigh 1");
     weight.unwrap_or(1)
+}
+
+/// When the change happened that made a slice what it is, as the controller of slices tells.
+pub(super) fn changed_at(metadata: &ObjectMeta, notices: &mut Vec<String>) -> Option<SystemTime> {
+    let text = metadata.annotations.as_ref()?.get(CHANGED_AT)?;
+    match humantime::parse_rfc3339(text) {
+        Ok(time) => Some(time),
+        Err(error) => {
+            notices.push(format!(
+                "metadata.annotations[{CHANGED_AT}]: \"{text}\" is no time ({error}); it is not measured how long this change took"
+            ));
+            None
+        }
+    }
 }
 
 impl<'a> Annotations<'a> {

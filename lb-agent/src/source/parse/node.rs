@@ -5,6 +5,8 @@ use k8s_openapi::api::core::v1 as api;
 use super::{ParseError, Parsed, field};
 use crate::model::{Node, Object};
 
+/// The taint of Nodes that the Cluster Autoscaler is about to remove.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 /// The label that names the zone of a Node.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -40,6 +42,7 @@ pub fn node(object: &api::Node) -> Result<Parsed, ParseError> {
         name,
         internal_ips,
         pod_cidrs,
+        leaving: leaving(object),
         zone: zone.map(Into::into),
     };
     Ok(Parsed {
@@ -47,4 +50,10 @@ pub fn node(object: &api::Node) -> Result<Parsed, ParseError> {
         notices,
         lacking: None,
     })
+}
+
+fn leaving(object: &api::Node) -> bool {
+    let taints = object.spec.as_ref().and_then(|spec| spec.taints.as_deref());
+    let mut taints = taints.unwrap_or_default().iter();
+    object.metadata.deletion_timestamp.is_some() || taints.any(|taint| taint.key == TO_BE_DELETED)
 }

@@ -54,6 +54,7 @@ pub fn service(object: &api::Service) -> Result<Parsed, ParseError> {
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         affinity_seconds: None,
+        health_check_port: None,
         options: ServiceOptions::default(),
     };
     if owner == Owner::Us {
@@ -73,6 +74,7 @@ pub fn service(object: &api::Service) -> Result<Parsed, ParseError> {
         );
         service.affinity_seconds = affinity(spec, &mut notices);
         service.source_ranges = source_ranges(spec, &mut notices);
+        service.health_check_port = health_check_port(spec, service.external_policy, &mut notices);
         service.options = annotation::service_options(&object.metadata, &mut notices);
     }
     Ok(Parsed {
@@ -117,6 +119,28 @@ fn source_ranges(spec: &api::ServiceSpec, notices: &mut Vec<String>) -> Vec<IpPr
         ));
     }
     ranges
+}
+
+fn health_check_port(
+    spec: &api::ServiceSpec,
+    policy: TrafficPolicy,
+    notices: &mut Vec<String>,
+) -> Option<u16> {
+    let number = spec.health_check_node_port.filter(|number| *number != 0)?;
+    if !is_load_balancer(spec) || policy != TrafficPolicy::Local {
+        return None;
+    }
+    match field::port(|| "spec.healthCheckNodePort".into(), number) {
+        Ok(port) => Some(port),
+        Err(error) => {
+            notices.push(format!("{error}; left out"));
+            None
+        }
+    }
+}
+
+fn is_load_balancer(spec: &api::ServiceSpec) -> bool {
+    spec.type_.as_deref() == Some("LoadBalancer")
 }
 
 /// The ClusterIPs that can be used; an error when there is none.

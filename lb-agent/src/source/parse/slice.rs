@@ -51,6 +51,7 @@ pub fn endpoint_slice(object: &api::EndpointSlice) -> Result<Parsed, ParseError>
         weight,
         ports,
         endpoints,
+        changed_at: annotation::changed_at(&object.metadata, &mut notices),
     };
     Ok(Parsed {
         object: Some(Object::EndpointSlice(slice)),

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::folder::Folder;
 use super::{AccessError, SourceEvent};
-use crate::model::{Origin, Problem};
+use crate::model::{Origin, Problem, Reason};
 
 /// Changes that follow each other this closely are taken together.
 const QUIET: Duration = Duration::from_millis(4);
@@ -321,6 +321,7 @@ impl Reader {
         vec![SourceEvent::Problem(Problem {
             object: None,
             origin,
+            reason: Reason::SourceUnavailable,
             text,
         })]
     }

@@ -100,6 +100,7 @@ fn with_room(device: u32) -> Result<u64> {
 }
 
 /// How often a program is run.
+#[derive(Clone, Copy)]
 struct Rounds {
     /// The first rounds fill the caches, and the map where the program does.
     warm_up: usize,

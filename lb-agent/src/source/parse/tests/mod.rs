@@ -1,4 +1,5 @@
 mod bad_input;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -239,4 +240,65 @@ fn a_node_has_its_internal_addresses() {
         panic!("no Node")
     };
     assert_eq!((node.internal_ips.len(), node.pod_cidrs.len()), (1, 1));
+}
+
+#[test]
+fn a_health_check_port_is_of_load_balancers_with_the_policy_local() {
+    let port = |kind: &str, policy: &str, port: i32| {
+        let spec = json!({"type": kind, "externalTrafficPolicy": policy, "healthCheckNodePort": port});
+        service_of(with_spec(spec)).health_check_port
+    };
+    assert_eq!(port("LoadBalancer", "Local", 30_200), Some(30_200));
+    assert_eq!(port("LoadBalancer", "Local", 0), None);
+    assert_eq!(port("LoadBalancer", "Cluster", 30_200), None);
+    assert_eq!(port("NodePort", "Local", 30_200), None);
+    let spec =
+        json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 70_000});
+    check_notice(
+        with_spec(spec),
+        &["spec.healthCheckNodePort: 70000 is no port; use 1 to 65535; left out"],
+    );
+}
+
+#[test]
+fn when_endpoints_changed_is_told_by_their_controller() {
+    let slice = |time: &str| {
+        let mut object = with_endpoints(json!([]));
+        object["metadata"]["annotations"] = json!({"endpoints.kubernetes.io/last-change-trigger-time": time});
+        parsed("EndpointSlice", object).unwrap()
+    };
+    let at = |parsed: &Parsed| match &parsed.object {
+        Some(Object::EndpointSlice(slice)) => slice.changed_at,
+        other => panic!("no EndpointSlice: {other:?}"),
+    };
+    let told = slice("2027-01-15T08:00:00.25Z");
+    let expected = SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_250);
+    assert_eq!((at(&told), told.notices.len()), (Some(expected), 0));
+    let no_time = slice("yesterday");
+    assert_eq!((at(&no_time), no_time.notices.len()), (None, 1));
+    assert_eq!(slice_of(with_endpoints(json!([]))).changed_at, None);
+}
+
+#[test]
+fn a_node_that_is_about_to_be_removed_is_leaving() {
+    let leaving = |metadata: Value, spec: Value| {
+        let object = json!({"metadata": metadata, "spec": spec});
+        match parsed("Node", object).unwrap().object {
+            Some(Object::Node(node)) => node.leaving,
+            other => panic!("no Node: {other:?}"),
+        }
+    };
+    let taint = |key: &str| json!({"taints": [{"key": key, "effect": "NoSchedule"}]});
+    assert!(!leaving(json!({"name": "a"}), json!({})));
+    assert!(!leaving(json!({"name": "a"}), json!({"unschedulable": true})));
+    assert!(!leaving(
+        json!({"name": "a"}),
+        taint("node.kubernetes.io/not-ready")
+    ));
+    assert!(leaving(
+        json!({"name": "a"}),
+        taint("ToBeDeletedByClusterAutoscaler")
+    ));
+    let deleted = json!({"name": "a", "deletionTimestamp": "2027-01-15T08:00:00Z"});
+    assert!(leaving(deleted, json!({})));
 }

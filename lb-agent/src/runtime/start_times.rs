@@ -5,16 +5,16 @@ use tracing::info;
 
 /// When the steps of the start were done.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct StartTimes {
-    pub(crate) start: Instant,
-    pub(crate) loaded: Instant,
-    pub(crate) adopted: Instant,
-    pub(crate) synced: Instant,
+pub(super) struct StartTimes {
+    pub(super) start: Instant,
+    pub(super) loaded: Instant,
+    pub(super) adopted: Instant,
+    pub(super) synced: Instant,
 }
 
 impl StartTimes {
     /// Tells them, now that programs are attached.
-    pub(crate) fn log(self, devices: usize, ways: &str) {
+    pub(super) fn log(self, devices: usize, ways: &str) {
         let Self {
             start,
             loaded,
