@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::{
     object_check, static_agent,
     steps::Steps,
+    strip,
     toolchain::{self, Toolchain},
     workspace::{Profile, Workspace},
 };
@@ -67,6 +68,7 @@ pub(crate) fn bpf_objects(workspace: &Workspace, steps: &mut Steps) -> Result<()
         let object = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
         let found = object_check::check(&object).with_context(|| format!("{name} is not an object"))?;
         if found.is_empty() {
+            let object = strip::without_lines(&object).with_context(|| name.clone())?;
             let target = folder.join(&name).with_extension("o");
             let state = if replace(&target, &object)? {
                 "new"

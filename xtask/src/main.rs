@@ -16,6 +16,7 @@ mod object_check;
 mod privilege;
 mod static_agent;
 mod steps;
+mod strip;
 mod test;
 mod tidy;
 mod toolchain;
