@@ -62,8 +62,9 @@ enum Event {
     Stop(&'static str),
 }
 
-/// How long a burst of events may go on before it is acted upon.
-const DEBOUNCE: Duration = Duration::from_millis(3);
+/// The least time between two passes: what happens meanwhile is acted upon together. After a quiet time an event is acted
+/// upon at once.
+const APART: Duration = Duration::from_millis(3);
 /// How often programs are looked after when nothing happens: nobody tells when a TCX program is attached.
 const RECHECK: Duration = Duration::from_secs(30);
 /// How often connections are counted anew while a service wants their numbers.
@@ -139,12 +140,14 @@ struct Due {
 impl Runtime {
     /// The loop. Returns the name of the signal that ended it, or why it cannot go on.
     async fn run(mut self, signals: &mut Signals) -> anyhow::Result<&'static str> {
+        let mut next_pass = Instant::now();
         let ended = loop {
             let mut due = Due::default();
             let event = self.next(signals).await;
             self.take(event, &mut due);
-            let burst = Instant::now() + DEBOUNCE;
-            while let Ok(event) = timeout_at(burst, self.next(signals)).await {
+            // Also what is there already is taken.
+            let begin = next_pass.max(Instant::now());
+            while let Ok(event) = timeout_at(begin, self.next(signals)).await {
                 self.take(event, &mut due);
             }
             if let Some(why) = due.stop {
@@ -153,6 +156,7 @@ impl Runtime {
             if let Err(error) = self.pass(&due).await {
                 break Err(error.into());
             }
+            next_pass = Instant::now() + APART;
         };
         self.attacher.stop().await;
         ended
