@@ -85,6 +85,22 @@ pub fn node_rows<F: Family>(
     }
 }
 
+/// Where a port of the node's own is to be opened that listens where NodePorts do: the unspecified address where every
+/// address of the family is meant.
+pub fn listening_ips<F: Family>(
+    host: &HostState,
+    world: &World,
+    node_name: &str,
+    node_ports: &NodePortAddresses,
+) -> BTreeSet<IpAddr> {
+    if node_ports.is_everywhere(ip_family::<F>()) {
+        return BTreeSet::from([F::Addr::default().ip()]);
+    }
+    let rows = addresses::<F>(host, world.node(node_name), node_ports);
+    let listening = rows.into_iter().filter(|(_, row)| row.node_ports != 0);
+    listening.map(|(addr, _)| addr.ip()).collect()
+}
+
 /// The prefixes that services get their addresses from: those of the flags first, then those of ServiceCIDRs.
 pub fn service_prefixes(world: &World, prefixes: &Prefixes) -> Vec<IpPrefix> {
     let mut found = prefixes.service.clone();
@@ -211,6 +227,7 @@ mod tests {
     use lb_common::{V4, V6};
 
     use super::*;
+    use crate::desired::node_ports::NodePortWord;
     use crate::model::{HostAddress, HostDevice};
 
     /// Compares at which addresses NodePorts listen on a host with an uplink and a bridge of pods.
@@ -278,6 +295,35 @@ mod tests {
     fn without_them_node_ports_listen_on_uplinks() {
         check(&[], &["192.0.2.1", "192.0.2.2"], &["2001:db8::1"]);
         check(&["198.51.100.1"], &["192.0.2.1", "192.0.2.2"], &["2001:db8::1"]);
+    }
+
+    #[test]
+    fn the_nodes_own_ports_listen_where_node_ports_do() {
+        let cases = [
+            ("", "127.0.0.1 192.0.2.1", "::1 2001:db8::1"),
+            ("primary", "192.0.2.1", "2001:db8::1"),
+            ("localhost", "127.0.0.1", "::1"),
+            ("all", "0.0.0.0", "::"),
+            ("10.0.0.0/8", "10.0.0.1", "::"),
+            ("10.0.0.0/8,127.0.0.0/8,2001:db8:1::/64", "10.0.0.1 127.0.0.1", ""),
+            ("primary,::/0", "192.0.2.1", "::"),
+        ];
+        let mut world = World::default();
+        let node = node("node-a", &["192.0.2.1", "2001:db8::1"], &[]);
+        world.apply(crate::model::Object::Node(node), crate::model::Origin::default());
+        for (flag, v4, v6) in cases {
+            let words = flag.split(',').filter(|word| !word.is_empty());
+            let at = words.map(|word| word.parse::<NodePortWord>().unwrap()).collect();
+            let text = |ips: BTreeSet<IpAddr>| {
+                let ips: Vec<_> = ips.iter().map(ToString::to_string).collect();
+                ips.join(" ")
+            };
+            let found = (
+                text(listening_ips::<V4>(&host(), &world, "node-a", &at)),
+                text(listening_ips::<V6>(&host(), &world, "node-a", &at)),
+            );
+            assert_eq!(found, (v4.to_owned(), v6.to_owned()), "{flag}");
+        }
     }
 
     /// A host with an uplink, a bridge of pods and its port.

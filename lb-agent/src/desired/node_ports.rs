@@ -56,6 +56,19 @@ impl NodePortAddresses {
         }
         of_family.any(|prefix| prefix.contains(ip))
     }
+
+    /// Whether every address of a family is meant, whichever the node has or gets.
+    pub fn is_everywhere(&self, family: IpFamily) -> bool {
+        let mut of_family = self
+            .prefixes
+            .iter()
+            .filter(|prefix| prefix.family() == family)
+            .peekable();
+        if of_family.peek().is_none() {
+            return !self.primary && !self.prefixes.is_empty();
+        }
+        of_family.any(|prefix| prefix.mask().is_unspecified())
+    }
 }
 
 impl Default for NodePortAddresses {
@@ -134,6 +147,28 @@ mod tests {
         let found: Vec<_> = found.map(|(ip, _)| ip).collect();
         assert_eq!(found.join(" "), listening, "{flag}");
         assert_eq!(addresses.localhost, localhost, "{flag}");
+    }
+
+    #[test]
+    fn everywhere_is_what_matches_all_addresses_of_a_family() {
+        let cases = [
+            ("", [false, false]),
+            ("primary", [false, false]),
+            ("localhost", [false, false]),
+            ("all", [true, true]),
+            ("primary,0.0.0.0/0", [true, false]),
+            ("192.0.2.0/24", [false, true]),
+            ("192.0.2.0/24,0.0.0.0/0", [true, true]),
+            ("primary,192.0.2.0/24", [false, false]),
+            ("192.0.2.0/24,2001:db8::/32", [false, false]),
+        ];
+        for (flag, expected) in cases {
+            let words = flag.split(',').filter(|word| !word.is_empty());
+            let addresses: NodePortAddresses =
+                words.map(|word| word.parse::<NodePortWord>().unwrap()).collect();
+            let found = [IpFamily::V4, IpFamily::V6].map(|family| addresses.is_everywhere(family));
+            assert_eq!(found, expected, "{flag}");
+        }
     }
 
     #[test]

@@ -147,16 +147,18 @@ impl Bulletin {
         }
         self.waiting.retain(|family| report.unwritten.contains(family));
         let checked = std::mem::take(&mut report.health_checks);
-        if !checked.is_empty() {
-            checks.send_modify(|checks| {
-                for (service, check) in checked {
-                    match check {
-                        Some(check) => _ = checks.services.insert(service, check),
-                        None => _ = checks.services.remove(&service),
-                    }
+        let at = pipe.health_check_ips();
+        checks.send_if_modified(|checks| {
+            let modified = !checked.is_empty() || checks.at != at;
+            checks.at = at;
+            for (service, check) in checked {
+                match check {
+                    Some(check) => _ = checks.services.insert(service, check),
+                    None => _ = checks.services.remove(&service),
                 }
-            });
-        }
+            }
+            modified
+        });
         metrics.agent.set_objects(&pipe.object_counts());
         let problems = pipe.problem_counts();
         metrics

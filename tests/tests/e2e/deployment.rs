@@ -63,6 +63,7 @@ fn check_daemon_set(plane: &ControlPlane, name: &str) {
 
 fn check_rights(plane: &ControlPlane) {
     let needed = [
+        ["get", "services"],
         ["list", "services"],
         ["watch", "services"],
         ["list", "endpointslices.discovery.k8s.io"],
@@ -73,11 +74,11 @@ fn check_rights(plane: &ControlPlane) {
         ["watch", "servicecidrs.networking.k8s.io"],
         ["get", "namespaces/kube-system"],
         ["create", "events.events.k8s.io"],
-        ["patch", "events.events.k8s.io"],
     ];
     let refused = [
         ["get", "secrets"],
-        ["get", "services"],
+        ["get", "nodes"],
+        ["get", "endpointslices.discovery.k8s.io"],
         ["list", "configmaps"],
         ["list", "pods"],
         ["update", "services"],
@@ -87,7 +88,9 @@ fn check_rights(plane: &ControlPlane) {
         ["patch", "nodes/status"],
         ["get", "namespaces/default"],
         ["list", "namespaces"],
+        ["patch", "events.events.k8s.io"],
         ["delete", "events.events.k8s.io"],
+        ["create", "events"],
         ["create", "serviceaccounts/token"],
         ["*", "*"],
     ];

@@ -1,11 +1,15 @@
 //! What others than the programs want to know about Services: load balancers that ask health-check ports, and metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+use std::net::IpAddr;
 
-use super::Pipe;
+use lb_common::{V4, V6};
+
+use super::{Config, Pipe};
 use crate::desired::DesiredPort;
 use crate::desired::health_check::{HealthCheck, health_check};
+use crate::desired::node::listening_ips;
 use crate::model::{IpFamily, Kind, ObjectName, Reason};
 
 /// What is known of Services beside their rows.
@@ -80,6 +84,30 @@ impl Pipe {
             sum.external += counts.external;
         }
         sum
+    }
+
+    /// Where health-check ports are opened: where NodePorts listen, as with kube-proxy. An unspecified address means every
+    /// address of its family; nowhere until the source is synced and the node's addresses are known.
+    pub fn health_check_ips(&self) -> BTreeSet<IpAddr> {
+        let Config {
+            node_name, prefixes, ..
+        } = &self.config;
+        let mut ips = BTreeSet::new();
+        if let Some(host) = self.host.as_ref().filter(|_| self.synced) {
+            ips.extend(listening_ips::<V4>(
+                host,
+                &self.world,
+                node_name,
+                &prefixes.node_ports,
+            ));
+            ips.extend(listening_ips::<V6>(
+                host,
+                &self.world,
+                node_name,
+                &prefixes.node_ports,
+            ));
+        }
+        ips
     }
 
     /// How many objects of each kind there are.

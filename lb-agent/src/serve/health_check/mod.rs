@@ -1,9 +1,9 @@
 //! Health-check NodePorts: a load balancer asks every node of a Service with the external policy Local whether it has
 //! endpoints of it. Each family of a Service has a server of its own, with its own number, as with kube-proxy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,18 +32,8 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub struct HealthChecks {
     /// By Service.
     pub services: BTreeMap<ObjectName, HealthCheck>,
-    /// Where.
-    pub at: Addresses,
-}
-
-/// Where health-check ports are opened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Addresses {
-    /// At all addresses of the node.
-    #[default]
-    All,
-    /// At these.
-    These(Vec<IpAddr>),
+    /// Where; the unspecified address of a family means all its addresses.
+    pub at: BTreeSet<IpAddr>,
 }
 
 /// Who has a server.
@@ -74,30 +64,17 @@ struct Answer {
     health: watch::Receiver<Health>,
 }
 
-impl Addresses {
-    /// Where the port of a family is opened.
-    fn of(&self, family: IpFamily, port: u16) -> Vec<SocketAddr> {
-        let ips = match (self, family) {
-            (Self::All, IpFamily::V4) => vec![Ipv4Addr::UNSPECIFIED.into()],
-            (Self::All, IpFamily::V6) => vec![Ipv6Addr::UNSPECIFIED.into()],
-            (Self::These(ips), _) => ips
-                .iter()
-                .copied()
-                .filter(|ip| IpFamily::of(*ip) == family)
-                .collect(),
-        };
-        ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
-    }
-}
-
 impl HealthChecks {
-    /// Every port that is to be open, with its addresses.
+    /// Every port that is to be open, with its addresses, of which there is one at least.
     fn wanted(&self) -> BTreeMap<Owner, Vec<SocketAddr>> {
         let mut wanted = BTreeMap::new();
         for (service, check) in &self.services {
             for family in check.endpoints.keys() {
-                let at = self.at.of(*family, check.port);
-                wanted.insert((service.clone(), *family), at);
+                let ips = self.at.iter().filter(|ip| IpFamily::of(**ip) == *family);
+                let at: Vec<_> = ips.map(|ip| SocketAddr::new(*ip, check.port)).collect();
+                if !at.is_empty() {
+                    wanted.insert((service.clone(), *family), at);
+                }
             }
         }
         wanted

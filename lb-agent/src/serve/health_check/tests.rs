@@ -1,4 +1,4 @@
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -29,7 +29,7 @@ fn checks(services: &[Check<'_>]) -> HealthChecks {
     });
     HealthChecks {
         services: services.collect(),
-        at: Addresses::These(vec![V4, V6]),
+        at: BTreeSet::from([V4, V6]),
     }
 }
 
@@ -120,12 +120,52 @@ fn the_answer_is_that_of_kube_proxy() {
 
 #[test]
 fn addresses_are_those_of_the_family() {
-    let of = |at: &Addresses, family| at.of(family, 30_200).into_iter().map(|at| at.to_string());
-    let all = |family| of(&Addresses::All, family).collect::<Vec<_>>();
-    assert_eq!(all(IpFamily::V4), ["0.0.0.0:30200"]);
-    assert_eq!(all(IpFamily::V6), ["[::]:30200"]);
-    let these = Addresses::These(vec![V4, V6]);
-    assert_eq!(of(&these, IpFamily::V6).collect::<Vec<_>>(), ["[::1]:30200"]);
+    let all = [
+        IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    ];
+    let cases: [(&[IpAddr], &str); 4] = [
+        (&all, "IPv4 0.0.0.0:30200, IPv6 [::]:30200"),
+        (&[all[0], V6], "IPv4 0.0.0.0:30200, IPv6 [::1]:30200"),
+        (
+            &[[192, 0, 2, 1].into(), V4],
+            "IPv4 127.0.0.1:30200 192.0.2.1:30200",
+        ),
+        (&[], ""),
+    ];
+    for (at, expected) in cases {
+        let mut checks = checks(&[("web", 30_200, &[(IpFamily::V4, 1), (IpFamily::V6, 1)])]);
+        checks.at = at.iter().copied().collect();
+        let wanted = checks.wanted().into_iter().map(|((_, family), at)| {
+            let at: Vec<_> = at.iter().map(ToString::to_string).collect();
+            format!("{family} {}", at.join(" "))
+        });
+        assert_eq!(wanted.collect::<Vec<_>>().join(", "), expected);
+    }
+}
+
+#[test]
+fn ports_follow_where_they_are_to_be_open() {
+    with_servers(|publisher| async move {
+        let port = free_port();
+        let at = |at: &[IpAddr]| HealthChecks {
+            at: at.iter().copied().collect(),
+            ..checks(&[("web", port, &[(IpFamily::V4, 1)])])
+        };
+        let other = IpAddr::from([127, 0, 0, 2]);
+        publisher.checks.send_replace(at(&[V4]));
+        wait_for(V4, port, Some("200")).await;
+        assert_eq!(status(other, port).await, None);
+        publisher.checks.send_replace(at(&[other]));
+        wait_for(other, port, Some("200")).await;
+        assert_eq!(status(V4, port).await, None);
+        publisher.checks.send_replace(at(&[Ipv4Addr::UNSPECIFIED.into()]));
+        wait_for(V4, port, Some("200")).await;
+        wait_for(other, port, Some("200")).await;
+        publisher.checks.send_replace(at(&[]));
+        wait_for(V4, port, None).await;
+        assert_eq!(publisher.metrics.agent.health_check_ports(), (0, 0));
+    });
 }
 
 #[test]

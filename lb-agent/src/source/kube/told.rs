@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::item::{Content, Item};
-use crate::model::{Kind, Object, ObjectRef, Origin, Problem, Reason};
+use crate::model::{Hints, Kind, Object, ObjectRef, Origin, Problem, Reason};
 use crate::source::SourceEvent;
 
 const LAST_STAYS: &str = "its last good state stays until it is mended or removed";
@@ -129,7 +129,7 @@ pub(super) fn problem(object: Option<ObjectRef>, reason: Reason, text: String) -
     })
 }
 
-/// Names of nodes, of which there are few, while there are many endpoints: each is in memory once.
+/// Names of nodes and zones, of which there are few, while there are many endpoints: each is in memory once.
 #[derive(Debug, Default)]
 struct Names(BTreeSet<Arc<str>>);
 
@@ -138,14 +138,13 @@ impl Names {
         let Object::EndpointSlice(slice) = object else {
             return;
         };
-        for name in slice
-            .endpoints
-            .iter_mut()
-            .filter_map(|endpoint| endpoint.node.as_mut())
-        {
-            match self.0.get(name) {
-                Some(known) => *name = Arc::clone(known),
-                None => _ = self.0.insert(Arc::clone(name)),
+        for endpoint in &mut slice.endpoints {
+            let Hints { nodes, zones } = &mut endpoint.hints;
+            for name in endpoint.node.iter_mut().chain(nodes).chain(zones) {
+                match self.0.get(name) {
+                    Some(known) => *name = Arc::clone(known),
+                    None => _ = self.0.insert(Arc::clone(name)),
+                }
             }
         }
     }
@@ -153,5 +152,50 @@ impl Names {
     /// Forgets those that nobody has.
     fn forget(&mut self) {
         self.0.retain(|name| Arc::strong_count(name) > 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Conditions, Endpoint, EndpointSlice, IpFamily, ObjectName};
+
+    #[test]
+    fn names_of_nodes_and_zones_are_in_memory_once() {
+        let slice = |number: u32| {
+            let endpoint = Endpoint {
+                address: [10, 0, 0, 1].into(),
+                conditions: Conditions::default(),
+                node: Some("node-a".into()),
+                pod: None,
+                pod_name: None,
+                hints: Hints {
+                    nodes: vec!["node-a".into()],
+                    zones: vec!["zone-a".into(), "zone-b".into()],
+                },
+            };
+            Object::EndpointSlice(EndpointSlice {
+                name: ObjectName::new("default", &format!("web-{number}")),
+                service: ObjectName::new("default", "web"),
+                family: IpFamily::V4,
+                weight: 1,
+                ports: Vec::new(),
+                endpoints: vec![endpoint; 2],
+                changed_at: None,
+            })
+        };
+        let mut names = Names::default();
+        let mut slices = [slice(1), slice(2)];
+        slices.iter_mut().for_each(|slice| names.share(slice));
+        let counts: Vec<_> = names
+            .0
+            .iter()
+            .map(|name| (&**name, Arc::strong_count(name)))
+            .collect();
+        assert_eq!(counts, [("node-a", 9), ("zone-a", 5), ("zone-b", 5)]);
+
+        drop(slices);
+        names.forget();
+        assert!(names.0.is_empty());
     }
 }
