@@ -67,7 +67,7 @@ impl Replay {
     }
 
     /// Replaces an object, and tells every watch of it.
-    pub fn replace(&self, resource: Resource, number: usize, text: String) {
+    pub fn replace(&self, resource: Resource, number: usize, text: &str) {
         self.state.replace(resource, number, text);
     }
 

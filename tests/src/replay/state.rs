@@ -85,7 +85,7 @@ impl State {
     }
 
     /// Replaces an object, and tells every watch of it.
-    pub(super) fn replace(&self, resource: Resource, number: usize, text: String) {
+    pub(super) fn replace(&self, resource: Resource, number: usize, text: &str) {
         let mut kept = self.kept(resource);
         kept.version += 1;
         let version = kept.version;

@@ -1,4 +1,4 @@
-//! What a process has cost so far, from procfs (proc_pid_stat(5), proc_pid_schedstat).
+//! What a process has cost so far, from procfs (`proc_pid_stat(5)`, and `schedstat` in the kernel's sched-stats).
 
 use std::fs;
 use std::time::Duration;

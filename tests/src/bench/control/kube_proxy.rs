@@ -17,7 +17,7 @@ use crate::topology::{Host, RpFilter};
 const CHANGES: usize = 8;
 /// Longer than the least time between two of its passes, which is a second unless it is told otherwise.
 const PAUSE: Duration = Duration::from_millis(2500);
-const TIMEOUT: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_mins(3);
 /// When the last pass ended, in seconds since 1970.
 const LAST_PASS: &str = "kubeproxy_sync_proxy_rules_last_timestamp_seconds";
 
@@ -51,9 +51,9 @@ pub(super) fn measure(cluster: Cluster, mode: Mode) -> Result<Scale> {
         let (service, shortened) = ((number / 2 * 7919) % cluster.services, number.is_multiple_of(2));
         let text = cluster.slice(service, shortened);
         let (before, begin) = (spent()?, SystemTime::now());
-        replay.replace(Resource::EndpointSlices, service, text);
+        replay.replace(Resource::EndpointSlices, service, &text);
         times.push(millis(wait_for_pass(&host, &proxy, begin)?));
-        costs += spent()? - before;
+        costs += spent()?.saturating_sub(before);
     }
     Ok(Scale {
         proxy: format!("kube-proxy {}", mode.name()),

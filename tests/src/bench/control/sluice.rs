@@ -49,7 +49,7 @@ pub(super) fn measure(cluster: Cluster) -> Result<Scale> {
     let mut times = (0..CHANGES)
         .map(|number| change(&agent, &replay, cluster, number))
         .collect::<Result<Vec<_>>>()?;
-    let spent = (cost::threads(process)? - before) / u32::try_from(CHANGES)?;
+    let spent = cost::threads(process)?.saturating_sub(before) / u32::try_from(CHANGES)?;
     Ok(Scale {
         proxy: "sluice".to_owned(),
         services: cluster.services,
@@ -83,7 +83,7 @@ fn change(agent: &Agent, replay: &Replay, cluster: Cluster, number: usize) -> Re
     let text = cluster.slice(service, shortened);
     thread::sleep(PAUSE);
     let begin = Instant::now();
-    replay.replace(Resource::EndpointSlices, service, text);
+    replay.replace(Resource::EndpointSlices, service, &text);
     while eligible(agent, cluster, service)? != expected {
         ensure!(
             begin.elapsed() < TIMEOUT,
