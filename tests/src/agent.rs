@@ -20,6 +20,13 @@ use crate::topology::{Host, UPLINKS};
 const READY: &str = "data plane ready";
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// A kubeconfig that leads nowhere.
+const NOBODY: &str = r#"{
+    "apiVersion": "v1", "kind": "Config", "current-context": "nobody",
+    "clusters": [{"name": "nobody", "cluster": {"server": "http://127.0.0.1:1"}}],
+    "users": [{"name": "nobody", "user": {}}],
+    "contexts": [{"name": "nobody", "context": {"cluster": "nobody", "user": "nobody"}}]
+}"#;
 const LINES_OF_LOG: usize = 60;
 
 /// The agent with its manifests and pins, which outlive its process.
@@ -51,6 +58,19 @@ impl Agent {
         let mut agent = Self::new()?;
         agent.kubeconfig = Some(kubeconfig.to_owned());
         Ok(agent)
+    }
+
+    /// From its next start on it asks an API server that nobody reaches.
+    pub fn lose_api_server(&mut self) -> Result<()> {
+        let kubeconfig = self.folder.path().join("nobody.kubeconfig");
+        fs::write(&kubeconfig, NOBODY).context("cannot write a kubeconfig")?;
+        self.kubeconfig = Some(kubeconfig);
+        Ok(())
+    }
+
+    /// From its next start on it watches the manifests.
+    pub fn find_manifests(&mut self) {
+        self.kubeconfig = None;
     }
 
     /// The manifests that it watches.

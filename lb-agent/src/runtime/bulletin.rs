@@ -131,7 +131,7 @@ impl Bulletin {
             for (family, at) in self.programming.extract_if(.., |(family, _)| written(&&*family)) {
                 metrics.proxy.programmed(family, at);
             }
-            self.synced_before = true;
+            self.synced_before |= pipe.is_synced();
         }
         health.send_modify(|health| {
             for family in self.families.iter().filter(written) {
@@ -140,7 +140,9 @@ impl Bulletin {
             health.set_node_eligible(pipe.node_is_eligible(self.node_required));
         });
         for family in self.families.iter().filter(written) {
-            metrics.proxy.updated(*family);
+            if pipe.is_synced() {
+                metrics.proxy.updated(*family);
+            }
             metrics
                 .proxy
                 .set_without_local(*family, pipe.without_local(*family));

@@ -1,12 +1,13 @@
 //! From nothing to a data plane at work.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use lb_common::Settings;
 use lb_common::layout::program;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use super::bulletin::Bulletin;
@@ -27,13 +28,15 @@ use crate::source::{Source, SourceEvent, SourceOptions};
 use crate::store::{MapStore as _, SettingsTable};
 use crate::traffic;
 
+/// How long maps that are whole, from an agent before this one, wait for the source before programs are attached.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Batches of the source that may wait.
 const SOURCE_QUEUE: usize = 64;
 
 // === impl Runtime ===
 
 impl Runtime {
-    /// Maps, then rows, then programs: no program ever runs over maps that are not filled.
+    /// Maps, then rows, then programs: no program ever runs over maps that are not filled, by this agent or one before.
     pub(super) async fn start(options: &Options) -> anyhow::Result<Self> {
         let start = Instant::now();
         dataplane::preflight()?;
@@ -76,8 +79,18 @@ impl Runtime {
         let adopted = Instant::now();
         debug!(jiffies_per_second, "maps adopted");
 
-        until_synced(&mut source, |event| apply(&mut pipe, &mut bulletin, event)).await?;
-        if !pipe.has_seed() {
+        let told = until_synced(&mut source, |event| apply(&mut pipe, &mut bulletin, event));
+        if before == Settings::default() {
+            told.await?;
+        } else if let Ok(told) = timeout(PATIENCE, told).await {
+            told?;
+        } else {
+            warn!(
+                "the source has not told everything yet; services stay as they were, and new devices get programs"
+            );
+        }
+        // Until then, that of the maps stays.
+        if pipe.is_synced() && !pipe.has_seed() {
             pipe.set_seed(traffic::seed(
                 traffic.seed_file.as_deref(),
                 seed_of_words(before.hash_seed),

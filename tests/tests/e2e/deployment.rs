@@ -9,7 +9,7 @@ use lb_tests::control_plane::ControlPlane;
 use lb_tests::scratch::Folder;
 use lb_tests::site;
 
-const NAMESPACE: &str = "sluice-system";
+pub(super) const NAMESPACE: &str = "sluice-system";
 const ACCOUNT: &str = "sluice-system:sluice";
 
 /// A folder below deploy/.

@@ -140,6 +140,33 @@ fn a_pod_that_comes_later_reaches_services_at_once() {
 }
 
 #[test]
+fn a_pod_that_comes_while_there_is_no_api_server_reaches_services() {
+    need_root!();
+    let mut world = World::new(&[0, 2]).unwrap();
+    world.agent.kill().unwrap();
+    let before = world.topology.add_pod("before", 200).unwrap();
+    world.agent.lose_api_server().unwrap();
+    world.agent.start(&world.topology.node1, &[]).unwrap();
+    let after = world.topology.add_pod("after", 201).unwrap();
+    thread::sleep(Duration::from_millis(100));
+    for host in [&before, &after, &world.topology.client] {
+        for family in Family::BOTH {
+            let answer = on(host, || http::ask(vip(family, HTTP)));
+            assert!(
+                ["web-1", "web-3"].contains(&answer.backend.as_str()),
+                "{answer:?}"
+            );
+        }
+    }
+    // It takes up again what there is to do.
+    world.agent.stop().unwrap();
+    world.agent.find_manifests();
+    world.agent.start(&world.topology.node1, &[]).unwrap();
+    world.set_endpoints(&[(1, READY)]).unwrap();
+    assert_eq!(on(&after, || http::ask(vip(Family::V4, HTTP))).backend, "web-2");
+}
+
+#[test]
 fn connections_survive_a_flood_of_other_flows() {
     need_root!();
     // Backends of this node: the port of a masqueraded connection is lost together with its entries.

@@ -166,6 +166,11 @@ impl Pipe {
         }
     }
 
+    /// Whether the source has told everything once.
+    pub fn is_synced(&self) -> bool {
+        self.synced
+    }
+
     /// Whether anything but chance has said what the seed of hashes is.
     pub fn has_seed(&self) -> bool {
         self.config.seed.is_some() || desired::cluster_seed(&self.world).is_some()
@@ -204,14 +209,16 @@ impl Pipe {
         Report { writing, ..report }
     }
 
-    /// Raises the epoch of routes and writes it at once, and nothing else; before the source is synced it is only raised.
-    /// What cannot be written is written by the next [`Self::sync`].
+    /// Raises the epoch of routes and writes it at once, and nothing else; into maps that nobody has filled yet, it is not
+    /// written. What cannot be written is written by the next [`Self::sync`].
     pub fn routes_changed(&mut self, store: &mut impl MapStore) -> Result<(), StoreError> {
         let epoch = &mut self.config.settings.route_epoch;
         *epoch = epoch.wrapping_add(1);
         let mut plan = Plan::default();
         if self.synced {
             self.plan_settings(&mut plan);
+        } else {
+            self.plan_route_epoch(&mut plan);
         }
         let mut outcome = apply(plan, store, &mut self.rows);
         outcome.failed.remove(&NODE).map_or(Ok(()), Err)

@@ -12,7 +12,7 @@ use crate::image::Tables;
 use crate::model::HostState;
 use crate::reconcile::diff_node::{diff_devices, diff_gone_ranges, diff_node, diff_settings};
 use crate::reconcile::plan::Plan;
-use crate::store::FamilyTables;
+use crate::store::{FamilyTables, SettingsTable};
 
 // === impl Pipe ===
 
@@ -104,6 +104,19 @@ impl Pipe {
             ..self.config.settings
         };
         diff_settings(wanted, &self.rows, plan);
+    }
+
+    /// The epoch of routes alone, in settings that an agent before this one has written.
+    pub(super) fn plan_route_epoch(&self, plan: &mut Plan) {
+        if let Some(before) = self.rows.get::<SettingsTable>(&0)
+            && *before != Settings::default()
+        {
+            let wanted = Settings {
+                route_epoch: self.config.settings.route_epoch,
+                ..*before
+            };
+            diff_settings(wanted, &self.rows, plan);
+        }
     }
 
     /// The flags of settings that say which lists count.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use lb_common::{BackendState, ServiceStats, V4, V6};
+use lb_common::{BackendState, ServiceStats, Settings, V4, V6};
 
 use super::store::CheckedStore;
 use super::world::{applied, service, slice};
@@ -118,6 +118,15 @@ fn no_slots_are_left() {
 }
 
 #[test]
+fn settings_that_nobody_has_made_are_not_written_before_all_is_known() {
+    let mut store = CheckedStore::default();
+    let mut agent = super::Pipe::adopt(&store, super::config()).unwrap();
+    agent.routes_changed(&mut store).unwrap();
+    let settings = store.rows::<SettingsTable>().unwrap().remove(&0);
+    assert_eq!(settings.unwrap_or_default(), Settings::default());
+}
+
+#[test]
 fn nothing_of_objects_is_written_before_all_are_known() {
     let mut store = CheckedStore::default();
     pipe(&store, first()).sync(&mut store);
@@ -144,6 +153,16 @@ fn nothing_of_objects_is_written_before_all_are_known() {
     assert_eq!((report.written, report.deleted), (1, 0));
     assert_eq!(store.rows::<DevicesTable>().unwrap().len(), 1);
     assert_eq!(front_ends(&store), before);
+
+    let settings = |store: &CheckedStore| store.rows::<SettingsTable>().unwrap().remove(&0);
+    let known = settings(&store).unwrap();
+    assert_ne!(known, Settings::default());
+    agent.routes_changed(&mut store).unwrap();
+    let expected = Settings {
+        route_epoch: known.route_epoch + 1,
+        ..known
+    };
+    assert_eq!(settings(&store), Some(expected));
 
     agent.apply(SourceEvent::Synced);
     agent.sync(&mut store);
