@@ -63,6 +63,12 @@ fn find_other<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Option<Inse
         work.standing.tcp = 0;
         return Some(Insert::New);
     }
+    if !reverse::is_own::<F>(&work.standing, &work.other) {
+        // Another flow has taken the place, so this one is over.
+        work.standing = work.flow;
+        work.standing.tcp = TcpState::FIN;
+        return None;
+    }
     // The client has forgotten the connection: a SYN-ACK must be able to answer again.
     let forgotten = work.packet.is_syn() && work.standing.tcp != 0;
     forgotten.then_some(Insert::Replace)

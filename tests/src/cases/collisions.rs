@@ -13,6 +13,7 @@ cases! {
         a_live_flow_makes_the_later_one_change_its_port,
         a_finished_flow_is_taken_over,
         a_flow_whose_backend_is_gone_is_taken_over,
+        a_flow_that_was_taken_over_begins_anew,
         the_same_port_comes_back_after_eviction,
         reopening_takes_no_more_ports,
         a_client_without_free_ports_is_dropped;
@@ -83,6 +84,31 @@ fn a_flow_whose_backend_is_gone_is_taken_over<F: TestFamily>(bed: &mut Bed<'_, F
     bed.update(|rows| rows.set_state(4, BackendState::Free));
     open(bed, client, vip::<F>(2), pod);
     assert_eq!(bed.flow_count(), 3);
+}
+
+fn a_flow_that_was_taken_over_begins_anew<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    let (client, pod) = (client::<F>(), backend::<F>(0));
+    // Over by idleness; or, as only the way back has shown, by a reset.
+    for is_reset in [false, true] {
+        bed.forget();
+        let opening = bed.opening(client, vip::<F>(2));
+        bed.pre(&opening).becomes(&opening.clone().to(pod));
+        if is_reset && bed.is_tcp() {
+            let reset = bed.data(pod, client).flags(flag::RST | flag::ACK);
+            bed.post(&reset).becomes(&reset.clone().from(vip::<F>(2)));
+        } else {
+            bed.wait(31);
+        }
+        open(bed, client, vip::<F>(3), pod);
+        // The one that took its place is alive.
+        let step = bed.pre(&opening);
+        step.counts(&[Counter::FlowReopened, Counter::PortReplaced, Counter::FlowOpened]);
+        let replaced = super::source(&step.view());
+        assert_ne!(replaced, client);
+        step.becomes(&opening.clone().from(replaced).to(pod));
+        both_ways(bed, client, vip::<F>(3), pod);
+        assert_eq!(bed.flow_count(), 4);
+    }
 }
 
 fn the_same_port_comes_back_after_eviction<F: TestFamily>(bed: &mut Bed<'_, F>) {
