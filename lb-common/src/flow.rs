@@ -123,7 +123,8 @@ impl FlowFlags {
     pub const REPLY: u8 = 1 << 2;
     /// In pre: the packet goes wrapped to the backend's node, and nothing in it is rewritten (direct server return).
     pub const WRAPPED: u8 = 1 << 3;
-    /// In pre: post has to replace the source, too (masquerade on the way through the stack).
+    /// In pre: post has to replace the source, too (masquerade on the way through the stack). In post, in the entry of the
+    /// way there: its source has still to be found. With [`FlowFlags::REPLY`]: the flow is masqueraded so.
     pub const MASQUERADE: u8 = 1 << 4;
     /// The client is the node itself.
     pub const NODE: u8 = 1 << 5;

@@ -9,6 +9,7 @@ use crate::headers::Headers;
 use crate::known;
 use crate::node;
 use crate::reverse;
+use crate::split;
 use crate::verdict::Stop;
 use crate::wire::Wire;
 use crate::work::Work;
@@ -37,6 +38,7 @@ pub fn check<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
         return Err(Stop::PASS);
     }
     if reverse::is_over(cx, work) {
+        split::end(cx, work);
         delete_both(cx, work);
         cx.count(Counter::DeadReverseDeleted);
         return Err(Stop::PASS);
@@ -75,12 +77,11 @@ fn was_translated<F: Wire, C: Ctx<F>>(cx: &C) -> bool {
 /// Deletes `work.standing` and its partner, if that is still turned here.
 #[inline(always)]
 fn delete_both<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) {
-    cx.delete_flow(&work.other_key);
-    let at = work.other_key;
-    reverse::key::<F>(&at, &work.standing, &mut work.other_key);
-    if cx.flow(&work.other_key, &mut work.standing)
-        && reverse::turned_elsewhere::<F>(&work.other_key, &work.standing, &at) == 0
-    {
-        cx.delete_flow(&work.other_key);
-    }
+    let Work {
+        other_key: at,
+        standing,
+        partner_key,
+        ..
+    } = work;
+    reverse::delete_both(cx, at, standing, partner_key);
 }

@@ -169,7 +169,7 @@ fn refresh<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, missing: Option<I
         }
         let _kept_as_it_was = cx.insert_flow(&work.packet.key, &work.flow, Insert::Replace);
     }
-    if second && work.flow.flags & FlowFlags::MASQUERADE != 0 {
+    if second && split::is_due::<F>(&work.flow) {
         let _tried_again_in_a_second = split::announce(cx, work, Insert::New);
     }
     if let Some(how) = missing {

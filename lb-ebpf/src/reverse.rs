@@ -9,6 +9,7 @@ use lb_common::{
 
 use crate::ctx::{Ctx, Insert, InsertError};
 use crate::hash;
+use crate::split;
 use crate::verdict::Stop;
 use crate::wire::Wire;
 use crate::work::Work;
@@ -44,7 +45,7 @@ pub fn key<F: Wire>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, other: &mut Fl
 pub fn entry<F: Wire>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, other: &mut Flow<F::Addr>) {
     *other = *flow;
     other.tcp = flow.tcp & TcpState::ESTABLISHED;
-    other.flags = (flow.flags & !(FlowFlags::MASQUERADE | FlowFlags::COUNTED)) ^ FlowFlags::REPLY;
+    other.flags = (flow.flags & !FlowFlags::COUNTED) ^ FlowFlags::REPLY;
     other.hop.ifindex = 0;
     if flow.flags & FlowFlags::BOTH != 0 {
         (other.addr, other.port) = (key.src, key.src_port);
@@ -102,11 +103,13 @@ pub fn claim<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), I
         Err(InsertError::Exists) => {}
         done => return done,
     }
-    if cx.flow(&work.other_key, &mut work.standing)
-        && !is_own::<F>(&work.standing, &work.other)
-        && !is_over(cx, work)
-    {
-        return Err(InsertError::Exists);
+    if cx.flow(&work.other_key, &mut work.standing) {
+        if !is_own::<F>(&work.standing, &work.other) && !is_over(cx, work) {
+            return Err(InsertError::Exists);
+        }
+        if work.flow.flags & FlowFlags::MASQUERADE == 0 {
+            split::end(cx, work);
+        }
     }
     cx.insert_flow(&work.other_key, &work.other, Insert::Replace)
 }
@@ -142,6 +145,22 @@ pub fn is_over<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> bool {
     turned != 0
         || !has_backend::<F, C>(cx, standing)
         || is_finished::<F, C>(cx, at.protocol, standing, partner)
+}
+
+/// Deletes the entry `flow`, which stands at `at`, and its other entry if that is still turned here. `flow` and
+/// `other_key` are overwritten.
+#[inline(always)]
+pub fn delete_both<F: Wire, C: Ctx<F>>(
+    cx: &mut C,
+    at: &FlowKey<F::Addr>,
+    flow: &mut Flow<F::Addr>,
+    other_key: &mut FlowKey<F::Addr>,
+) {
+    cx.delete_flow(at);
+    key::<F>(at, flow, other_key);
+    if cx.flow(other_key, flow) && turned_elsewhere::<F>(other_key, flow, at) == 0 {
+        cx.delete_flow(other_key);
+    }
 }
 
 /// 0 when the other entry of `flow`, which stands at `key`, is at `at`.

@@ -72,7 +72,7 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resu
     if !cx.flow(&work.packet.key, &mut work.flow) {
         return own_or_foreign(cx);
     }
-    if work.flow.flags & FlowFlags::MASQUERADE != 0 || !is_steady(cx, work) {
+    if split::is_due::<F>(&work.flow) || !is_steady(cx, work) {
         return Ok(Next::More);
     }
     rewrite::source(cx, work)?;
@@ -100,8 +100,7 @@ pub fn more_of_post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Resul
         cx.count(Counter::ForeignSynAck);
         return Err(Stop::PASS);
     }
-    let is_known =
-        work.flow.flags & FlowFlags::MASQUERADE == 0 && (is_steady(cx, work) || known::look(cx, work)?);
+    let is_known = !split::is_due::<F>(&work.flow) && (is_steady(cx, work) || known::look(cx, work)?);
     if !is_known {
         split::settle(cx, work)?;
     }

@@ -27,6 +27,7 @@ use lb_common::{BackendFlags, Counter, DeviceRole, DropReason, FlowFlags, Servic
 pub use self::quoted::Quoted;
 use self::quoted::{About, read};
 use crate::ctx::{Ctx, Hook};
+use crate::split;
 use crate::verdict::{Answer, Done, Next, Reason, Stop};
 use crate::wire::Wire;
 use crate::work::{Origin, Work};
@@ -82,7 +83,7 @@ pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, 
             Err(Stop::PASS)
         };
     }
-    if work.flow.flags & FlowFlags::MASQUERADE != 0 {
+    if split::is_due::<F>(&work.flow) {
         // No packet has left yet.
         return Err(Stop::PASS);
     }

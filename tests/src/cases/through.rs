@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use lb_common::{DropReason, Stage, TcpState};
+use lb_common::{Counter, DropReason, FlowFlags, ServiceFlags, Stage, TcpState};
 
 use super::masquerade::{ALL, is_reset, other, ports, set};
-use super::{cases, client, destination, source, vip};
+use super::{answer, cases, client, destination, source, vip};
 use crate::engine::{Bed, TestFamily, UPLINK, WEB, backend, end};
 use crate::packet::{PacketBuilder, flag};
 
@@ -14,7 +14,11 @@ cases! {
         both_ways,
         a_live_flow_keeps_its_port,
         a_flow_begins_anew,
-        entries_restore_each_other;
+        entries_restore_each_other,
+        what_a_flow_left_is_not_for_another,
+        what_a_flow_left_is_not_for_a_direct_connection,
+        what_a_flow_left_is_not_for_one_that_is_no_longer_masqueraded,
+        next_to_a_live_flow_others_keep_their_address;
     TCP:
         the_same_port_or_none;
 }
@@ -109,9 +113,9 @@ fn a_live_flow_keeps_its_port<F: TestFamily>(bed: &mut Bed<'_, F>) {
     back(bed, source, other::<F>(0), flag::SYN | flag::ACK);
 }
 
-fn a_flow_begins_anew<F: TestFamily>(bed: &mut Bed<'_, F>) {
-    set(bed, ALL);
-    let source = open_through(bed, client::<F>());
+/// Ends the flow of [`client`] that has this source.
+#[track_caller]
+fn finish<F: TestFamily>(bed: &mut Bed<'_, F>, source: SocketAddr) {
     if bed.is_tcp() {
         let fin = bed.data(client::<F>(), vip::<F>(2)).flags(flag::FIN | flag::ACK);
         assert_eq!(through(bed, &fin), source);
@@ -119,6 +123,12 @@ fn a_flow_begins_anew<F: TestFamily>(bed: &mut Bed<'_, F>) {
     } else {
         bed.wait(11);
     }
+}
+
+fn a_flow_begins_anew<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    set(bed, ALL);
+    let source = open_through(bed, client::<F>());
+    finish(bed, source);
     assert_eq!(open_through(bed, client::<F>()), source);
     assert_eq!(bed.flow_count(), 4);
     if bed.is_tcp() {
@@ -148,6 +158,152 @@ fn entries_restore_each_other<F: TestFamily>(bed: &mut Bed<'_, F>) {
         assert_eq!(open_through_again(bed), source, "without {from} to {to}");
         back(bed, source, client, flag::ACK);
         assert_eq!(bed.flow_count(), 4);
+    }
+    // A reply, too, knows that it is masqueraded.
+    bed.evict(Stage::Pre, client, vip::<F>(2));
+    bed.wait(1);
+    back(bed, source, client, flag::ACK);
+    let restored = bed.flow(Stage::Pre, client, vip::<F>(2)).unwrap();
+    assert_eq!(restored.flags, FlowFlags::MASQUERADE);
+}
+
+/// How a masqueraded flow ended, or stopped to count.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// As both ends know.
+    Finished,
+    /// By a reset that went no further than pre; by idleness.
+    ResetOnTheWay,
+    /// Its backend is no longer one of the service.
+    BackendGone,
+    /// Finished, and its way back was evicted.
+    WayBackEvicted,
+    /// It never came as far as post.
+    NeverLeft,
+}
+
+const ENDS: [End; 5] = [
+    End::Finished,
+    End::ResetOnTheWay,
+    End::BackendGone,
+    End::WayBackEvicted,
+    End::NeverLeft,
+];
+
+/// A masqueraded flow to service 2 that ends; service 3, with the same backend, masquerades nobody.
+#[track_caller]
+fn open_and_end<F: TestFamily>(bed: &mut Bed<'_, F>, end: End) {
+    bed.forget();
+    one_that_keeps(bed, 3);
+    if matches!(end, End::NeverLeft) {
+        let opening = bed.opening(client::<F>(), vip::<F>(2));
+        bed.pre(&opening).becomes(&opening.clone().to(backend::<F>(0)));
+        bed.wait(31);
+        return;
+    }
+    let source = open_through(bed, client::<F>());
+    match end {
+        End::BackendGone => bed.update(|rows| rows.backend(3).epoch += 1),
+        End::ResetOnTheWay if bed.is_tcp() => {
+            let reset = bed.data(client::<F>(), vip::<F>(2)).flags(flag::RST);
+            bed.pre(&reset).becomes(&reset.clone().to(backend::<F>(0)));
+        }
+        _ => finish(bed, source),
+    }
+    if matches!(end, End::WayBackEvicted) {
+        bed.evict(Stage::Post, backend::<F>(0), client::<F>());
+    }
+}
+
+/// All is masqueraded but what is for this service.
+fn one_that_keeps<F: TestFamily>(bed: &mut Bed<'_, F>, service: u8) {
+    set(bed, ALL);
+    bed.update(|rows| rows.set_flags(service.into(), ServiceFlags::OUTSIDE_LOCAL));
+}
+
+/// A packet of the client that pre is done with goes to the backend with the source that it has.
+#[track_caller]
+fn keeps_its_source<F: TestFamily>(bed: &mut Bed<'_, F>, between: &PacketBuilder) {
+    bed.device = WEB;
+    bed.post(between).untouched();
+    bed.device = UPLINK;
+}
+
+/// A flow of [`client`] to a service whose backend sees it.
+#[track_caller]
+fn open_kept<F: TestFamily>(bed: &mut Bed<'_, F>, service: u8) {
+    let (client, vip, pod) = (client::<F>(), vip::<F>(service), backend::<F>(0));
+    let opening = bed.opening(client, vip);
+    bed.pre(&opening).becomes(&opening.clone().to(pod));
+    keeps_its_source(bed, &opening.to(pod));
+    answer(bed, pod, client, vip);
+    let data = bed.data(client, vip);
+    bed.pre(&data).becomes(&data.clone().to(pod));
+    keeps_its_source(bed, &data.to(pod));
+}
+
+fn what_a_flow_left_is_not_for_another<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    for end in ENDS {
+        eprintln!("{end:?}");
+        open_and_end(bed, end);
+        open_kept(bed, 3);
+        let stray = if matches!(end, End::WayBackEvicted) { 2 } else { 1 };
+        assert_eq!(bed.flow_count(), 2 + stray, "{end:?}");
+        // Nor is it in the way of the next that is masqueraded.
+        if !matches!(end, End::BackendGone) && bed.is_tcp() {
+            let reset = bed.data(client::<F>(), vip::<F>(3)).flags(flag::RST);
+            bed.pre(&reset).becomes(&reset.clone().to(backend::<F>(0)));
+            open_through(bed, client::<F>());
+        }
+    }
+}
+
+fn what_a_flow_left_is_not_for_a_direct_connection<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    for end in ENDS {
+        eprintln!("{end:?}");
+        open_and_end(bed, end);
+        let opening = bed.opening(client::<F>(), backend::<F>(0));
+        bed.pre(&opening).untouched();
+        keeps_its_source(bed, &opening);
+        let data = bed.data(client::<F>(), backend::<F>(0));
+        bed.pre(&data).untouched();
+        keeps_its_source(bed, &data);
+        let stray = if matches!(end, End::WayBackEvicted) { 2 } else { 0 };
+        assert_eq!(bed.flow_count(), stray, "{end:?}");
+    }
+}
+
+fn what_a_flow_left_is_not_for_one_that_is_no_longer_masqueraded<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    set(bed, ALL);
+    let source = open_through(bed, client::<F>());
+    finish(bed, source);
+    one_that_keeps(bed, 2);
+    open_kept(bed, 2);
+    assert_eq!(bed.flow_count(), 2);
+}
+
+fn next_to_a_live_flow_others_keep_their_address<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    one_that_keeps(bed, 3);
+    let (client, pod) = (client::<F>(), backend::<F>(0));
+    let source = open_through(bed, client);
+    // One to another service, and one straight to the pod.
+    for to in [vip::<F>(3), pod] {
+        let opening = bed.opening(client, to);
+        let step = bed.pre(&opening);
+        step.counts(&[Counter::PortReplaced, Counter::FlowOpened]);
+        let replaced = super::source(&step.view());
+        assert_eq!(replaced.ip(), client.ip());
+        assert_ne!(replaced, client);
+        let between = opening.clone().from(replaced).to(pod);
+        step.becomes(&between);
+        keeps_its_source(bed, &between);
+        let mut reply = bed.data(pod, replaced);
+        if bed.is_tcp() {
+            reply = reply.flags(flag::SYN | flag::ACK);
+        }
+        bed.post(&reply).becomes(&reply.clone().from(to).to(client));
+        assert_eq!(open_through_again(bed), source);
+        back(bed, source, client, flag::ACK);
     }
 }
 
