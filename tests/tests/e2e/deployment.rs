@@ -1,12 +1,8 @@
-//! What `kubectl apply -k deploy` makes of a cluster, and what the image holds.
+//! What `kubectl apply -k deploy` makes of a cluster.
 
-use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use lb_tests::control_plane::ControlPlane;
-use lb_tests::scratch::Folder;
 use lb_tests::site;
 
 pub(super) const NAMESPACE: &str = "sluice-system";
@@ -101,46 +97,4 @@ fn check_rights(plane: &ControlPlane) {
             assert_eq!(answer, expected, "may {ACCOUNT} {question:?}");
         }
     }
-}
-
-#[test]
-fn the_agent_runs_in_a_folder_without_anything_else() {
-    let root = Folder::new("root").unwrap();
-    fs::copy(env::var("SLUICE_AGENT").unwrap(), root.path().join("lb-agent")).unwrap();
-    let output = Command::new("chroot")
-        .arg(root.path())
-        .args(["/lb-agent", "--version"])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    assert!(
-        String::from_utf8_lossy(&output.stdout).starts_with("lb-agent "),
-        "{output:?}"
-    );
-}
-
-/// No image can be built here without a registry to get the first stage's from, so at least what the file says is there.
-#[test]
-fn the_image_is_made_of_what_xtask_builds() {
-    let file = fs::read_to_string(deploy("Dockerfile")).unwrap();
-    let instructions: Vec<_> = file
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .filter_map(|line| line.split_once(' '))
-        .collect();
-    let stages: Vec<_> = instructions
-        .iter()
-        .filter(|(instruction, _)| *instruction == "FROM")
-        .map(|(_, stage)| *stage)
-        .collect();
-    assert_eq!(stages.last(), Some(&"scratch"), "{stages:?}");
-    assert!(instructions.contains(&("RUN", "cargo xtask build --release --static")));
-    assert!(
-        instructions.contains(&(
-            "COPY",
-            "--from=build /sluice/target/static/release/lb-agent /lb-agent"
-        )),
-        "{instructions:?}"
-    );
-    assert!(instructions.contains(&("ENTRYPOINT", "[\"/lb-agent\"]")));
 }

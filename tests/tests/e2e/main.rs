@@ -5,6 +5,7 @@
 mod beside_kube_proxy;
 mod deployment;
 mod health;
+mod image;
 mod outage;
 mod policies;
 mod rollout;

@@ -186,7 +186,9 @@ mod tests {
         };
         let mut names = Names::default();
         let mut slices = [slice(1), slice(2)];
-        slices.iter_mut().for_each(|slice| names.share(slice));
+        for slice in &mut slices {
+            names.share(slice);
+        }
         let counts: Vec<_> = names
             .0
             .iter()
