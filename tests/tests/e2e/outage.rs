@@ -16,8 +16,8 @@ use super::stage::{Kind, Stage, TCP, at_cluster_ip, at_node_port};
 const PAUSE: Duration = Duration::from_millis(5);
 /// Long enough that nobody waits for it with a short pause between tries.
 const AWAY: Duration = Duration::from_secs(30);
-/// For the other cases, which are about something else.
-const SHORT: Duration = Duration::from_secs(3);
+/// Longer than an agent waits for everything before it goes on with what an agent before it has left.
+const SHORT: Duration = Duration::from_secs(5);
 
 /// Not with kube-proxy, which takes longer to come back than other cases have patience.
 #[test]
