@@ -1,18 +1,16 @@
 //! kube-proxy, which tells in its metrics when it has written everything.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 
-use super::{Scale, cost, percentile};
+use super::stage::{Measured, Stage};
+use super::{Scale, cost};
 use crate::control_plane::programs;
-use crate::family::Pair;
-use crate::replay::{Cluster, NODE, Replay, Resource};
-use crate::scratch::Folder;
+use crate::replay::Cluster;
 use crate::site::{KubeProxy, Mode};
-use crate::topology::{Host, RpFilter};
+use crate::topology::Host;
 
 const CHANGES: usize = 8;
 /// Longer than the least time between two of its passes, which is a second unless it is told otherwise.
@@ -27,46 +25,25 @@ pub(super) fn is_there() -> bool {
 }
 
 pub(super) fn measure(cluster: Cluster, mode: Mode) -> Result<Scale> {
-    let host = Host::new(
-        NODE,
-        Pair::new(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST),
-        RpFilter::Off,
-    )?;
-    // It takes the node's addresses from its Node, and wants to see them.
-    host.netns.ip("addr add 192.0.2.1/24 dev lo")?;
-    let folder = Folder::new("control")?;
-    let replay = Replay::start(&host.netns, &cluster)?;
-    let kubeconfig = folder.path().join("kubeconfig");
-    replay.write_kubeconfig(&kubeconfig)?;
+    let stage = Stage::new(cluster)?;
     let begin = SystemTime::now();
-    let proxy = KubeProxy::start(&kubeconfig, &host, mode)?;
-    let cold = wait_for_pass(&host, &proxy, begin)?;
-
+    let proxy = KubeProxy::start(&stage.kubeconfig, &stage.host, mode)?;
+    let mut measured = Measured {
+        cold: wait_for_pass(&stage.host, &proxy, begin)?,
+        ..Measured::default()
+    };
     let process = proxy.process();
-    let spent = || Ok::<_, anyhow::Error>(cost::threads(process)? + cost::children(process)?);
-    let mut times = Vec::new();
-    let mut costs = Duration::ZERO;
+    let spent = || anyhow::Ok(cost::threads(process)? + cost::children(process)?);
     for number in 0..CHANGES {
         thread::sleep(PAUSE);
-        let (service, shortened) = ((number / 2 * 7919) % cluster.services, number.is_multiple_of(2));
-        let text = cluster.slice(service, shortened);
+        let change = stage.change(number);
         let (before, begin) = (spent()?, SystemTime::now());
-        replay.replace(Resource::EndpointSlices, service, &text);
-        times.push(millis(wait_for_pass(&host, &proxy, begin)?));
-        costs += spent()?.saturating_sub(before);
+        stage.tell(&change);
+        measured.times.push(wait_for_pass(&stage.host, &proxy, begin)?);
+        measured.cpu += spent()?.saturating_sub(before);
     }
-    Ok(Scale {
-        proxy: format!("kube-proxy {}", mode.name()),
-        services: cluster.services,
-        endpoints: cluster.total(),
-        cold_ms: millis(cold),
-        write_ms: None,
-        change_p50_ms: percentile(&mut times, 50),
-        change_p99_ms: percentile(&mut times, 99),
-        changes: CHANGES,
-        cpu_per_change_ms: millis(costs) / f64::from(u32::try_from(CHANGES)?),
-        peak_mib: cost::peak_mib(process)?,
-    })
+    measured.peak_mib = cost::peak_mib(process)?;
+    Ok(stage.scale(format!("kube-proxy {}", mode.name()), measured))
 }
 
 /// The time from `begin` to the end of the first pass that ended later.
@@ -96,8 +73,4 @@ fn last_pass(host: &Host) -> Result<Option<Duration>> {
         .find(|line| line.starts_with(LAST_PASS) && line.contains("IPv4"));
     let seconds = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
     Ok(seconds.map(Duration::from_secs_f64))
-}
-
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
 }

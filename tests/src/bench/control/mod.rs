@@ -4,6 +4,7 @@
 mod cost;
 mod kube_proxy;
 mod sluice;
+mod stage;
 
 use anyhow::Result;
 use serde::Serialize;

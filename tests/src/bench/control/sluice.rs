@@ -1,6 +1,5 @@
 //! The agent.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,60 +7,45 @@ use anyhow::{Context as _, Result, ensure};
 use lb_agent::store::FamilyTables;
 use lb_common::V4;
 
-use super::{Scale, cost, percentile};
+use super::stage::{Measured, Stage};
+use super::{Scale, cost};
 use crate::agent::Agent;
-use crate::family::Pair;
 use crate::maps::Protocol;
-use crate::replay::{Cluster, NODE, Replay, Resource};
-use crate::scratch::Folder;
-use crate::topology::{Host, RpFilter};
+use crate::replay::Cluster;
 
 const CHANGES: usize = 300;
 /// Between two changes, so that each is one.
 const PAUSE: Duration = Duration::from_millis(15);
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Room for the largest cluster.
+const SIZES: [&str; 6] = [
+    "--max-services",
+    "65536",
+    "--max-backends",
+    "524288",
+    "--max-slots",
+    "1048576",
+];
 
 pub(super) fn measure(cluster: Cluster) -> Result<Scale> {
-    let host = Host::new(
-        NODE,
-        Pair::new(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST),
-        RpFilter::Off,
-    )?;
-    let folder = Folder::new("control")?;
-    let replay = Replay::start(&host.netns, &cluster)?;
-    let kubeconfig = folder.path().join("kubeconfig");
-    replay.write_kubeconfig(&kubeconfig)?;
-    let mut agent = Agent::of_cluster(&kubeconfig)?;
-    let sizes = [
-        "--max-services",
-        "65536",
-        "--max-backends",
-        "524288",
-        "--max-slots",
-        "1048576",
-    ];
-    let cold = agent.start(&host, &sizes)?;
-    let writing = agent.number_in_log("write_ms");
+    let stage = Stage::new(cluster)?;
+    let mut agent = Agent::of_cluster(&stage.kubeconfig)?;
+    let cold = agent.start(&stage.host, &SIZES)?;
+    let write_ms = agent.number_in_log("write_ms");
     check(&agent, cluster)?;
 
     let process = agent.process().context("the agent has ended")?;
     let before = cost::threads(process)?;
-    let mut times = (0..CHANGES)
-        .map(|number| change(&agent, &replay, cluster, number))
-        .collect::<Result<Vec<_>>>()?;
-    let spent = cost::threads(process)?.saturating_sub(before) / u32::try_from(CHANGES)?;
-    Ok(Scale {
-        proxy: "sluice".to_owned(),
-        services: cluster.services,
-        endpoints: cluster.total(),
-        cold_ms: millis(cold),
-        write_ms: writing,
-        change_p50_ms: percentile(&mut times, 50),
-        change_p99_ms: percentile(&mut times, 99),
-        changes: CHANGES,
-        cpu_per_change_ms: millis(spent),
+    let times = (0..CHANGES).map(|number| change(&agent, &stage, cluster, number));
+    let times = times.collect::<Result<_>>()?;
+    let measured = Measured {
+        cold,
+        write_ms,
+        times,
+        cpu: cost::threads(process)?.saturating_sub(before),
         peak_mib: cost::peak_mib(process)?,
-    })
+    };
+    Ok(stage.scale("sluice".to_owned(), measured))
 }
 
 /// All front ends and backends are there.
@@ -75,32 +59,24 @@ fn check(agent: &Agent, cluster: Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Takes an endpoint from a Service, or gives it back; milliseconds until its front end has it so.
-fn change(agent: &Agent, replay: &Replay, cluster: Cluster, number: usize) -> Result<f64> {
-    let service = (number / 2 * 7919) % cluster.services;
-    let shortened = number.is_multiple_of(2);
-    let expected = cluster.endpoints - usize::from(shortened);
-    let text = cluster.slice(service, shortened);
+/// Makes a change; how long until the front end has it so.
+fn change(agent: &Agent, stage: &Stage, cluster: Cluster, number: usize) -> Result<Duration> {
+    let change = stage.change(number);
     thread::sleep(PAUSE);
     let begin = Instant::now();
-    replay.replace(Resource::EndpointSlices, service, &text);
-    while eligible(agent, cluster, service)? != expected {
+    stage.tell(&change);
+    while eligible(agent, cluster, change.service)? != change.endpoints {
         ensure!(
             begin.elapsed() < TIMEOUT,
             "a change is not in the maps after {TIMEOUT:?}"
         );
         thread::sleep(Duration::from_micros(100));
     }
-    Ok(millis(begin.elapsed()))
+    Ok(begin.elapsed())
 }
 
 /// How many endpoints get new flows of a Service.
 fn eligible(agent: &Agent, cluster: Cluster, service: usize) -> Result<usize> {
-    agent
-        .maps()
-        .eligible_count(cluster.cluster_ip(service), 80, Protocol::Tcp)
-}
-
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
+    let ip = cluster.cluster_ip(service);
+    agent.maps().eligible_count(ip, 80, Protocol::Tcp)
 }
