@@ -214,7 +214,8 @@ impl Filler<'_> {
             epoch: EPOCH,
             tcp: TcpState::ESTABLISHED,
             flags,
-            arrival: self.device,
+            // There is one uplink.
+            arrival: 0,
             hop,
         }
     }
