@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 
 use crate::answer::Answer;
 use crate::topology::Host;
@@ -59,6 +59,20 @@ impl Load {
     pub fn stop(self) -> Result<Vec<Sample>> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| anyhow!("the load panicked"))?
+    }
+
+    /// Stops; the answers. An error if any request has failed.
+    pub fn answers(self) -> Result<Vec<Answer>> {
+        let results: Vec<_> = self.stop()?.into_iter().map(|sample| sample.result).collect();
+        let all = results.len();
+        let (answers, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+        let failed: Vec<_> = failed.into_iter().filter_map(Result::err).collect();
+        ensure!(
+            failed.is_empty(),
+            "{} of {all} requests failed: {failed:#?}",
+            failed.len()
+        );
+        answers.into_iter().collect()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Several uplinks: replies leave by the one that the client's packets came in by, if there is a way.
 
+use std::net::SocketAddr;
+
 use lb_common::{Counter, Stage};
 
 use super::{cases, client, vip};
@@ -57,24 +59,23 @@ fn a_reply_leaves_by_the_uplink_of_arrival<F: TestFamily>(bed: &mut Bed<'_, F>) 
 
 fn by_any_route_out_of_it_where_the_kernel_finds_one<F: TestFamily>(bed: &mut Bed<'_, F>) {
     // The routes say OTHER_UPLINK, but the client has come by the one with the default route.
-    let (client, vip, pod) = (end::<F>([6, 200], 40_000), vip::<F>(2), backend::<F>(0));
-    bed.update(Rows::return_by_uplinks);
-    let opening = bed.opening(client, vip);
-    bed.pre(&opening).becomes(&opening.clone().to(pod));
-    bed.device = OTHER_UPLINK;
-    let reply = bed.data(pod, client);
-    let step = bed.post(&reply);
-    // Of IPv6, the kernel does not say what it would do.
-    if F::SUFFIX == '4' {
-        step.leaves(UPLINK, &reply.clone().from(vip));
-    } else {
-        step.becomes(&reply.clone().from(vip));
-    }
+    returns_by_the_first_uplink_in_ipv4(bed, end::<F>([6, 200], 40_000), vip::<F>(2));
 }
 
 fn a_rule_for_another_uplink_counts_for_ipv6<F: TestFamily>(bed: &mut Bed<'_, F>) {
     // The client has come by the one with the default route, but whatever is from the service belongs to the other.
-    let (client, vip, pod) = (client::<F>(), vip::<F>(3), backend::<F>(0));
+    returns_by_the_first_uplink_in_ipv4(bed, client::<F>(), vip::<F>(3));
+}
+
+/// The kernel has routed the reply of a flow that came by [`UPLINK`] to [`OTHER_UPLINK`]. Of IPv6, it does not say what
+/// it would do.
+#[track_caller]
+fn returns_by_the_first_uplink_in_ipv4<F: TestFamily>(
+    bed: &mut Bed<'_, F>,
+    client: SocketAddr,
+    vip: SocketAddr,
+) {
+    let pod = backend::<F>(0);
     bed.update(Rows::return_by_uplinks);
     let opening = bed.opening(client, vip);
     bed.pre(&opening).becomes(&opening.clone().to(pod));
