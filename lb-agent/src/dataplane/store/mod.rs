@@ -181,10 +181,7 @@ impl PinnedMap {
         let (rows, value) = (info.max_entries(), info.value_size() as usize);
         // The kernel maps no memory for a descriptor that is good for reading only.
         let mappable = array && access == Access::ReadWrite && info.map_flags() & BPF_F_MMAPABLE != 0;
-        let memory = mappable
-            .then(|| Memory::map(fd.as_fd(), rows, value))
-            .transpose()
-            .map_err(|source| error(source.into()))?;
+        let memory = mappable.then(|| Memory::new(rows, value));
         Ok(Self {
             fd,
             id: info.id(),
@@ -208,11 +205,19 @@ impl PinnedMap {
         Ok(count)
     }
 
+    /// The system call that [`Self::for_each_row`] makes.
+    fn reading(&self) -> &'static str {
+        if self.memory.is_some() {
+            "mmap"
+        } else {
+            "BPF_MAP_LOOKUP_BATCH"
+        }
+    }
+
     /// Calls `take` with key and value of every row; of an array with those that are not all zero.
     fn for_each_row(&self, mut take: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
         if let Some(memory) = &self.memory {
-            memory.for_each_used_row(|index, value| take(&index.to_ne_bytes(), value));
-            return Ok(());
+            return memory.for_each_used_row(&self.fd, |index, value| take(&index.to_ne_bytes(), value));
         }
         sys::for_each_row(self.fd.as_fd(), self.key, self.value, |key, value| {
             if !self.array || value.iter().any(|byte| *byte != 0) {
@@ -238,7 +243,7 @@ impl MapStore for KernelStore {
             }
         };
         map.for_each_row(take).map_err(|source| StoreError::Kernel {
-            call: "BPF_MAP_LOOKUP_BATCH",
+            call: map.reading(),
             map: T::NAME,
             source,
         })
@@ -266,11 +271,13 @@ impl MapStore for KernelStore {
     fn set_all<T: Table<Key = u32>>(&mut self, first: u32, values: &[T::Value]) -> Result<(), StoreError> {
         let map = self.map::<T>()?;
         if let Some(memory) = &map.memory {
-            return memory.write(first, values).map_err(|source| StoreError::Kernel {
-                call: "mmap",
-                map: T::NAME,
-                source,
-            });
+            return memory
+                .write(&map.fd, first, values)
+                .map_err(|source| StoreError::Kernel {
+                    call: "mmap",
+                    map: T::NAME,
+                    source,
+                });
         }
         (first..)
             .zip(values)
