@@ -1,6 +1,7 @@
-//! Writes a plan. What fails is told by its owner and ends that owner's update, not the others'.
+//! Writes plans. What fails is told by its owner and ends that owner's update, not the others'.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use lb_common::addr::Address as _;
 use lb_common::{ServiceKey, Slot, SlotRange};
@@ -11,7 +12,7 @@ use crate::store::{
     DevicesTable, FamilyTables, MapStore, Names, Policies, Rows, SettingsTable, StoreError, Table,
 };
 
-/// What became of a plan.
+/// What became of the plans of a pass.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     /// Rows written.
@@ -24,20 +25,18 @@ pub(super) struct Outcome {
     pub(super) held_up: BTreeSet<u32>,
     /// The families that the kernel refused a row of. A full map is no refusal.
     pub(super) unwritten: BTreeSet<IpFamily>,
+    /// How long it took.
+    pub(super) took: Duration,
 }
 
-/// Writes `plan` into `store`; `rows` follows what the store holds.
-pub(super) fn apply(plan: Plan, store: &mut impl MapStore, rows: &mut Rows) -> Outcome {
-    let mut outcome = Outcome::default();
+/// Writes `plan` into `store`; `rows` follows what the store holds. The updates that have ended in `outcome` stay so.
+pub(super) fn apply(plan: Plan, store: &mut impl MapStore, rows: &mut Rows, outcome: &mut Outcome) {
+    let start = Instant::now();
     for Planned { owner, write } in plan.into_writes() {
         if outcome.failed.contains_key(&owner) || outcome.held_up.contains(&owner) {
             continue;
         }
-        let mut writer = Writer {
-            store,
-            rows,
-            outcome: &mut outcome,
-        };
+        let mut writer = Writer { store, rows, outcome };
         if let Err(error) = writer.write(owner, &write) {
             // Who was to lose this row still has it: a front end, and must keep what it leads to; or a backend, which
             // may be its id's former holder's.
@@ -50,7 +49,7 @@ pub(super) fn apply(plan: Plan, store: &mut impl MapStore, rows: &mut Rows) -> O
             outcome.failed.insert(owner, error);
         }
     }
-    outcome
+    outcome.took += start.elapsed();
 }
 
 /// The families that a write is for.
@@ -103,7 +102,7 @@ impl<S: MapStore> Writer<'_, S> {
         match write {
             Write::Settings(row) => self.put::<SettingsTable>(0, Some(row)),
             Write::Device(ifindex, row) => self.put::<DevicesTable>(*ifindex, row.as_ref()),
-            Write::Name(id, row) => self.put::<Names>(*id, row.as_ref()),
+            Write::Name(id, row) => self.put::<Names>(*id, row.as_deref()),
             Write::Policy(id, row) => self.put::<Policies>(*id, Some(row)),
             Write::ResetStats(id) => self.store.reset_stats(*id),
             Write::V4(write) => self.write_family(owner, write),

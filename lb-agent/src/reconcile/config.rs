@@ -25,6 +25,8 @@ pub struct Config {
     pub max_table: u32,
     /// After which a backend that has left is nobody's.
     pub removed_grace: Duration,
+    /// How many writes are planned before those are done that may go ahead: plans are large, and memory is dear.
+    pub portion: usize,
     /// Whether slices without their Service are told of: not where the Service may still be on its way, or the slices about
     /// to go.
     pub tell_orphans: bool,
@@ -39,6 +41,8 @@ impl Config {
     pub const MAX_TABLE: u32 = maglev::SIZES[4];
     /// How long a backend that has left keeps its connections, unless something else is said.
     pub const REMOVED_GRACE: Duration = Duration::from_mins(10);
+    /// Some hundred KiB of writes.
+    pub const PORTION: usize = 4096;
 }
 
 impl Default for Config {
@@ -51,6 +55,7 @@ impl Default for Config {
             forwarding: Forwarding::default(),
             max_table: Self::MAX_TABLE,
             removed_grace: Self::REMOVED_GRACE,
+            portion: Self::PORTION,
             tell_orphans: true,
             ipv4: true,
             ipv6: true,

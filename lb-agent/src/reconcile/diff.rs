@@ -19,7 +19,7 @@ pub(super) fn diff_port(wanted: &PortRows, rows: &Rows, plan: &mut Plan) {
     if rows.get::<Names>(id) != name.as_ref() {
         if name.is_some() {
             plan.add(Phase::Names, *id, Write::ResetStats(*id));
-            plan.add(Phase::Names, *id, Write::Name(*id, *name));
+            plan.add(Phase::Names, *id, Write::Name(*id, name.map(Box::new)));
         } else {
             plan.add(Phase::Unname, *id, Write::Name(*id, None));
         }

@@ -1,4 +1,8 @@
 //! What is to be written, in the one order in which no packet sees half an update.
+//!
+//! The phases before the flip only make what nothing leads to yet. So their writes may go ahead, in portions, while the
+//! rest is still being planned; the flip and what comes after it waits until everything is planned, since a front end may
+//! go from one Service to another.
 
 use std::sync::Arc;
 
@@ -63,7 +67,7 @@ pub(super) enum Write {
     /// A row of devices.
     Device(u32, Option<Device>),
     /// A row of names.
-    Name(u32, Option<ServiceName>),
+    Name(u32, Option<Box<ServiceName>>),
     /// A row of times and limits.
     Policy(u32, ServicePolicy),
     /// The traffic counters of a port that is new: they are its id's former holder's.
@@ -111,6 +115,19 @@ impl Plan {
         }
     }
 
+    /// Takes the writes that may go ahead, if there are so many of them.
+    pub(super) fn take_ahead(&mut self, at_least: usize) -> Option<Self> {
+        let (ahead, _) = self.phases.split_at_mut(Phase::Flip as usize);
+        let count: usize = ahead.iter().map(Vec::len).sum();
+        (count >= at_least).then(|| {
+            let mut taken = Self::default();
+            for (writes, taken) in ahead.iter_mut().zip(&mut taken.phases) {
+                std::mem::swap(writes, taken);
+            }
+            taken
+        })
+    }
+
     /// The writes in their order.
     pub(super) fn into_writes(self) -> impl Iterator<Item = Planned> {
         self.phases.into_iter().flatten()
@@ -126,5 +143,32 @@ impl FamilyWrites for V4 {
 impl FamilyWrites for V6 {
     fn write(write: FamilyWrite<Self>) -> Write {
         Write::V6(write)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_comes_before_the_flip_may_go_ahead() {
+        let key = ServiceKey::address(lb_common::Ip4::default());
+        let mut plan = Plan::default();
+        plan.add(Phase::Flip, 1, V4::write(FamilyWrite::Service(key, None)));
+        plan.add(Phase::Names, 1, Write::ResetStats(1));
+        plan.add(Phase::Retire, 1, Write::ResetStats(2));
+        assert!(plan.take_ahead(2).is_none());
+        plan.add(Phase::Slots, 1, Write::ResetStats(3));
+        let ahead = plan.take_ahead(2).unwrap().into_writes();
+        let ahead: Vec<_> = ahead.map(|planned| planned.write).collect();
+        assert!(
+            matches!(ahead[..], [Write::ResetStats(1), Write::ResetStats(3)]),
+            "{ahead:?}"
+        );
+        let rest: Vec<_> = plan.into_writes().map(|planned| planned.write).collect();
+        assert!(
+            matches!(rest[..], [Write::V4(_), Write::ResetStats(2)]),
+            "{rest:?}"
+        );
     }
 }

@@ -66,6 +66,7 @@ impl Traffic {
             forwarding: self.forwarding,
             max_table: self.max_table,
             removed_grace: self.removed_grace,
+            portion: Config::PORTION,
             tell_orphans: true,
             ipv4: true,
             ipv6: true,

@@ -17,7 +17,7 @@ use crate::store::StoreError;
 
 impl Pipe {
     /// Draws the conclusions from what was written: what is in use no more, what failed, what to tell.
-    pub(super) fn finish(&mut self, mut pass: Pass, outcome: Outcome, now: Instant) -> Report {
+    pub(super) fn finish(&mut self, mut pass: Pass, now: Instant) -> Report {
         for (id, name) in &pass.ports {
             self.image.settle(*id, name.as_ref(), &self.rows, now);
         }
@@ -27,7 +27,8 @@ impl Pipe {
             failed,
             held_up,
             unwritten,
-        } = outcome;
+            took: writing,
+        } = std::mem::take(&mut pass.outcome);
         let mut node: BTreeSet<_> = self.node_problems().collect();
         let mut node_failed = false;
         for (id, error) in &failed {
@@ -62,12 +63,12 @@ impl Pipe {
         Report {
             written,
             deleted,
+            writing,
             problems: self.problems.take(),
             health_checks: self.standing.take_changed(),
             unwritten,
             retry_after,
             expire_after: self.expire_after(now),
-            ..Report::default()
         }
     }
 

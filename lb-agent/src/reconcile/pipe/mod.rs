@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use lb_common::{V4, V6};
 
 use super::Config;
-use super::apply::apply;
+use super::apply::{Outcome, apply};
 use super::diff::{diff_address, diff_port};
 use super::plan::{NODE, Plan};
 use super::problems::{self, Problems};
@@ -86,7 +86,10 @@ pub struct Report {
 /// What a pass is about: the Services, the problems with each, and the ports that are planned, by id.
 #[derive(Debug, Default)]
 struct Pass {
+    /// What is not written yet.
     plan: Plan,
+    /// What became of that which is.
+    outcome: Outcome,
     problems: BTreeMap<ObjectName, BTreeSet<Problem>>,
     ports: BTreeMap<u32, Option<PortName>>,
     failing: BTreeSet<ObjectName>,
@@ -198,15 +201,16 @@ impl Pipe {
             self.plan_strays(&mut pass);
             for service in self.world.take_changed() {
                 self.plan_service(&service, now, &mut pass);
+                if let Some(ahead) = pass.plan.take_ahead(self.config.portion) {
+                    apply(ahead, store, &mut self.rows, &mut pass.outcome);
+                }
             }
             self.plan_expired(now, &mut pass);
             self.plan_addresses(&mut pass);
         }
-        let writing = Instant::now();
-        let outcome = apply(std::mem::take(&mut pass.plan), store, &mut self.rows);
-        let writing = writing.elapsed();
-        let report = self.finish(pass, outcome, now);
-        Report { writing, ..report }
+        let plan = std::mem::take(&mut pass.plan);
+        apply(plan, store, &mut self.rows, &mut pass.outcome);
+        self.finish(pass, now)
     }
 
     /// Raises the epoch of routes and writes it at once, and nothing else; into maps that nobody has filled yet, it is not
@@ -220,7 +224,8 @@ impl Pipe {
         } else {
             self.plan_route_epoch(&mut plan);
         }
-        let mut outcome = apply(plan, store, &mut self.rows);
+        let mut outcome = Outcome::default();
+        apply(plan, store, &mut self.rows, &mut outcome);
         outcome.failed.remove(&NODE).map_or(Ok(()), Err)
     }
 

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use lb_common::addr::Address as _;
-use lb_common::{Backend, BackendState, ServiceFlags, ServiceKey, ServiceValue, Slot, V4, V6};
+use lb_common::{Backend, BackendState, Ip4, ServiceFlags, ServiceKey, ServiceValue, Slot, V4, V6};
 
 use crate::image::is_address;
-use crate::store::{FakeStore, FamilyTables, MapStore, Names, Policies, Rows, StoreError, Table};
+use crate::store::{FakeStore, FamilyTables, MapStore, Names, Policies, Rows, Services, StoreError, Table};
 use crate::testkit::Random;
 
 /// Checks every write.
@@ -18,6 +18,8 @@ pub(super) struct CheckedStore {
     /// One of so many writes fails, chosen at random.
     pub(super) faults: Option<(Random, u32)>,
     pub(super) writes: usize,
+    /// A front end that is never away.
+    pub(super) stays: Option<ServiceKey<Ip4>>,
     /// What was there of each id when it got its name.
     pub(super) left: BTreeMap<u32, Vec<Left>>,
 }
@@ -115,6 +117,10 @@ impl CheckedStore {
         self.writes += 1;
         check_family::<V4>(&self.inner);
         check_family::<V6>(&self.inner);
+        if let Some(key) = &self.stays {
+            let row = self.inner.contents().get::<Services<V4>>(key);
+            assert!(row.is_some(), "{key:?} is away");
+        }
     }
 }
 
