@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use lb_agent::model::{
-    Conditions, Endpoint, EndpointSlice, Hints, IpFamily, Object, ObjectName, Origin, Protocol, Service,
+    Conditions, Endpoint, EndpointSlice, IpFamily, Object, ObjectName, Origin, Protocol, Service,
     ServiceOptions, ServicePort, SlicePort, TrafficPolicy,
 };
 use lb_agent::reconcile::{Config, Pipe, Report};
@@ -123,7 +123,7 @@ fn slice(number: u32, endpoints: u32) -> EndpointSlice {
         node: Some("node-b".into()),
         pod: None,
         pod_name: None,
-        hints: Hints::default(),
+        hints: None,
     };
     EndpointSlice {
         name: name(number),

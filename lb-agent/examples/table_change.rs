@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use lb_agent::dataplane::{Access, KernelStore, Pins, Sizes, cleanup, create_maps};
 use lb_agent::model::{
-    Conditions, Endpoint, EndpointSlice, Hints, IpFamily, Object, ObjectName, Origin, Protocol, Service,
+    Conditions, Endpoint, EndpointSlice, IpFamily, Object, ObjectName, Origin, Protocol, Service,
     ServiceOptions, ServicePort, SlicePort, TrafficPolicy,
 };
 use lb_agent::reconcile::{Config, Pipe};
@@ -96,7 +96,7 @@ fn slice(endpoints: u32) -> EndpointSlice {
         node: None,
         pod: None,
         pod_name: None,
-        hints: Hints::default(),
+        hints: None,
     };
     EndpointSlice {
         name: name(),

@@ -57,7 +57,7 @@ fn of_family<F: Family>(
                 service: pool.service.clone(),
                 local: candidate.local,
                 node: endpoint.and_then(|endpoint| endpoint.node.clone()),
-                pod: endpoint.and_then(|endpoint| endpoint.pod_name.clone()),
+                pod: endpoint.and_then(|endpoint| endpoint.pod_name.as_deref().cloned()),
                 standing: standing(candidate),
             }
         }));

@@ -7,7 +7,7 @@ use lb_common::addr::Address as _;
 use lb_common::{Family, Port};
 
 use super::{Target, ip_family};
-use crate::model::{Conditions, EndpointSlice, Hints, ServicePort};
+use crate::model::{Conditions, EndpointSlice, Hints, ServicePort, Uid};
 
 /// What the rules know of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(super) struct Candidate {
     /// Its weight.
     pub(super) weight: u32,
     /// The UID of the pod, when known.
-    pub(super) pod: Option<Arc<str>>,
+    pub(super) pod: Option<Uid>,
     /// Whether it is meant for this node's clients.
     pub(super) for_node: Hint,
     /// Whether it is meant for this zone's clients.
@@ -68,7 +68,9 @@ pub(super) fn endpoints<'a, F: Family>(
                     addr,
                     port: Port::new(slice_port.port),
                 };
-                let Hints { nodes, zones } = &endpoint.hints;
+                let hints = endpoint.hints.as_deref();
+                let [nodes, zones] =
+                    hints.map_or([&[][..]; 2], |Hints { nodes, zones }| [nodes.as_slice(), zones]);
                 let candidate = Candidate {
                     conditions: endpoint.conditions,
                     local: endpoint.node.as_deref() == Some(here.node),

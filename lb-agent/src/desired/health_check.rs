@@ -83,8 +83,8 @@ mod tests {
     use super::*;
     use crate::desired::Claims;
     use crate::model::{
-        Endpoint, Forwarding, Hints, Object, ObjectName, Origin, Protocol, ServiceOptions, Share,
-        TrafficPolicy, World,
+        Endpoint, Forwarding, Object, ObjectName, Origin, Protocol, ServiceOptions, Share, TrafficPolicy,
+        World,
     };
 
     /// An endpoint by its address and marks: `l` is on this node, `n` not ready, `t` terminating (and so not ready).
@@ -101,7 +101,7 @@ mod tests {
             node: Some(if local { "node-a" } else { "node-b" }.into()),
             pod: None,
             pod_name: None,
-            hints: Hints::default(),
+            hints: None,
         }
     }
 

@@ -17,12 +17,13 @@ mod split;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use lb_common::addr::Address as _;
 use lb_common::{BackendState, Family, Port, ServiceFlags, ServiceKey, ServicePolicy, V4, V6};
 
-use crate::model::{Forwarding, IpFamily, IpPrefix, PortName, Service, ServicePort, TrafficPolicy, World};
+use crate::model::{
+    Forwarding, IpFamily, IpPrefix, PortName, Service, ServicePort, TrafficPolicy, Uid, World,
+};
 
 pub use claims::{Claim, Claims};
 pub use eligible::{LeftOut, Standing};
@@ -86,7 +87,7 @@ pub struct Member {
     /// Whether of all policies only Local leads to it.
     pub local_only: bool,
     /// The UID of the pod that it is, when known.
-    pub pod: Option<Arc<str>>,
+    pub pod: Option<Uid>,
 }
 
 /// A front end: where it leads.

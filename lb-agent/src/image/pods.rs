@@ -1,9 +1,9 @@
 //! Which pod has an address and port: another one must not get the connections of the one before.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::desired::Target;
+use crate::model::Uid;
 
 /// The pods of one port's endpoints, where they are known. Only in memory: a new agent knows none.
 #[derive(Debug)]
@@ -13,13 +13,13 @@ pub(super) struct Pods<A> {
 
 #[derive(Debug)]
 struct Pod {
-    uid: Arc<str>,
+    uid: Uid,
     epoch: u16,
 }
 
 impl<A: Copy + Ord> Pods<A> {
     /// The epoch of an endpoint: that of its row, or the next one when another pod has taken its place.
-    pub(super) fn epoch(&mut self, target: &Target<A>, uid: Option<&Arc<str>>, row: u16) -> u16 {
+    pub(super) fn epoch(&mut self, target: &Target<A>, uid: Option<&Uid>, row: u16) -> u16 {
         let epoch = match (self.known.get(target), uid) {
             (Some(pod), Some(uid)) if pod.uid != *uid => row.wrapping_add(1),
             // The maps may not have it yet, if a write has failed.
@@ -58,7 +58,7 @@ mod tests {
             addr: Ip4::default(),
             port: Port::new(80),
         };
-        let [a, b] = ["a", "b"].map(Arc::from);
+        let [a, b] = ["a", "b"].map(Uid::from);
         let mut pods = Pods::default();
         assert_eq!(pods.epoch(&target, None, 4), 4);
         assert_eq!(pods.epoch(&target, Some(&a), 4), 4);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{ObjectName, Protocol};
+use super::{ObjectName, Protocol, Uid};
 
 /// An EndpointSlice: some endpoints of one Service, of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct SlicePort {
     pub protocol: Protocol,
 }
 
-/// One endpoint of a slice.
+/// One endpoint of a slice. There may be hundreds of thousands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Its first address; the others mean nothing.
@@ -47,15 +47,15 @@ pub struct Endpoint {
     /// The node that it is on, when known.
     pub node: Option<Arc<str>>,
     /// The UID of the pod that it is, when known.
-    pub pod: Option<Arc<str>>,
-    /// What that pod is called, when known; for people.
-    pub pod_name: Option<ObjectName>,
-    /// Whose clients should use it.
-    pub hints: Hints,
+    pub pod: Option<Uid>,
+    /// What that pod is called, for people, where anybody asks for it: the source of a running agent leaves it out.
+    pub pod_name: Option<Box<ObjectName>>,
+    /// Whose clients should use it, when anything is said of that.
+    pub hints: Option<Arc<Hints>>,
 }
 
 /// Whose clients should use an endpoint, as far as that can be (KEP-2433, KEP-3015).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hints {
     /// Those of these nodes; empty: nothing is said.
     pub nodes: Vec<Arc<str>>,

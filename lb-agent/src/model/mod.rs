@@ -7,6 +7,7 @@ mod option;
 mod prefix;
 mod reason;
 mod service;
+mod uid;
 mod world;
 
 pub use endpoint::{Conditions, Endpoint, EndpointSlice, Hints, IpFamily, SlicePort};
@@ -16,6 +17,7 @@ pub use option::{Algorithm, Forwarding, ServiceOptions, Share};
 pub use prefix::{IpPrefix, NoPrefix};
 pub use reason::Reason;
 pub use service::{PortName, Protocol, Service, ServicePort, TrafficPolicy};
+pub use uid::Uid;
 pub use world::{Known, World};
 
 /// Anything that a source yields.

@@ -125,7 +125,7 @@ impl Place<'_> {
         let services = world.services();
         let slices = services.flat_map(|service| world.slices(&service.name));
         let endpoints = slices.flat_map(|slice| &slice.object.endpoints);
-        let endpoints = endpoints.filter(|endpoint| endpoint.pod_name.as_ref() == Some(pod));
+        let endpoints = endpoints.filter(|endpoint| endpoint.pod_name.as_deref() == Some(pod));
         let mut found = BTreeSet::new();
         for endpoint in endpoints {
             if let Some(node) = endpoint.node.as_deref().filter(|node| *node != node_name) {

@@ -9,7 +9,7 @@ use lb_common::Ip4;
 
 use super::*;
 use crate::model::{
-    Algorithm, Conditions, Endpoint, EndpointSlice, Hints, Node, Object, ObjectName, Origin, Protocol,
+    Algorithm, Conditions, Endpoint, EndpointSlice, Node, Object, ObjectName, Origin, Protocol,
     ServiceOptions, SlicePort,
 };
 
@@ -65,7 +65,7 @@ fn endpoint(text: &str) -> Endpoint {
         node: local.then(|| "node-a".into()),
         pod: None,
         pod_name: None,
-        hints: Hints::default(),
+        hints: None,
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::model::{
-    Algorithm, Conditions, Endpoint, EndpointSlice, Forwarding, Hints, IpFamily, Object, ObjectName,
-    ObjectRef, Origin, Protocol, Service, ServiceOptions, ServicePort, Share, SlicePort, TrafficPolicy,
+    Algorithm, Conditions, Endpoint, EndpointSlice, Forwarding, IpFamily, Object, ObjectName, ObjectRef,
+    Origin, Protocol, Service, ServiceOptions, ServicePort, Share, SlicePort, TrafficPolicy,
 };
 use crate::source::SourceEvent;
 use crate::testkit::Random;
@@ -132,7 +132,7 @@ impl SmallWorld {
                 node: here.then(|| "node-a".into()),
                 pod: None,
                 pod_name: None,
-                hints: Hints::default(),
+                hints: None,
             });
         }
         Object::EndpointSlice(slice)
@@ -192,7 +192,7 @@ pub(super) fn slice(service: &str, name: &str, endpoints: &[Ipv4Addr]) -> Endpoi
             node: None,
             pod: None,
             pod_name: None,
-            hints: Hints::default(),
+            hints: None,
         }
     };
     let port = |name: &str, port, protocol| SlicePort {

@@ -77,8 +77,24 @@ struct Service {
 struct EndpointSlice {
     metadata: Metadata,
     address_type: String,
-    endpoints: Option<Vec<discovery::Endpoint>>,
+    endpoints: Option<Vec<Endpoint>>,
     ports: Option<Vec<discovery::EndpointPort>>,
+}
+
+/// An endpoint without what it is called: there may be hundreds of thousands.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Endpoint {
+    addresses: Option<Vec<String>>,
+    conditions: Option<discovery::EndpointConditions>,
+    hints: Option<discovery::EndpointHints>,
+    node_name: Option<String>,
+    target_ref: Option<Target>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Target {
+    uid: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -187,6 +203,23 @@ impl From<Metadata> for ObjectMeta {
     }
 }
 
+impl From<Endpoint> for discovery::Endpoint {
+    fn from(endpoint: Endpoint) -> Self {
+        let target = |target: Target| core::ObjectReference {
+            uid: target.uid,
+            ..core::ObjectReference::default()
+        };
+        Self {
+            addresses: endpoint.addresses.unwrap_or_default(),
+            conditions: endpoint.conditions,
+            hints: endpoint.hints,
+            node_name: endpoint.node_name,
+            target_ref: endpoint.target_ref.map(target),
+            ..Self::default()
+        }
+    }
+}
+
 // === impl Slim ===
 
 impl Slim for Service {
@@ -216,7 +249,7 @@ impl Slim for EndpointSlice {
         discovery::EndpointSlice {
             metadata: self.metadata.into(),
             address_type: self.address_type,
-            endpoints: self.endpoints.unwrap_or_default(),
+            endpoints: self.endpoints.into_iter().flatten().map(Into::into).collect(),
             ports: self.ports,
         }
     }

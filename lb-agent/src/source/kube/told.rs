@@ -23,14 +23,14 @@ pub(super) struct Told {
     nameless: BTreeSet<String>,
     /// While everything is told anew: what was there so far.
     seen: Option<BTreeSet<ObjectRef>>,
-    names: Names,
+    common: Common,
 }
 
 impl Told {
     /// From now on everything is told anew. What was told so far of such an attempt does not count.
     pub(super) fn begin(&mut self) {
         self.seen = Some(BTreeSet::new());
-        self.names.forget();
+        self.common.forget();
     }
 
     /// Everything was told anew: what was not there is gone.
@@ -89,7 +89,7 @@ impl Told {
     }
 
     fn tell(&mut self, name: ObjectRef, mut object: Object, events: &mut Vec<SourceEvent>) {
-        self.names.share(&mut object);
+        self.common.share(&mut object);
         let last = match name.kind {
             Kind::Service | Kind::EndpointSlice => None,
             Kind::Node | Kind::Namespace | Kind::ServiceCidr => Some(object.clone()),
@@ -129,29 +129,37 @@ pub(super) fn problem(object: Option<ObjectRef>, reason: Reason, text: String) -
     })
 }
 
-/// Names of nodes and zones, of which there are few, while there are many endpoints: each is in memory once.
+/// What many endpoints have in common, the names of nodes and hints: each is in memory once.
 #[derive(Debug, Default)]
-struct Names(BTreeSet<Arc<str>>);
+struct Common {
+    nodes: BTreeSet<Arc<str>>,
+    hints: BTreeSet<Arc<Hints>>,
+}
 
-impl Names {
+impl Common {
     fn share(&mut self, object: &mut Object) {
         let Object::EndpointSlice(slice) = object else {
             return;
         };
         for endpoint in &mut slice.endpoints {
-            let Hints { nodes, zones } = &mut endpoint.hints;
-            for name in endpoint.node.iter_mut().chain(nodes).chain(zones) {
-                match self.0.get(name) {
-                    Some(known) => *name = Arc::clone(known),
-                    None => _ = self.0.insert(Arc::clone(name)),
-                }
-            }
+            share(&mut self.nodes, endpoint.node.as_mut());
+            share(&mut self.hints, endpoint.hints.as_mut());
         }
     }
 
     /// Forgets those that nobody has.
     fn forget(&mut self) {
-        self.0.retain(|name| Arc::strong_count(name) > 1);
+        self.nodes.retain(|name| Arc::strong_count(name) > 1);
+        self.hints.retain(|hints| Arc::strong_count(hints) > 1);
+    }
+}
+
+/// Makes a value the known one that is equal to it, if there is one; else it is known from now on.
+fn share<T: Ord + ?Sized>(known: &mut BTreeSet<Arc<T>>, value: Option<&mut Arc<T>>) {
+    let Some(value) = value else { return };
+    match known.get(value) {
+        Some(known) => *value = Arc::clone(known),
+        None => _ = known.insert(Arc::clone(value)),
     }
 }
 
@@ -161,18 +169,18 @@ mod tests {
     use crate::model::{Conditions, Endpoint, EndpointSlice, IpFamily, ObjectName};
 
     #[test]
-    fn names_of_nodes_and_zones_are_in_memory_once() {
+    fn what_endpoints_have_in_common_is_in_memory_once() {
         let slice = |number: u32| {
-            let endpoint = Endpoint {
+            let endpoint = || Endpoint {
                 address: [10, 0, 0, 1].into(),
                 conditions: Conditions::default(),
                 node: Some("node-a".into()),
                 pod: None,
                 pod_name: None,
-                hints: Hints {
-                    nodes: vec!["node-a".into()],
+                hints: Some(Arc::new(Hints {
+                    nodes: Vec::new(),
                     zones: vec!["zone-a".into(), "zone-b".into()],
-                },
+                })),
             };
             Object::EndpointSlice(EndpointSlice {
                 name: ObjectName::new("default", &format!("web-{number}")),
@@ -180,24 +188,21 @@ mod tests {
                 family: IpFamily::V4,
                 weight: 1,
                 ports: Vec::new(),
-                endpoints: vec![endpoint; 2],
+                endpoints: vec![endpoint(), endpoint()],
                 changed_at: None,
             })
         };
-        let mut names = Names::default();
+        let mut common = Common::default();
         let mut slices = [slice(1), slice(2)];
         for slice in &mut slices {
-            names.share(slice);
+            common.share(slice);
         }
-        let counts: Vec<_> = names
-            .0
-            .iter()
-            .map(|name| (&**name, Arc::strong_count(name)))
-            .collect();
-        assert_eq!(counts, [("node-a", 9), ("zone-a", 5), ("zone-b", 5)]);
+        let nodes: Vec<_> = common.nodes.iter().map(Arc::strong_count).collect();
+        let hints: Vec<_> = common.hints.iter().map(Arc::strong_count).collect();
+        assert_eq!((nodes, hints), (vec![5], vec![5]));
 
         drop(slices);
-        names.forget();
-        assert!(names.0.is_empty());
+        common.forget();
+        assert!(common.nodes.is_empty() && common.hints.is_empty());
     }
 }

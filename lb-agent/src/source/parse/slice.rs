@@ -1,5 +1,7 @@
 //! EndpointSlices.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1 as api;
 
@@ -42,7 +44,8 @@ pub fn endpoint_slice(object: &api::EndpointSlice) -> Result<Parsed, ParseError>
     }
     let endpoints = object.endpoints.iter().enumerate();
     let endpoints = endpoints.map(|endpoint| self::endpoint(endpoint, family, &name.namespace));
-    let endpoints = field::usable(endpoints, &mut notices);
+    let mut endpoints = field::usable(endpoints, &mut notices);
+    endpoints.shrink_to_fit();
     let weight = annotation::weight(&object.metadata, &mut notices);
     let slice = EndpointSlice {
         name,
@@ -105,18 +108,22 @@ fn endpoint(
         conditions: conditions(endpoint.conditions.as_ref()),
         node,
         pod: pod.map(Into::into),
-        pod_name: target.and_then(|target| pod_name(target, namespace)),
-        hints: endpoint.hints.as_ref().map(hints).unwrap_or_default(),
+        pod_name: target
+            .and_then(|target| pod_name(target, namespace))
+            .map(Box::new),
+        hints: endpoint.hints.as_ref().and_then(hints).map(Arc::new),
     })
 }
 
-fn hints(hints: &api::EndpointHints) -> Hints {
+/// None when nothing is said.
+fn hints(hints: &api::EndpointHints) -> Option<Hints> {
     let nodes = hints.for_nodes.iter().flatten().map(|node| node.name.as_str());
     let zones = hints.for_zones.iter().flatten().map(|zone| zone.name.as_str());
-    Hints {
+    let hints = Hints {
         nodes: nodes.map(Into::into).collect(),
         zones: zones.map(Into::into).collect(),
-    }
+    };
+    (hints != Hints::default()).then_some(hints)
 }
 
 /// What a reference to a pod names; in the slice's own `namespace` where it says none.

@@ -188,12 +188,18 @@ fn slices_of_names_and_ports_without_number_are_left_alone() {
 #[test]
 fn hints_say_whose_clients_should_use_an_endpoint() {
     let hints = json!({"forZones": [{"name": "a"}, {"name": "b"}], "forNodes": [{"name": "node-a"}]});
-    let slice = slice_of(with_endpoints(
-        json!([{"addresses": ["10.0.0.1"], "hints": hints}, {"addresses": ["10.0.0.2"]}]),
-    ));
+    let slice = slice_of(with_endpoints(json!([
+        {"addresses": ["10.0.0.1"], "hints": hints},
+        {"addresses": ["10.0.0.2"]},
+        {"addresses": ["10.0.0.3"], "hints": {"forZones": []}},
+    ])));
     let words = |hints: &Hints| (hints.zones.join(" "), hints.nodes.join(" "));
-    assert_eq!(words(&slice.endpoints[0].hints), ("a b".into(), "node-a".into()));
-    assert_eq!(slice.endpoints[1].hints, Hints::default());
+    let said = slice.endpoints[0].hints.as_deref().map(words);
+    assert_eq!(said, Some(("a b".into(), "node-a".into())));
+    assert_eq!(
+        [&slice.endpoints[1].hints, &slice.endpoints[2].hints],
+        [&None, &None]
+    );
     let zone = |labels: Value| match parsed("Node", json!({"metadata": {"name": "a", "labels": labels}}))
         .unwrap()
         .object
