@@ -10,8 +10,8 @@ use super::{EndpointSlice, IpPrefix, Kind, Namespace, Node, Object, ObjectName, 
 #[derive(Debug, Default)]
 pub struct World {
     services: BTreeMap<ObjectName, Known<Service>>,
-    /// By Service, then by slice.
-    slices: BTreeMap<ObjectName, BTreeMap<ObjectName, Known<EndpointSlice>>>,
+    /// By Service, then by slice: most Services have one, for which a map of its own would be large.
+    slices: BTreeMap<(ObjectName, ObjectName), Known<EndpointSlice>>,
     /// The Service of each slice.
     service_of: BTreeMap<ObjectName, ObjectName>,
     nodes: BTreeMap<Arc<str>, Node>,
@@ -82,11 +82,9 @@ impl World {
 
     /// The slices of the Service of this name, which itself need not be there.
     pub fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &Known<EndpointSlice>> + Clone {
-        self.slices
-            .get(service)
-            .map(BTreeMap::values)
-            .into_iter()
-            .flatten()
+        let from = (service.clone(), ObjectName::new("", ""));
+        let slices = self.slices.range(from..).map(|(_, slice)| slice);
+        slices.take_while(move |slice| slice.object.service == *service)
     }
 
     /// The Node of this name.
@@ -163,10 +161,8 @@ impl World {
         {
             self.delete_slice(&name);
         }
-        let slices = self.slices.entry(service.clone()).or_default();
-        let changed = slices.get(&name) != Some(&known);
+        let changed = put(&mut self.slices, (service.clone(), name.clone()), known);
         if changed {
-            slices.insert(name.clone(), known);
             self.service_of.insert(name, service.clone());
             self.changed.insert(service);
         }
@@ -177,12 +173,7 @@ impl World {
         let Some(service) = self.service_of.remove(name) else {
             return;
         };
-        if let Some(slices) = self.slices.get_mut(&service) {
-            slices.remove(name);
-            if slices.is_empty() {
-                self.slices.remove(&service);
-            }
-        }
+        self.slices.remove(&(service.clone(), name.clone()));
         self.changed.insert(service);
     }
 }

@@ -16,7 +16,7 @@ const LEFT_OUT: &str = "it is left out until it is mended";
 /// What has been told.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    objects: BTreeMap<ObjectRef, Option<Object>>,
+    objects: BTreeMap<ObjectRef, Option<Box<Object>>>,
     /// Of each object, what a person should mend.
     problems: BTreeMap<ObjectRef, BTreeSet<String>>,
     /// Objects without name that were complained of.
@@ -92,7 +92,7 @@ impl Told {
         self.common.share(&mut object);
         let last = match name.kind {
             Kind::Service | Kind::EndpointSlice => None,
-            Kind::Node | Kind::Namespace | Kind::ServiceCidr => Some(object.clone()),
+            Kind::Node | Kind::Namespace | Kind::ServiceCidr => Some(Box::new(object.clone())),
         };
         if last.is_some() && self.objects.get(&name) == Some(&last) {
             return;
