@@ -83,6 +83,67 @@ fn programs_of_another_map_layout_are_refused() {
 }
 
 #[test]
+fn an_agent_that_waits_has_no_map_in_its_memory() {
+    need_root!();
+    let node = Node::new();
+    let mut agent = Agent::new().unwrap();
+    node.start(&mut agent);
+    let mapped = std::fs::read_to_string(format!("/proc/{}/maps", agent.process().unwrap())).unwrap();
+    let mapped: Vec<_> = mapped.lines().filter(|line| line.contains("bpf-map")).collect();
+    assert!(mapped.is_empty(), "{mapped:#?}");
+}
+
+#[test]
+fn rows_on_both_sides_of_a_mapping_are_written_and_read() {
+    /// In words: where a mapping may begin (64 KiB), and how much reading maps at once (1 MiB).
+    const BORDERS: [u32; 2] = [8192, 131_072];
+    need_root!();
+    let folder = Folder::new("store").unwrap();
+    let pins = Pins::new(folder.pins());
+    let sizes = Sizes {
+        services: 2,
+        slots: 300_000,
+        backends: 100_000,
+        flows: 64,
+        ..Sizes::default()
+    };
+    create_maps(&pins, &sizes).unwrap();
+    let mut store = KernelStore::open(&pins, Access::ReadWrite).unwrap();
+    let slots = [1, 2, 3, 4].map(|backend| Slot {
+        generation: 7,
+        backend,
+    });
+    let places = BORDERS.map(|border| border - 2).into_iter().chain([0, 299_996]);
+    for first in places.clone() {
+        store.set_all::<Slots<V4>>(first, &slots).unwrap();
+    }
+    // Rows of three words lie across the borders.
+    let words = u32::try_from(size_of::<Backend<Ip4>>().div_ceil(8)).unwrap();
+    let around = |border: u32| [border / words - 1, border / words, border / words + 1];
+    let indices = BORDERS.into_iter().flat_map(around).chain([0, 99_999]);
+    let backend = |index: u32| Backend {
+        addr: Ip4::new(index.to_be_bytes()),
+        port: Port::new(80),
+        service: index + 1,
+        ..Backend::default()
+    };
+    for index in indices.clone() {
+        store.set::<Backends<V4>>(&index, &backend(index)).unwrap();
+    }
+    let by_system_call = KernelStore::open(&pins, Access::Read).unwrap();
+    for store in [&store, &by_system_call] {
+        let rows = store.rows::<Slots<V4>>().unwrap();
+        let wanted = places.clone().flat_map(|first| (first..).zip(slots));
+        assert_eq!(rows, wanted.collect());
+        let rows = store.rows::<Backends<V4>>().unwrap();
+        assert_eq!(
+            rows,
+            indices.clone().map(|index| (index, backend(index))).collect()
+        );
+    }
+}
+
+#[test]
 fn rows_are_written_read_and_removed_in_the_kernel() {
     need_root!();
     let folder = Folder::new("store").unwrap();
