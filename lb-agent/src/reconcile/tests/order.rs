@@ -33,7 +33,11 @@ fn check(seed: u64, trouble: Trouble) {
     // Tables have many slots to check; one world of four has them.
     let max_table = if seed % 4 == 1 { 251 } else { 0 };
     // In half of the worlds all that may go ahead does so.
-    let portion = if seed.is_multiple_of(2) { 1 } else { Config::PORTION };
+    let portion = if seed.is_multiple_of(2) {
+        1
+    } else {
+        Config::PORTION
+    };
     let config = || Config {
         max_table,
         portion,

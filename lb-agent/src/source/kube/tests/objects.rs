@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::source::kube::item::{Content, item};
+use crate::source::parse;
 
 /// What is read of an object.
 fn content(kind: Kind, object: &Value) -> Content {
@@ -130,4 +131,32 @@ fn a_service_that_becomes_an_alias_has_no_ports() {
         panic!("no Service")
     };
     assert_eq!((service.ports.len(), notices.len()), (0, 0));
+}
+
+#[test]
+fn of_endpoints_all_is_read_but_what_pods_are_called() {
+    let mut object = slice("web-1", 1);
+    object["endpoints"] = json!([
+        {
+            "addresses": ["10.244.0.1"],
+            "conditions": {"ready": false, "serving": true, "terminating": true},
+            "hints": {"forZones": [{"name": "zone-a"}], "forNodes": [{"name": "node-a"}]},
+            "nodeName": "node-a",
+            "targetRef": {"kind": "Pod", "name": "web-0", "uid": "5c9a1e62-3f0b-4d57-8a6e-0123456789ab"},
+        },
+        {"addresses": ["10.244.0.2"], "targetRef": {"kind": "Pod", "name": "web-1"}},
+    ]);
+    let manifest = serde_json::from_value(object.clone()).unwrap();
+    let Some(Object::EndpointSlice(mut expected)) = parse::endpoint_slice(&manifest).unwrap().object else {
+        panic!("no slice")
+    };
+    let names = expected
+        .endpoints
+        .iter_mut()
+        .map(|endpoint| endpoint.pod_name.take());
+    assert_eq!(names.flatten().count(), 2);
+    let Content::Object(Object::EndpointSlice(slice), _) = content(Kind::EndpointSlice, &object) else {
+        panic!("no slice")
+    };
+    assert_eq!(slice, expected);
 }
