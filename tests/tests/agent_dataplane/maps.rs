@@ -109,14 +109,19 @@ fn rows_on_both_sides_of_a_mapping_are_written_and_read() {
     };
     create_maps(&pins, &sizes).unwrap();
     let mut store = KernelStore::open(&pins, Access::ReadWrite).unwrap();
-    let slots = [1, 2, 3, 4].map(|backend| Slot {
-        generation: 7,
-        backend,
-    });
-    let places = BORDERS.map(|border| border - 2).into_iter().chain([0, 299_996]);
+    let slots: Vec<Slot> = (1..=20)
+        .map(|backend| Slot {
+            generation: 7,
+            backend,
+        })
+        .collect();
+    let places = BORDERS.map(|border| border - 10).into_iter().chain([0, 299_980]);
     for first in places.clone() {
         store.set_all::<Slots<V4>>(first, &slots).unwrap();
     }
+    // So few that they are not mapped.
+    let (few, first_of_few) = (&slots[..3], 100);
+    store.set_all::<Slots<V4>>(first_of_few, few).unwrap();
     // Rows of three words lie across the borders.
     let words = u32::try_from(size_of::<Backend<Ip4>>().div_ceil(8)).unwrap();
     let around = |border: u32| [border / words - 1, border / words, border / words + 1];
@@ -133,8 +138,9 @@ fn rows_on_both_sides_of_a_mapping_are_written_and_read() {
     let by_system_call = KernelStore::open(&pins, Access::Read).unwrap();
     for store in [&store, &by_system_call] {
         let rows = store.rows::<Slots<V4>>().unwrap();
-        let wanted = places.clone().flat_map(|first| (first..).zip(slots));
-        assert_eq!(rows, wanted.collect());
+        let wanted = places.clone().flat_map(|first| (first..).zip(&slots));
+        let wanted = wanted.chain((first_of_few..).zip(few));
+        assert_eq!(rows, wanted.map(|(index, slot)| (index, *slot)).collect());
         let rows = store.rows::<Backends<V4>>().unwrap();
         assert_eq!(
             rows,

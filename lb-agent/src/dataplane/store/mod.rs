@@ -22,6 +22,9 @@ use memory::Memory;
 pub use per_cpu::PerCpu;
 pub(super) use sys::detach_link;
 
+/// So many rows are written by a system call each: mapping them takes no less time.
+const FEW: usize = 16;
+
 /// What a map is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -270,7 +273,7 @@ impl MapStore for KernelStore {
 
     fn set_all<T: Table<Key = u32>>(&mut self, first: u32, values: &[T::Value]) -> Result<(), StoreError> {
         let map = self.map::<T>()?;
-        if let Some(memory) = &map.memory {
+        if let Some(memory) = map.memory.as_ref().filter(|_| values.len() > FEW) {
             return memory
                 .write(&map.fd, first, values)
                 .map_err(|source| StoreError::Kernel {
