@@ -107,8 +107,11 @@ fn make(steps: &Steps, buildah: &Buildah) -> Result<()> {
         .with_context(|| format!("cannot write to {}", context.display()))?;
     let mut debian = Command::new("mmdebstrap");
     debian
-        .args(["--variant=apt", &format!("--include={PACKAGES}"), RELEASE])
-        .arg(context.join(TREE));
+        .args(["--variant=apt", &format!("--include={PACKAGES}")])
+        // As in other images of Debian.
+        .args(["--dpkgopt=force-unsafe-io", RELEASE])
+        .arg(context.join(TREE))
+        .env("TMPDIR", buildah.folder());
     steps
         .run(&format!("base: Debian's {RELEASE}"), "image-debian", &mut debian)
         .map_err(|error| not_here(&error))?;

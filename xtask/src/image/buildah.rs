@@ -1,6 +1,7 @@
 //! buildah, which builds images without a service of its own.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::{self, Command},
@@ -23,12 +24,12 @@ impl Buildah {
     /// An empty storage. What a run that was ended has left behind is removed.
     pub(super) fn new(workspace: &Workspace) -> Result<Self> {
         let storages = workspace.path(STORAGES);
-        let folder = storages.join(process::id().to_string());
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
         for folder in left_behind(&storages) {
             drop(Self { folder });
         }
+        let folder = storages.join(process::id().to_string());
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
         Ok(Self { folder })
     }
 
@@ -72,7 +73,8 @@ impl Buildah {
             .arg(self.storage())
             .arg("--runroot")
             .arg(self.folder.join("run"))
-            .arg(subcommand);
+            .arg(subcommand)
+            .env("TMPDIR", &self.folder);
         command
     }
 
@@ -107,14 +109,39 @@ impl Drop for Buildah {
     }
 }
 
-/// Folders whose process is gone.
+/// Folders whose process is gone. One of this process's number is an earlier process's.
 fn left_behind(storages: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(storages) else {
         return Vec::new();
     };
+    let is_at_work =
+        |name: &OsStr| name != &*process::id().to_string() && Path::new("/proc").join(name).exists();
     entries
         .flatten()
-        .filter(|entry| !Path::new("/proc").join(entry.file_name()).exists())
+        .filter(|entry| !is_at_work(&entry.file_name()))
         .map(|entry| entry.path())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+
+    use super::*;
+
+    #[test]
+    fn a_storage_is_left_behind_when_its_process_is_gone() {
+        let storages = env::temp_dir().join(format!("xtask-buildah-{}", process::id()));
+        let (own, gone) = (process::id().to_string(), u32::MAX.to_string());
+        for name in ["1", &own, &gone] {
+            fs::create_dir_all(storages.join(name)).unwrap();
+        }
+        let mut found = left_behind(&storages);
+        found.sort();
+        let mut expected = [storages.join(own), storages.join(gone)];
+        expected.sort();
+        assert_eq!(found, expected);
+        fs::remove_dir_all(&storages).unwrap();
+        assert!(left_behind(&storages).is_empty());
+    }
 }
