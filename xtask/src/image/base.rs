@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{not_here::NotHere, static_agent, steps::Steps, toolchain, workspace::Workspace};
 
-use super::{DOCKERFILE, buildah::Buildah, not_here};
+use super::{DOCKERFILE, buildah::Buildah};
 
 /// The number of steps that [`find_or_make`] takes.
 pub(super) const STEPS: usize = 2;
@@ -95,28 +95,31 @@ fn named(dockerfile: &str) -> Option<&str> {
 }
 
 fn make(steps: &Steps, buildah: &Buildah) -> Result<()> {
-    toolchain::debian_maker(steps).map_err(|error| not_here(&error))?;
     let context = buildah.folder().join("base");
+    fs::create_dir(&context).with_context(|| format!("cannot make the folder {}", context.display()))?;
+    debian(steps, buildah, &context.join(TREE)).context(NotHere("nothing to build upon".to_owned()))?;
     let dockerfile = format!(
         "FROM scratch\n\
          ADD {TREE} /\n\
          ENV CARGO_HOME={CARGO_HOME} PATH={RUST}/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
     );
-    fs::create_dir(&context)
-        .and_then(|()| fs::write(context.join("Dockerfile"), dockerfile))
+    fs::write(context.join("Dockerfile"), dockerfile)
         .with_context(|| format!("cannot write to {}", context.display()))?;
+    let mut base = buildah.build(MADE);
+    steps.run("base: building", "image-base", base.arg(&context))
+}
+
+/// The root of a Debian, as a tar.
+fn debian(steps: &Steps, buildah: &Buildah, tree: &Path) -> Result<()> {
+    toolchain::debian_maker(steps)?;
     let mut debian = Command::new("mmdebstrap");
     debian
         .args(["--variant=apt", &format!("--include={PACKAGES}")])
         // As in other images of Debian.
         .args(["--dpkgopt=force-unsafe-io", RELEASE])
-        .arg(context.join(TREE))
+        .arg(tree)
         .env("TMPDIR", buildah.folder());
-    steps
-        .run(&format!("base: Debian's {RELEASE}"), "image-debian", &mut debian)
-        .map_err(|error| not_here(&error))?;
-    let mut base = buildah.build(MADE);
-    steps.run("base: building", "image-base", base.arg(&context))
+    steps.run(&format!("base: Debian's {RELEASE}"), "image-debian", &mut debian)
 }
 
 /// What the made base is lent while it builds: nothing of it gets into the image.

@@ -36,7 +36,10 @@ pub(crate) fn run(workspace: &Workspace, if_possible: bool) -> Result<ExitCode> 
     steps.advance();
     match with_builder(workspace, &mut steps) {
         Err(error) if if_possible && error.is::<NotHere>() => {
-            steps.tell(&format!("SKIPPED image: {error}"));
+            let text = format!("{error:#}");
+            // What follows are the last lines of a log.
+            let reason = text.lines().next().unwrap_or_default();
+            steps.tell(&format!("SKIPPED image: {reason}"));
             Ok(ExitCode::SUCCESS)
         }
         result => result,
@@ -44,7 +47,7 @@ pub(crate) fn run(workspace: &Workspace, if_possible: bool) -> Result<ExitCode> 
 }
 
 fn with_builder(workspace: &Workspace, steps: &mut Steps) -> Result<ExitCode> {
-    toolchain::image_builder(steps).map_err(|error| not_here(&error))?;
+    toolchain::image_builder(steps).context(NotHere("nothing to build images with".to_owned()))?;
     let buildah = Buildah::new(workspace)?;
     let base = base::find_or_make(workspace, steps, &buildah)?;
     steps.advance();
@@ -83,10 +86,4 @@ fn test(workspace: &Workspace, steps: &mut Steps, buildah: &Buildah) -> Result<E
         .env("SLUICE_IMAGE_ROOT", root)
         .env("SLUICE_IMAGE_DESCRIPTION", description);
     Ok(exit_code(tests.status().context("cannot start cargo")?))
-}
-
-/// The first line: the rest is the end of a log, which lies in its file.
-fn not_here(error: &anyhow::Error) -> anyhow::Error {
-    let text = error.to_string();
-    NotHere(text.lines().next().unwrap_or_default().to_owned()).into()
 }
