@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    not_here::NotHere,
     steps::Steps,
     workspace::{Workspace, find_program},
 };
@@ -38,18 +39,6 @@ pub(crate) const STEPS: usize = PROGRAMS.len();
 const MODULE: &str = "tests/control-plane";
 /// The linker writes the version into this variable, as Kubernetes' own build does.
 const VERSION: &str = "k8s.io/component-base/version.gitVersion";
-
-/// Why there is no control plane here, although nothing is broken.
-#[derive(Debug)]
-pub(crate) struct NotHere(String);
-
-impl std::fmt::Display for NotHere {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for NotHere {}
 
 /// The folder with all programs. An error [`NotHere`] when there is no Go, or nothing to download modules from.
 pub(crate) fn find_or_build(workspace: &Workspace, steps: &mut Steps) -> Result<PathBuf> {

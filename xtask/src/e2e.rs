@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build,
-    control_plane::{self, NotHere},
+    build, control_plane,
+    not_here::NotHere,
     privilege::{is_root, require_root},
     static_agent,
     steps::Steps,

@@ -1,4 +1,4 @@
-//! Sluice's own commands: `cargo xtask build | test | e2e | demo | conformance | bench | check`.
+//! Sluice's own commands: `cargo xtask build | test | e2e | image | demo | conformance | bench | check`.
 //!
 //! Each of them finds or installs what it needs, says what it found, and leaves the output of its tools in log
 //! files. Continuous integration calls nothing else.
@@ -12,6 +12,8 @@ mod conformance;
 mod control_plane;
 mod demo;
 mod e2e;
+mod image;
+mod not_here;
 mod object_check;
 mod privilege;
 mod static_agent;
@@ -60,6 +62,12 @@ enum Command {
         #[arg(long)]
         filter: Option<String>,
         /// Where no control plane can be had, say so and succeed.
+        #[arg(long)]
+        if_possible: bool,
+    },
+    /// Build the container image of deploy/Dockerfile, and test what is in it (needs root).
+    Image {
+        /// Where it cannot be built, say so and succeed.
         #[arg(long)]
         if_possible: bool,
     },
@@ -119,6 +127,7 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<ExitCode> {
                 if_possible,
             },
         ),
+        Command::Image { if_possible } => image::run(workspace, if_possible),
         Command::Demo { args } => demo::run(workspace, &args),
         Command::Conformance { args } => conformance::run(workspace, &args),
         Command::Bench { group, only, output } => {

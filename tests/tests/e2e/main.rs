@@ -5,9 +5,9 @@
 mod beside_kube_proxy;
 mod deployment;
 mod health;
-mod image;
 mod outage;
 mod policies;
 mod rollout;
 mod services;
 mod stage;
+mod static_agent;

@@ -10,10 +10,7 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::Result;
 
-use crate::{
-    steps::Steps,
-    workspace::{Workspace, find_program},
-};
+use crate::{steps::Steps, workspace::Workspace};
 
 use packages::Packages;
 pub(crate) use rust::Compiler;
@@ -72,10 +69,17 @@ pub(crate) fn system_tools(steps: &mut Steps) -> Result<()> {
 
 /// Finds or installs the C compiler that crates with code in C need for musl.
 pub(crate) fn c_compiler_for_musl(steps: &Steps) -> Result<()> {
-    if find_program("musl-gcc").is_some() {
-        return Ok(());
-    }
-    Packages::default().install(steps, "C compiler for musl", &["musl-tools"])
+    packages::program(steps, "C compiler for musl", "musl-gcc", "musl-tools")
+}
+
+/// Finds or installs what builds container images.
+pub(crate) fn image_builder(steps: &Steps) -> Result<()> {
+    packages::program(steps, "image builder", "buildah", "buildah")
+}
+
+/// Finds or installs what makes the root of a Debian.
+pub(crate) fn debian_maker(steps: &Steps) -> Result<()> {
+    packages::program(steps, "base", "mmdebstrap", "mmdebstrap")
 }
 
 /// What was found, too, and does not serve.

@@ -70,6 +70,14 @@ impl Packages {
     }
 }
 
+/// Finds a program, or installs the package that has it.
+pub(crate) fn program(steps: &Steps, purpose: &str, name: &str, package: &str) -> Result<()> {
+    if find_program(name).is_some() {
+        return Ok(());
+    }
+    Packages::default().install(steps, purpose, &[package])
+}
+
 /// Finds or installs the system tools.
 pub(crate) fn system_tools(steps: &Steps, packages: &mut Packages) -> Result<()> {
     let missing: Vec<&str> = missing_tools(|tool| find_program(tool).is_some());
