@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use aya::Pod;
 use lb_common::layout::map;
 use lb_common::{
-    Affinity, Backend, ClientKey, Device, Family, FamilySettings, Flow, FlowKey, LocalKey, NodeAddress,
+    Affinity, Backend, Bucket, ClientKey, Device, Family, FamilySettings, FlowHash, LocalKey, NodeAddress,
     PathMtu, RangeKey, ServiceKey, ServiceName, ServicePolicy, ServiceValue, Settings, Slot, V4, V6,
 };
 
@@ -102,8 +102,8 @@ pub trait FamilyTables: Family<Addr: Pod + Send> {
     type SnatAddresses: Table<Key = u32, Value = Self::Addr>;
     /// The one row of what is told of a family.
     type FamilySettings: Table<Key = u32, Value = FamilySettings<Self::Addr>>;
-    /// Flows; written by the programs alone.
-    type Flows: Table<Key = FlowKey<Self::Addr>, Value = Flow<Self::Addr>>;
+    /// Flows, by buckets; written by the programs alone.
+    type Flows: Table<Key = u32, Value = Bucket<Self::Addr>>;
     /// Which backend a client stays with; written by the programs alone.
     type Affinities: Table<Key = ClientKey<Self::Addr>, Value = Affinity>;
     /// Limits on the connections of a client; written by the programs alone.
@@ -120,6 +120,9 @@ pub struct DevicesTable;
 /// `lb_settings`.
 #[derive(Debug)]
 pub struct SettingsTable;
+/// `lb_flow_hash`.
+#[derive(Debug)]
+pub struct FlowHashTable;
 /// `lb_names`.
 #[derive(Debug)]
 pub struct Names;
@@ -202,7 +205,7 @@ macro_rules! family_tables {
         table!(Ranges<$family>: Hash $ranges, RangeKey<<$family as Family>::Addr> => u32);
         table!(SnatAddresses<$family>: Hash $snat, u32 => <$family as Family>::Addr);
         table!(FamilySettingsTable<$family>: Array $settings, u32 => FamilySettings<<$family as Family>::Addr>);
-        table!(Flows<$family>: Hash $flows, FlowKey<<$family as Family>::Addr> => Flow<<$family as Family>::Addr>);
+        table!(Flows<$family>: Array $flows, u32 => Bucket<<$family as Family>::Addr>);
         table!(Affinities<$family>: Hash $affinity, ClientKey<<$family as Family>::Addr> => Affinity);
         table!(Sources<$family>: Hash $sources, ClientKey<<$family as Family>::Addr> => u64);
         table!(Loads<$family>: Array $loads, u32 => u32);
@@ -229,6 +232,7 @@ macro_rules! family_tables {
 
 table!(DevicesTable: Hash DEVICES, u32 => Device);
 table!(SettingsTable: Array SETTINGS, u32 => Settings);
+table!(FlowHashTable: Array FLOW_HASH, u32 => FlowHash);
 table!(Names: Hash NAMES, u32 => ServiceName);
 table!(Policies: Array POLICIES, u32 => ServicePolicy);
 table!(Limits: Array LIMITS, u32 => u64);
