@@ -1,8 +1,11 @@
-//! The flow table: an array of buckets, each with room for eight flows.
+//! The flow table: buckets, each with room for eight flows.
 //!
 //! A flow's key says to which bucket it belongs, and no other ever holds it: so a flow is found in one look, is written
-//! under one lock, and where its bucket is full, the flow that is wanted least makes room. The kernel's LRU maps are
-//! three times as slow to write, and forget an open connection as soon as one that was never answered.
+//! under one lock, and where its bucket is full, the flow that is wanted least makes room. The kernel's LRU maps take more
+//! than twice as long to write, and forget an open connection as soon as one that was never answered.
+//!
+//! A bucket is in two arrays: what a flow is found by, in a cache line of its own, and the flows themselves. Most look-ups
+//! of new flows find nothing, and then need no more than the first, which is small enough for the processor's caches.
 
 use crate::addr::Address;
 use crate::{Flow, FlowKey, Ip4, Ip6, TcpState};
@@ -22,21 +25,27 @@ pub struct bpf_spin_lock {
     pub val: u32,
 }
 
-/// Row of `lb_flows4`, `lb_flows6`. All but the entries fills one cache line.
+/// Row of `lb_flow_tags4`, `lb_flow_tags6`: what the flows of a bucket are found by. A cache line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C, align(8))]
-pub struct Bucket<A> {
-    /// Held while an entry is written.
+#[repr(C, align(4))]
+pub struct FlowTags {
+    /// Held while the bucket is written.
     pub lock: bpf_spin_lock,
-    /// Odd while an entry is written, and another one afterwards: what was read meanwhile does not count.
+    /// Odd while the bucket is written, and another one afterwards: what was read meanwhile does not count.
     pub version: u32,
-    /// By which each entry is found ([`Place::tag`]); 0: there is none. No two are the same.
+    /// By which each flow is found ([`Place::tag`]); 0: there is none. No two are the same.
     pub tags: [u32; WAYS],
-    /// When each flow was last written, in units of 256 jiffies, as far as they fit.
-    pub seen: [u16; WAYS],
     /// 1: a flow that is open as far as is known, so that others make room before it.
     pub assured: [u8; WAYS],
-    /// The flows.
+    /// When each flow was last written, in units of 256 jiffies, as far as they fit.
+    pub seen: [u16; WAYS],
+}
+
+/// Row of `lb_flows4`, `lb_flows6`: the flows of a bucket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Bucket<A> {
+    /// The flows. Where the key's protocol is 0, there is none.
     pub entries: [Entry<A>; WAYS],
 }
 
@@ -59,16 +68,16 @@ pub struct Entry<A> {
 pub struct FlowHash {
     /// Random numbers, drawn when the maps are made.
     pub keys: [u64; 11],
-    /// How many buckets `lb_flows4` has.
+    /// How many buckets there are for IPv4.
     pub buckets4: u32,
-    /// How many buckets `lb_flows6` has.
+    /// How many buckets there are for IPv6.
     pub buckets6: u32,
 }
 
 /// Where a flow belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Index into `lb_flows4`, `lb_flows6`.
+    /// Index into `lb_flow_tags4` and `lb_flows4`, or `lb_flow_tags6` and `lb_flows6`.
     pub bucket: u32,
     /// What its entry is found by; never 0.
     pub tag: u32,
@@ -141,11 +150,11 @@ const fn place(sum: u64, buckets: u32) -> Place {
 /// One way of a bucket, as a writer sees it. Numbers of 64 bits, for the sake of [`claim`].
 #[derive(Clone, Copy, Debug)]
 pub struct Way {
-    /// [`Bucket::tags`].
+    /// [`FlowTags::tags`].
     pub tag: u64,
-    /// [`Bucket::seen`].
+    /// [`FlowTags::seen`].
     pub seen: u16,
-    /// [`Bucket::assured`].
+    /// [`FlowTags::assured`].
     pub assured: u8,
 }
 
@@ -190,7 +199,7 @@ pub fn find(tags: impl Fn(usize) -> u64, tag: u32) -> u64 {
 }
 
 /// The way for an entry with this tag: that which has it, a free one, one that is not assured, the one that was written
-/// longest ago; in this order. `now` is in the units of [`Bucket::seen`]. Without branches, as [`find`].
+/// longest ago; in this order. `now` is in the units of [`FlowTags::seen`]. Without branches, as [`find`].
 #[inline(always)]
 pub fn claim(ways: impl Fn(usize) -> Way, tag: u32, now: u16) -> Claim {
     const AGE: u32 = 3;
@@ -220,13 +229,13 @@ const fn mask(number: u64) -> u64 {
 }
 
 impl<A> Flow<A> {
-    /// When it was last seen, as [`Bucket::seen`] has it.
+    /// When it was last seen, as [`FlowTags::seen`] has it.
     #[inline(always)]
     pub const fn seen(&self) -> u16 {
         (self.last_seen >> 8) as u16
     }
 
-    /// Whether it is open as far as is known ([`Bucket::assured`]).
+    /// Whether it is open as far as is known ([`FlowTags::assured`]).
     #[inline(always)]
     pub const fn is_assured(&self) -> bool {
         self.tcp & (TcpState::ESTABLISHED | TcpState::FIN | TcpState::RST) == TcpState::ESTABLISHED
@@ -237,21 +246,21 @@ impl<A> Flow<A> {
 impl<A: Copy + Eq> Bucket<A> {
     /// Its flows.
     pub fn flows(&self) -> impl Iterator<Item = (FlowKey<A>, Flow<A>)> {
-        let there = self.tags.iter().zip(&self.entries).filter(|(tag, _)| **tag != 0);
-        there.map(|(_, entry)| (entry.key, entry.flow))
+        let there = self.entries.iter().filter(|entry| entry.key.protocol != 0);
+        there.map(|entry| (entry.key, entry.flow))
     }
 
-    /// Puts a flow in, as the programs do.
-    pub fn put(&mut self, tag: u32, key: FlowKey<A>, flow: Flow<A>) {
+    /// Puts a flow in, as the programs do. `tags` are the bucket's, `tag` is that of the key.
+    pub fn put(&mut self, tags: &mut FlowTags, tag: u32, key: FlowKey<A>, flow: Flow<A>) {
         let way = |way: usize| Way {
-            tag: self.tags[way].into(),
-            seen: self.seen[way],
-            assured: self.assured[way],
+            tag: tags.tags[way].into(),
+            seen: tags.seen[way],
+            assured: tags.assured[way],
         };
         let Claim { way, .. } = claim(way, tag, flow.seen());
-        self.tags[way] = tag;
-        self.seen[way] = flow.seen();
-        self.assured[way] = flow.is_assured().into();
+        tags.tags[way] = tag;
+        tags.seen[way] = flow.seen();
+        tags.assured[way] = flow.is_assured().into();
         self.entries[way] = Entry { key, flow };
     }
 }
@@ -279,6 +288,7 @@ mod tests {
         let mut key = FlowKey::<Ip6>::default();
         key.src.octets[15] = host;
         key.src_port = Port::new(port);
+        key.protocol = crate::protocol::TCP;
         key
     }
 
@@ -310,36 +320,40 @@ mod tests {
     fn the_least_wanted_makes_room() {
         const OPEN: u8 = TcpState::ESTABLISHED;
         const OVER: u8 = OPEN | TcpState::FIN;
-        let mut bucket = Bucket::<Ip6>::default();
+        let (mut bucket, mut tags) = (Bucket::<Ip6>::default(), FlowTags::default());
+        let mut put = |tag: u8, flow| {
+            bucket.put(&mut tags, tag.into(), key(tag, 0), flow);
+            bucket
+                .flows()
+                .map(|(key, _)| key.src.octets[15])
+                .collect::<std::vec::Vec<u8>>()
+        };
         let states = [OPEN, OPEN, OVER, OPEN, OPEN, 0, OPEN, OPEN];
         for (number, state) in (1_u8..).zip(states) {
-            bucket.put(
-                number.into(),
-                key(number, 0),
-                flow(100 - u32::from(number), state),
-            );
+            let there = put(number, flow(100 - u32::from(number), state));
+            assert!(there.into_iter().eq(1..=number), "each has a free way");
         }
-        let there = |bucket: &Bucket<Ip6>| -> std::vec::Vec<u8> {
-            bucket.flows().map(|(key, _)| key.src.octets[15]).collect()
-        };
-        assert_eq!(there(&bucket), [1, 2, 3, 4, 5, 6, 7, 8], "each has a free way");
-        bucket.put(4, key(4, 0), flow(100, OPEN));
-        assert_eq!(there(&bucket), [1, 2, 3, 4, 5, 6, 7, 8], "it has its own");
-        bucket.put(9, key(9, 0), flow(100, OPEN));
         assert_eq!(
-            there(&bucket),
+            put(4, flow(100, OPEN)),
+            [1, 2, 3, 4, 5, 6, 7, 8],
+            "it has its own"
+        );
+        assert_eq!(
+            put(9, flow(100, OPEN)),
             [1, 2, 3, 4, 5, 9, 7, 8],
             "the older of those that are not open"
         );
-        bucket.put(10, key(10, 0), flow(100, 0));
-        bucket.put(11, key(11, 0), flow(100, OPEN));
         assert_eq!(
-            there(&bucket),
+            put(10, flow(100, 0)),
+            [1, 2, 10, 4, 5, 9, 7, 8],
+            "the other of them"
+        );
+        assert_eq!(
+            put(11, flow(100, OPEN)),
             [1, 2, 11, 4, 5, 9, 7, 8],
             "the one that is not open, young as it is"
         );
-        bucket.put(12, key(12, 0), flow(100, OPEN));
-        assert_eq!(there(&bucket), [1, 2, 11, 4, 5, 9, 7, 12], "the oldest");
+        assert_eq!(put(12, flow(100, OPEN)), [1, 2, 11, 4, 5, 9, 7, 12], "the oldest");
     }
 
     #[test]

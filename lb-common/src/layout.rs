@@ -3,9 +3,9 @@
 use core::mem::{align_of, size_of};
 
 use crate::{
-    Affinity, Backend, Bucket, ClientKey, Device, FamilySettings, Flow, FlowHash, FlowKey, Fragment,
-    FragmentKey, Hop, Ip4, Ip6, LocalKey, NodeAddress, PathMtu, Port, RangeKey, ServiceKey, ServiceName,
-    ServicePolicy, ServiceStats, ServiceValue, Settings, Slot,
+    Affinity, Backend, Bucket, ClientKey, Device, FamilySettings, Flow, FlowHash, FlowKey, FlowTags,
+    Fragment, FragmentKey, Hop, Ip4, Ip6, LocalKey, NodeAddress, PathMtu, Port, RangeKey, ServiceKey,
+    ServiceName, ServicePolicy, ServiceStats, ServiceValue, Settings, Slot,
 };
 
 /// The version of this layout; the pin folder carries it, so that two layouts never share a map.
@@ -31,6 +31,10 @@ pub mod map {
     pub const BACKENDS6: &str = "lb_backends6";
     /// How keys of flows are spread over buckets (array of length 1, [`crate::FlowHash`]).
     pub const FLOW_HASH: &str = "lb_flow_hash";
+    /// What IPv4 flows are found by (array of [`crate::FlowTags`]).
+    pub const FLOW_TAGS4: &str = "lb_flow_tags4";
+    /// The same for IPv6.
+    pub const FLOW_TAGS6: &str = "lb_flow_tags6";
     /// IPv4 flows (array of [`crate::Bucket`]).
     pub const FLOWS4: &str = "lb_flows4";
     /// IPv6 flows.
@@ -120,7 +124,7 @@ pub mod map {
     ];
 
     /// Every map that is pinned.
-    pub const ALL: [&str; 39] = [
+    pub const ALL: [&str; 41] = [
         FILTER4,
         FILTER6,
         SERVICES4,
@@ -131,6 +135,8 @@ pub mod map {
         BACKENDS6,
         FLOWS4,
         FLOWS6,
+        FLOW_TAGS4,
+        FLOW_TAGS6,
         FLOW_HASH,
         NODE_ADDRS4,
         NODE_ADDRS6,
@@ -214,8 +220,9 @@ layout! {
     Hop: 24 / 4,
     Flow<Ip4>: 56 / 8,
     Flow<Ip6>: 80 / 8,
-    Bucket<Ip4>: 640 / 8,
-    Bucket<Ip6>: 1024 / 8,
+    FlowTags: 64 / 4,
+    Bucket<Ip4>: 576 / 8,
+    Bucket<Ip6>: 960 / 8,
     FlowHash: 96 / 8,
     FragmentKey<Ip4>: 16 / 4,
     FragmentKey<Ip6>: 40 / 4,

@@ -47,6 +47,7 @@ pub fn set_flows<F: FamilyTables>(
     let mut standing = Vec::new();
     store.for_each_row::<F::Flows>(&mut |index, _| standing.push(index))?;
     for index in standing {
+        store.delete::<F::FlowTags>(&index)?;
         store.delete::<F::Flows>(&index)?;
     }
     for (key, flow) in flows {

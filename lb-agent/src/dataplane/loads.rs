@@ -143,7 +143,7 @@ fn is_open<A>(key: &FlowKey<A>, flow: &Flow<A>, settings: &Settings, now: u32) -
 mod tests {
     use std::net::Ipv4Addr;
 
-    use lb_common::{Backend, Bucket, Ip4, Port, ServiceKey, ServiceValue, Stage};
+    use lb_common::{Backend, Bucket, FlowTags, Ip4, Port, ServiceKey, ServiceValue, Stage};
 
     use super::*;
     use crate::store::FakeStore;
@@ -217,7 +217,7 @@ mod tests {
             };
             change(&mut flow);
             let mut bucket = Bucket::default();
-            bucket.put(1, key, flow);
+            bucket.put(&mut FlowTags::default(), 1, key, flow);
             self.store
                 .set::<<V4 as FamilyTables>::Flows>(&self.flows.into(), &bucket)
                 .unwrap();

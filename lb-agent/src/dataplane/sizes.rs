@@ -147,6 +147,7 @@ impl Sizes {
                 self.slots,
                 self.backends,
                 buckets_for(self.flows),
+                buckets_for(self.flows),
                 self.backends,
                 self.backends,
                 ranges,
@@ -168,7 +169,7 @@ impl Sizes {
 /// The maps of one family.
 struct FamilyMaps {
     /// Those whose size a flag decides, in the order of [`Sizes::by_map`].
-    by_flag: [&'static str; 11],
+    by_flag: [&'static str; 12],
     /// Those that are as large as the object says.
     by_object: [&'static str; 4],
 }
@@ -179,6 +180,7 @@ const FAMILY4: FamilyMaps = FamilyMaps {
         map::FILTER4,
         map::SLOTS4,
         map::BACKENDS4,
+        map::FLOW_TAGS4,
         map::FLOWS4,
         map::LOCALS4,
         map::LOADS4,
@@ -196,6 +198,7 @@ const FAMILY6: FamilyMaps = FamilyMaps {
         map::FILTER6,
         map::SLOTS6,
         map::BACKENDS6,
+        map::FLOW_TAGS6,
         map::FLOWS6,
         map::LOCALS6,
         map::LOADS6,

@@ -42,7 +42,7 @@ fn fill(pins: &Pins, name: &'static str, access: Access) -> Result<Fill, Datapla
     let opened = PinnedMap::open(pins, name, access)?;
     let rows = opened.capacity();
     let counted = match name {
-        map::STATS | map::DROPS | map::COUNTERS => Ok((None, rows)),
+        map::STATS | map::DROPS | map::COUNTERS | map::FLOW_TAGS4 | map::FLOW_TAGS6 => Ok((None, rows)),
         map::FLOWS4 | map::FLOWS6 => opened.flows().map(|(flows, room)| (Some(flows), room)),
         _ => opened.count().map(|used| (Some(used), rows)),
     };

@@ -7,7 +7,7 @@ use core::arch::asm;
 
 use aya_ebpf::bindings::bpf_spin_lock;
 use aya_ebpf::helpers::generated::{bpf_spin_lock as lock, bpf_spin_unlock as unlock};
-use lb_common::flow_table::{self, Bucket, Entry, Place, Way};
+use lb_common::flow_table::{self, Bucket, Entry, FlowTags, Place, Way};
 use lb_common::{Counter, Flow, FlowKey, Ip4, Ip6, V4, V6};
 
 use super::env;
@@ -84,10 +84,20 @@ flow_table!(V4 Ip4: lb_find_flow4 lb_put_flow4 lb_take_flow4);
 flow_table!(V6 Ip6: lb_find_flow6 lb_put_flow6 lb_take_flow6);
 
 /// The bucket of a key, and what to look for in it.
+struct Found<A> {
+    tags: *mut FlowTags,
+    bucket: *mut Bucket<A>,
+    tag: u32,
+}
+
 #[inline(always)]
-fn bucket<F: FamilyMaps>(key: &FlowKey<F::Addr>) -> Option<(*mut Bucket<F::Addr>, u32)> {
+fn bucket<F: FamilyMaps>(key: &FlowKey<F::Addr>) -> Option<Found<F::Addr>> {
     let Place { bucket, tag } = key.place(maps::FLOW_HASH.get(0)?);
-    Some((F::flows().get_ptr_mut(bucket)?, tag))
+    Some(Found {
+        tags: F::flow_tags().get_ptr_mut(bucket)?,
+        bucket: F::flows().get_ptr_mut(bucket)?,
+        tag,
+    })
 }
 
 /// Without the lock; with it only if somebody wrote meanwhile.
@@ -96,79 +106,58 @@ fn bucket<F: FamilyMaps>(key: &FlowKey<F::Addr>) -> Option<(*mut Bucket<F::Addr>
 /// `flow` can be written.
 #[inline(always)]
 unsafe fn find<F: FamilyMaps>(key: &FlowKey<F::Addr>, flow: *mut Flow<F::Addr>) -> bool {
-    let Some((bucket, tag)) = bucket::<F>(key) else {
+    let Some(at) = bucket::<F>(key) else {
         return false;
     };
-    // SAFETY: an element of an array lives as long as the map; other CPUs write it only under its lock, and change its
+    // SAFETY: elements of arrays live as long as the map; other CPUs write them only under the lock, and change the
     // version before and after.
     unsafe {
-        let version = (&raw const (*bucket).version).read_volatile();
-        let found = copy_flow(bucket, tag, key, flow);
-        let is_same = (&raw const (*bucket).version).read_volatile() == version;
+        let version = (&raw const (*at.tags).version).read_volatile();
+        let found = at.copy(key, flow);
+        let is_same = (&raw const (*at.tags).version).read_volatile() == version;
         if is_same && version & 1 == 0 {
             return found;
         }
-        lock(lock_of(bucket));
-        let found = copy_flow(bucket, tag, key, flow);
-        unlock(lock_of(bucket));
+        lock(at.lock());
+        let found = at.copy(key, flow);
+        unlock(at.lock());
         found
-    }
-}
-
-/// # Safety
-/// The bucket is one of the table, and `flow` can be written.
-#[inline(always)]
-unsafe fn copy_flow<A>(bucket: *const Bucket<A>, tag: u32, key: &FlowKey<A>, flow: *mut Flow<A>) -> bool {
-    // SAFETY: the caller's; the number of the way is below eight.
-    unsafe {
-        let found = flow_table::find(|way| tag_of(bucket, way), tag);
-        if found == 0 {
-            return false;
-        }
-        let entry = entry_of(bucket.cast_mut(), found - 1);
-        if difference(&raw const (*entry).key, key) != 0 {
-            return false;
-        }
-        copy::<u64, _>(&raw const (*entry).flow, flow);
-        true
     }
 }
 
 #[inline(always)]
 fn put<F: FamilyMaps>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, replace: u32) -> i32 {
-    let Some((bucket, tag)) = bucket::<F>(key) else {
+    let Some(at) = bucket::<F>(key) else {
         return NO_BUCKET;
     };
     let (seen, assured) = (flow.seen(), u8::from(flow.is_assured()));
-    // SAFETY: an element of an array lives as long as the map, and it is written under its lock; the number of the way
-    // is below eight.
+    // SAFETY: elements of arrays live as long as the map, and are written under the lock.
     unsafe {
-        lock(lock_of(bucket));
-        let claim = flow_table::claim(|way| way_of(bucket, way), tag, seen);
-        let entry = entry_of(bucket, claim.way as u64);
-        let is_own = claim.is_own();
-        if replace == 0 && is_own && difference(&raw const (*entry).key, key) == 0 {
-            unlock(lock_of(bucket));
+        lock(at.lock());
+        let claim = flow_table::claim(|way| at.way(way), at.tag, seen);
+        let way = masked(claim.way as u64);
+        let entry = at.entry(way);
+        if replace == 0 && claim.is_own() && difference(&raw const (*entry).key, key) == 0 {
+            unlock(at.lock());
             return EXISTS;
         }
-        let way = masked(claim.way as u64);
-        let version = begin(bucket);
+        at.begin();
         copy::<u32, _>(key, &raw mut (*entry).key);
         copy::<u64, _>(flow, &raw mut (*entry).flow);
-        (&raw mut (*bucket).tags)
+        (&raw mut (*at.tags).tags)
             .cast::<u32>()
             .add(way)
-            .write_volatile(tag);
-        (&raw mut (*bucket).seen)
+            .write_volatile(at.tag);
+        (&raw mut (*at.tags).seen)
             .cast::<u16>()
             .add(way)
             .write_volatile(seen);
-        (&raw mut (*bucket).assured)
+        (&raw mut (*at.tags).assured)
             .cast::<u8>()
             .add(way)
             .write_volatile(assured);
-        end(bucket, version);
-        unlock(lock_of(bucket));
+        at.end();
+        unlock(at.lock());
         if claim.evicts() {
             env::count(Counter::FlowEvicted);
         }
@@ -178,85 +167,124 @@ fn put<F: FamilyMaps>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, replace: u32
 
 #[inline(always)]
 fn take<F: FamilyMaps>(key: &FlowKey<F::Addr>) {
-    let Some((bucket, tag)) = bucket::<F>(key) else {
+    let Some(at) = bucket::<F>(key) else {
         return;
     };
     // SAFETY: as in `put`.
     unsafe {
-        lock(lock_of(bucket));
-        let found = flow_table::find(|way| tag_of(bucket, way), tag);
-        let way = found.wrapping_sub(1);
-        let entry = entry_of(bucket, way);
+        lock(at.lock());
+        let found = flow_table::find(|way| at.tag_of(way), at.tag);
+        let way = masked(found.wrapping_sub(1));
+        let entry = at.entry(way);
         if found != 0 && difference(&raw const (*entry).key, key) == 0 {
-            let version = begin(bucket);
-            (&raw mut (*bucket).tags)
+            at.begin();
+            (&raw mut (*at.tags).tags)
                 .cast::<u32>()
-                .add(masked(way))
-                .write_volatile(0);
-            end(bucket, version);
-        }
-        unlock(lock_of(bucket));
-    }
-}
-
-#[inline(always)]
-fn lock_of<A>(bucket: *mut Bucket<A>) -> *mut bpf_spin_lock {
-    // The first field.
-    bucket.cast()
-}
-
-/// # Safety
-/// The bucket is one of the table, and its lock is held.
-#[inline(always)]
-unsafe fn begin<A>(bucket: *mut Bucket<A>) -> u32 {
-    // SAFETY: the caller's.
-    unsafe {
-        let version = (&raw const (*bucket).version).read_volatile();
-        (&raw mut (*bucket).version).write_volatile(version | 1);
-        version
-    }
-}
-
-/// # Safety
-/// As of [`begin`].
-#[inline(always)]
-unsafe fn end<A>(bucket: *mut Bucket<A>, version: u32) {
-    // SAFETY: the caller's.
-    unsafe { (&raw mut (*bucket).version).write_volatile((version | 1).wrapping_add(1)) };
-}
-
-/// # Safety
-/// The bucket is one of the table, and the number is that of a way.
-#[inline(always)]
-unsafe fn tag_of<A>(bucket: *const Bucket<A>, way: usize) -> u64 {
-    // SAFETY: the caller's.
-    let tag = unsafe { (&raw const (*bucket).tags).cast::<u32>().add(way).read_volatile() };
-    opaque(tag.into())
-}
-
-/// # Safety
-/// As of [`tag_of`].
-#[inline(always)]
-unsafe fn way_of<A>(bucket: *const Bucket<A>, way: usize) -> Way {
-    // SAFETY: the caller's.
-    unsafe {
-        Way {
-            tag: tag_of(bucket, way),
-            seen: (&raw const (*bucket).seen).cast::<u16>().add(way).read_volatile(),
-            assured: (&raw const (*bucket).assured)
-                .cast::<u8>()
                 .add(way)
-                .read_volatile(),
+                .write_volatile(0);
+            (&raw mut (*entry).key.protocol).write_volatile(0);
+            at.end();
         }
+        unlock(at.lock());
     }
 }
 
-/// # Safety
-/// The bucket is one of the table.
-#[inline(always)]
-unsafe fn entry_of<A>(bucket: *mut Bucket<A>, way: u64) -> *mut Entry<A> {
-    // SAFETY: the caller's; the way is below eight.
-    unsafe { (&raw mut (*bucket).entries).cast::<Entry<A>>().add(masked(way)) }
+/// What is asked of it has to be of one bucket of the table, and what writes needs its lock.
+impl<A> Found<A> {
+    #[inline(always)]
+    fn lock(&self) -> *mut bpf_spin_lock {
+        // The first field.
+        self.tags.cast()
+    }
+
+    /// Copies the flow of a key.
+    ///
+    /// # Safety
+    /// The pointers are those of a bucket, and `flow` can be written.
+    #[inline(always)]
+    unsafe fn copy(&self, key: &FlowKey<A>, flow: *mut Flow<A>) -> bool {
+        // SAFETY: the caller's; the number of the way is below eight.
+        unsafe {
+            let found = flow_table::find(|way| self.tag_of(way), self.tag);
+            if found == 0 {
+                return false;
+            }
+            let entry = self.entry(masked(found - 1));
+            if difference(&raw const (*entry).key, key) != 0 {
+                return false;
+            }
+            copy::<u64, _>(&raw const (*entry).flow, flow);
+            true
+        }
+    }
+
+    /// What is read from now on does not count.
+    ///
+    /// # Safety
+    /// The lock is held.
+    #[inline(always)]
+    unsafe fn begin(&self) {
+        // SAFETY: the caller's.
+        unsafe {
+            let version = &raw mut (*self.tags).version;
+            version.write_volatile(version.read_volatile() | 1);
+        }
+    }
+
+    /// The bucket is as it should be.
+    ///
+    /// # Safety
+    /// As of [`Self::begin`], which came before.
+    #[inline(always)]
+    unsafe fn end(&self) {
+        // SAFETY: the caller's.
+        unsafe {
+            let version = &raw mut (*self.tags).version;
+            version.write_volatile(version.read_volatile().wrapping_add(1));
+        }
+    }
+
+    /// # Safety
+    /// The number is that of a way.
+    #[inline(always)]
+    unsafe fn tag_of(&self, way: usize) -> u64 {
+        // SAFETY: the caller's.
+        let tag = unsafe {
+            (&raw const (*self.tags).tags)
+                .cast::<u32>()
+                .add(way)
+                .read_volatile()
+        };
+        opaque(tag.into())
+    }
+
+    /// # Safety
+    /// As of [`Self::tag_of`].
+    #[inline(always)]
+    unsafe fn way(&self, way: usize) -> Way {
+        // SAFETY: the caller's.
+        unsafe {
+            Way {
+                tag: self.tag_of(way),
+                seen: (&raw const (*self.tags).seen)
+                    .cast::<u16>()
+                    .add(way)
+                    .read_volatile(),
+                assured: (&raw const (*self.tags).assured)
+                    .cast::<u8>()
+                    .add(way)
+                    .read_volatile(),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As of [`Self::tag_of`].
+    #[inline(always)]
+    unsafe fn entry(&self, way: usize) -> *mut Entry<A> {
+        // SAFETY: the caller's.
+        unsafe { (&raw mut (*self.bucket).entries).cast::<Entry<A>>().add(way) }
+    }
 }
 
 /// The number of a way, so that the verifier sees that it is one.

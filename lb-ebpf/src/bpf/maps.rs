@@ -6,8 +6,8 @@ use aya_ebpf::macros::btf_map;
 use lb_common::filter;
 use lb_common::{
     Affinity, Backend, Bucket, ClientKey, Counter, Device, DropReason, Family, FamilySettings, FlowHash,
-    Fragment, FragmentKey, Ip4, Ip6, LocalKey, NodeAddress, PathMtu, ServiceKey, ServiceName, ServicePolicy,
-    ServiceStats, ServiceValue, Settings, Slot, V4, V6,
+    FlowTags, Fragment, FragmentKey, Ip4, Ip6, LocalKey, NodeAddress, PathMtu, ServiceKey, ServiceName,
+    ServicePolicy, ServiceStats, ServiceValue, Settings, Slot, V4, V6,
 };
 use lb_ebpf::wire::Wire;
 use lb_ebpf::work::Work;
@@ -34,6 +34,7 @@ type FilterMap = Array<u64, { filter::ROWS as usize }>;
 type SlotMap = Array<Slot, SLOTS, MMAPABLE>;
 type BackendMap<A> = Array<Backend<A>, BACKENDS, MMAPABLE>;
 type LocalMap<A> = HashMap<LocalKey<A>, u32, BACKENDS, NO_PREALLOC>;
+type FlowTagMap = Array<FlowTags, FLOW_BUCKETS>;
 type FlowMap<A> = Array<Bucket<A>, FLOW_BUCKETS>;
 type NodeAddressMap<A> = HashMap<A, NodeAddress, NODE_ADDRS, NO_PREALLOC>;
 type SnatMap<A> = HashMap<u32, A, DEVICES, NO_PREALLOC>;
@@ -78,6 +79,12 @@ static SLOTS6: SlotMap = SlotMap::new();
 static BACKENDS4: BackendMap<Ip4> = BackendMap::new();
 #[btf_map(name = "lb_backends6")]
 static BACKENDS6: BackendMap<Ip6> = BackendMap::new();
+
+/// What flows are found by. Written by the programs.
+#[btf_map(name = "lb_flow_tags4")]
+static FLOW_TAGS4: FlowTagMap = FlowTagMap::new();
+#[btf_map(name = "lb_flow_tags6")]
+static FLOW_TAGS6: FlowTagMap = FlowTagMap::new();
 
 /// Flows; where there is no room, the one that is wanted least is forgotten. Written by the programs.
 #[btf_map(name = "lb_flows4")]
@@ -215,6 +222,7 @@ family_maps! {
     slots: SlotMap, SLOTS4 SLOTS6;
     backends: BackendMap<Self::Addr>, BACKENDS4 BACKENDS6;
     locals: LocalMap<Self::Addr>, LOCALS4 LOCALS6;
+    flow_tags: FlowTagMap, FLOW_TAGS4 FLOW_TAGS6;
     flows: FlowMap<Self::Addr>, FLOWS4 FLOWS6;
     node_addresses: NodeAddressMap<Self::Addr>, NODE_ADDRS4 NODE_ADDRS6;
     ranges: RangeMap<Self::Addr>, RANGES4 RANGES6;

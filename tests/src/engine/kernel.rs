@@ -73,6 +73,7 @@ impl Kernel {
                 ("slots", ROWS),
                 ("backends", ROWS),
                 ("loads", ROWS),
+                ("flow_tags", buckets),
                 ("flows", buckets),
                 ("affinity", CLIENTS),
                 ("sources", CLIENTS),

@@ -31,9 +31,12 @@ impl KernelStore {
         let Some(Place { bucket: index, tag }) = self.place::<F>(key)? else {
             return Ok(());
         };
-        for mut bucket in self.some_rows::<F::Flows>(index, 1)? {
-            bucket.put(tag, *key, *flow);
+        let tags = self.some_rows::<F::FlowTags>(index, 1)?;
+        let buckets = self.some_rows::<F::Flows>(index, 1)?;
+        for (mut tags, mut bucket) in tags.into_iter().zip(buckets) {
+            bucket.put(&mut tags, tag, *key, *flow);
             self.set::<F::Flows>(&index, &bucket)?;
+            self.set::<F::FlowTags>(&index, &tags)?;
         }
         Ok(())
     }
