@@ -4,6 +4,8 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::filter::FilterBit;
+use crate::flow::FlowKey;
+use crate::flow_table::{self, FlowHash, Place};
 
 /// An IPv4 address in network order, aligned so that the programs handle it as one word.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,6 +71,9 @@ pub trait Address: Copy + Default + Eq + Ord + fmt::Debug + fmt::Display + 'stat
 
     /// Its place in the filter in front of the services.
     fn filter_bit(self) -> FilterBit;
+
+    /// Where a flow belongs that has this key.
+    fn place(key: &FlowKey<Self>, hash: &FlowHash) -> Place;
 }
 
 impl Ip4 {
@@ -146,6 +151,11 @@ impl Address for Ip4 {
     fn filter_bit(self) -> FilterBit {
         FilterBit::of4(self)
     }
+
+    #[inline(always)]
+    fn place(key: &FlowKey<Self>, hash: &FlowHash) -> Place {
+        flow_table::place4(key, hash)
+    }
 }
 
 impl Address for Ip6 {
@@ -163,6 +173,11 @@ impl Address for Ip6 {
     #[inline(always)]
     fn filter_bit(self) -> FilterBit {
         FilterBit::of6(self)
+    }
+
+    #[inline(always)]
+    fn place(key: &FlowKey<Self>, hash: &FlowHash) -> Place {
+        flow_table::place6(key, hash)
     }
 }
 

@@ -55,5 +55,7 @@ numbered! {
         AffinityHit = 23 "affinity-hit",
         /// A flow in mid-connection was opened without a SYN: evicted here, or moved from another node.
         FlowAdopted = 24 "flow-adopted",
+        /// An entry of an open flow made room for another: its bucket of the flow table was full of open flows.
+        FlowEvicted = 25 "flow-evicted",
     }
 }

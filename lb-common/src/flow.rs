@@ -12,7 +12,7 @@ pub enum Stage {
     Post = 2,
 }
 
-/// Key of `lb_flows4`, `lb_flows6` (LRU): the packet as this stage meets it.
+/// What a flow is found by ([`crate::flow_table`]): the packet as this stage meets it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(C, align(4))]
 pub struct FlowKey<A> {
@@ -32,8 +32,7 @@ pub struct FlowKey<A> {
     pub pad: [u8; 2],
 }
 
-/// Value of `lb_flows4`, `lb_flows6`. Replaced as a whole, never edited in place: an element of an LRU map
-/// may be given to another key while a reader holds it.
+/// What is remembered of a flow in one direction and at one stage. Replaced as a whole, never edited in place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(C, align(8))]
 pub struct Flow<A> {
@@ -101,7 +100,7 @@ impl HopFlags {
 pub struct TcpState;
 
 impl TcpState {
-    /// Something other than SYN or SYN-ACK went by: the handshake is over.
+    /// Something other than SYN or SYN-ACK went by: the handshake is over. Of other protocols: seen for longer than a second.
     pub const ESTABLISHED: u8 = 1;
     /// FIN went by.
     pub const FIN: u8 = 2;

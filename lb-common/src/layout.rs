@@ -3,13 +3,13 @@
 use core::mem::{align_of, size_of};
 
 use crate::{
-    Affinity, Backend, ClientKey, Device, FamilySettings, Flow, FlowKey, Fragment, FragmentKey, Hop, Ip4,
-    Ip6, LocalKey, NodeAddress, PathMtu, Port, RangeKey, ServiceKey, ServiceName, ServicePolicy,
-    ServiceStats, ServiceValue, Settings, Slot,
+    Affinity, Backend, Bucket, ClientKey, Device, FamilySettings, Flow, FlowHash, FlowKey, FlowTags,
+    Fragment, FragmentKey, Hop, Ip4, Ip6, LocalKey, NodeAddress, PathMtu, Port, RangeKey, ServiceKey,
+    ServiceName, ServicePolicy, ServiceStats, ServiceValue, Settings, Slot,
 };
 
 /// The version of this layout; the pin folder carries it, so that two layouts never share a map.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Names of maps. The kernel keeps 15 bytes of a name.
 pub mod map {
@@ -29,7 +29,13 @@ pub mod map {
     pub const BACKENDS4: &str = "lb_backends4";
     /// IPv6 endpoints.
     pub const BACKENDS6: &str = "lb_backends6";
-    /// IPv4 flows (LRU, [`crate::FlowKey`] to [`crate::Flow`]).
+    /// How keys of flows are spread over buckets (array of length 1, [`crate::FlowHash`]).
+    pub const FLOW_HASH: &str = "lb_flow_hash";
+    /// What IPv4 flows are found by (array of [`crate::FlowTags`]).
+    pub const FLOW_TAGS4: &str = "lb_flow_tags4";
+    /// The same for IPv6.
+    pub const FLOW_TAGS6: &str = "lb_flow_tags6";
+    /// IPv4 flows (array of [`crate::Bucket`]).
     pub const FLOWS4: &str = "lb_flows4";
     /// IPv6 flows.
     pub const FLOWS6: &str = "lb_flows6";
@@ -90,7 +96,8 @@ pub mod map {
     /// Per-CPU `u64` by [`crate::Counter`].
     pub const COUNTERS: &str = "lb_counters";
 
-    /// Those that programs only read: the agent alone writes them. All others are written by programs, too.
+    /// Those that programs only read: the agent alone writes them. All others are written by programs, too, or go with one
+    /// that is ([`FLOW_HASH`]).
     pub const OF_AGENT: [&str; 22] = [
         FILTER4,
         FILTER6,
@@ -117,7 +124,7 @@ pub mod map {
     ];
 
     /// Every map that is pinned.
-    pub const ALL: [&str; 38] = [
+    pub const ALL: [&str; 41] = [
         FILTER4,
         FILTER6,
         SERVICES4,
@@ -128,6 +135,9 @@ pub mod map {
         BACKENDS6,
         FLOWS4,
         FLOWS6,
+        FLOW_TAGS4,
+        FLOW_TAGS6,
+        FLOW_HASH,
         NODE_ADDRS4,
         NODE_ADDRS6,
         LOCALS4,
@@ -210,6 +220,10 @@ layout! {
     Hop: 24 / 4,
     Flow<Ip4>: 56 / 8,
     Flow<Ip6>: 80 / 8,
+    FlowTags: 64 / 4,
+    Bucket<Ip4>: 576 / 8,
+    Bucket<Ip6>: 960 / 8,
+    FlowHash: 96 / 8,
     FragmentKey<Ip4>: 16 / 4,
     FragmentKey<Ip6>: 40 / 4,
     Fragment: 8 / 4,

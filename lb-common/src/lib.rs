@@ -6,6 +6,9 @@
 #![no_std]
 #![cfg_attr(not(feature = "user"), forbid(unsafe_code))]
 
+#[cfg(test)]
+extern crate std;
+
 pub mod addr;
 pub mod backend;
 #[cfg(feature = "bench")]
@@ -17,6 +20,7 @@ pub mod drop;
 pub mod family;
 pub mod filter;
 pub mod flow;
+pub mod flow_table;
 pub mod fragment;
 pub mod layout;
 pub mod path;
@@ -34,6 +38,7 @@ pub use drop::DropReason;
 pub use family::{Family, V4, V6};
 pub use filter::FilterBit;
 pub use flow::{Flow, FlowFlags, FlowKey, Hop, HopFlags, Stage, TcpState};
+pub use flow_table::{Bucket, FlowHash, FlowTags};
 pub use fragment::{Fragment, FragmentKey};
 pub use path::PathMtu;
 pub use service::{

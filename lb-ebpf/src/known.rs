@@ -156,10 +156,13 @@ fn discount<F: Wire, C: Ctx<F>>(
 /// halves. A full table is no reason to stop a flow that is known.
 #[inline(always)]
 fn refresh<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, missing: Option<Insert>) {
-    let (now, state) = (cx.now(), next_state(work.flow.tcp, &work.packet));
+    let (now, mut state) = (cx.now(), next_state(work.flow.tcp, &work.packet));
     let flags = work.flow.flags;
     let missing = discount(cx, work, state, missing);
     let second = now.wrapping_sub(work.flow.last_seen) >= cx.settings().jiffies_per_second;
+    if second && !work.packet.is_tcp() {
+        state |= TcpState::ESTABLISHED;
+    }
     if state != work.flow.tcp || flags != work.flow.flags || second {
         work.flow.tcp = state;
         work.flow.last_seen = now;

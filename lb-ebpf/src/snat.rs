@@ -157,7 +157,7 @@ const OVER: u32 = 2;
 const TAKEN: u32 = 3;
 
 /// Who has the port in `work.other_key`.
-#[inline(never)]
+#[inline(always)]
 fn holder<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> u32 {
     let opens = work.packet.opens();
     if !cx.flow(&work.other_key, &mut work.standing) {

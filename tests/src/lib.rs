@@ -14,6 +14,7 @@ pub mod echo;
 pub mod engine;
 pub mod exposition;
 pub mod family;
+pub mod flow_table;
 pub mod golden;
 pub mod http;
 pub mod load;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use lb_agent::store::{DevicesTable, FamilyTables, SettingsTable, Table};
 use lb_common::addr::Address as _;
 use lb_common::layout::{self, map};
@@ -150,7 +150,15 @@ impl Maps {
     }
 
     fn has_flow_of<F: FamilyTables>(&self, source: F::Addr) -> Result<bool> {
-        Ok(self.keys::<F::Flows>()?.iter().any(|key| key.src == source))
+        let buckets = self.rows::<F::Flows>()?;
+        let mut flows = buckets.iter().flat_map(|bucket| bucket.flows());
+        Ok(flows.any(|(key, _)| key.src == source))
+    }
+
+    /// All rows of an array.
+    fn rows<T: Table<Key = u32>>(&self) -> Result<Vec<T::Value>> {
+        let table = Array::<_, T::Value>::try_from(Map::Array(self.open(T::NAME)?))?;
+        table.iter().collect::<Result<_, _>>().context(T::NAME)
     }
 
     fn row<T: Table>(&self, key: &T::Key) -> Result<Option<T::Value>> {

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use lb_common::flow_table::WAYS;
 use lb_common::{ServiceFlags, V4, V6, protocol};
 use lb_ebpf::testkit::Program;
 use lb_tests::engine::{Bed, Engine, Ground, Kernel, TestFamily, Verdict, backend, end};
@@ -21,12 +22,12 @@ use nix::unistd::Pid;
 
 /// Entries in the flow table.
 const ENTRIES: u32 = 8192;
-/// Connections that are open: with both entries, half of the table's room that is theirs in any case.
+/// Connections that are open: their entries fill a quarter of the table.
 const OPEN: u16 = 1000;
 
 fn with_kernel(entries: u32, work: impl FnOnce(&mut Kernel) + Send) {
     let inside = || -> Result<()> {
-        work(&mut Kernel::with_flows(entries)?);
+        work(&mut Kernel::with_buckets(entries / WAYS as u32)?);
         Ok(())
     };
     let done = Ground::new().and_then(|ground| ground.run(inside));

@@ -17,8 +17,9 @@ use std::path::PathBuf;
 use std::{env, fs, io};
 
 use aya::maps::MapData;
+use aya_obj::btf::BtfFeatures;
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type};
-use aya_obj::{Object, Program, ProgramSection};
+use aya_obj::{Function, Object, Program, ProgramSection};
 use lb_tests::need_root;
 
 /// Never more, whatever the budget says: both families, direct server return and answers are in one program, and the
@@ -97,17 +98,13 @@ fn costs() -> BTreeMap<String, Cost> {
     let folder = env::var_os("SLUICE_BPF_DIR").expect("SLUICE_BPF_DIR is not set: use cargo xtask test");
     let object = fs::read(PathBuf::from(folder).join("sluice.o")).unwrap();
     let mut object = Object::parse(&object).unwrap();
+    let types = types(&mut object);
     let mut maps = Vec::new();
     for (name, map) in object.maps.drain().collect::<BTreeMap<_, _>>() {
-        // Without the types of key and value, which programs do not need.
-        let small = aya_obj::Map::new_from_params(
-            map.map_type(),
-            map.key_size(),
-            map.value_size(),
-            map.max_entries().min(ROWS),
-            map.map_flags(),
-        );
-        maps.push((name.clone(), map, MapData::create(small, &name, None).unwrap()));
+        let mut small = map.clone();
+        small.set_max_entries(map.max_entries().min(ROWS));
+        let made = MapData::create(small, &name, Some(types.as_fd())).unwrap();
+        maps.push((name, map, made));
     }
     let sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
     let by_name = maps
@@ -116,11 +113,42 @@ fn costs() -> BTreeMap<String, Cost> {
     object.relocate_maps(by_name, &sections).unwrap();
     object.relocate_calls(&sections).unwrap();
     let programs = object.programs.iter().map(|(name, program)| {
-        let instructions = &object.functions[&program.function_key()].instructions;
-        let log = load(program, instructions).unwrap_or_else(|error| panic!("{name}: {error}"));
-        (name.clone(), cost(instructions, &log))
+        let function = &object.functions[&program.function_key()];
+        let log = load(program, function, &types).unwrap_or_else(|error| panic!("{name}: {error}"));
+        (name.clone(), cost(&function.instructions, &log))
     });
     programs.collect()
+}
+
+/// Loads the types of the object: by them the kernel knows locks, and functions that are verified by themselves.
+fn types(object: &mut Object) -> OwnedFd {
+    let all = BtfFeatures::new(true, true, true, true, true, true, true, true);
+    let types = object.fixup_and_sanitize_btf(&all).unwrap().unwrap().to_bytes();
+    // SAFETY: all zero is a valid value of this union.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the member that belongs to BPF_BTF_LOAD.
+    let asked = unsafe { &mut attr.__bindgen_anon_7 };
+    asked.btf = types.as_ptr() as u64;
+    asked.btf_size = u32::try_from(types.len()).unwrap();
+    bpf(bpf_cmd::BPF_BTF_LOAD, &mut attr).unwrap()
+}
+
+/// A command that gives a descriptor.
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+    // SAFETY: what the union points to lives on, and its lengths are those given.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attr),
+            size_of::<bpf_attr>(),
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(done).map_err(io::Error::other)?) })
 }
 
 /// From `processed 4089 insns ...` and `stack depth 8+208+...`, the frame of each function in the order of addresses.
@@ -171,10 +199,12 @@ fn deepest(calls: &[BTreeSet<usize>], frames: &[u32], function: usize) -> u32 {
 }
 
 /// Loads a program; returns the verifier's statistics.
-fn load(program: &Program, instructions: &[bpf_insn]) -> io::Result<String> {
+fn load(program: &Program, function: &Function, types: &OwnedFd) -> io::Result<String> {
     /// `BPF_LOG_STATS`.
     const STATISTICS: u32 = 4;
     let mut log = vec![0u8; 1 << 16];
+    let functions = function.func_info.func_info_bytes();
+    let length = |length: usize| u32::try_from(length).map_err(io::Error::other);
     // SAFETY: all zero is a valid value of this union.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     // SAFETY: the member that belongs to BPF_PROG_LOAD.
@@ -183,28 +213,19 @@ fn load(program: &Program, instructions: &[bpf_insn]) -> io::Result<String> {
         ProgramSection::Xdp { .. } => bpf_prog_type::BPF_PROG_TYPE_XDP,
         _ => bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS,
     } as u32;
-    asked.insn_cnt = u32::try_from(instructions.len()).map_err(io::Error::other)?;
-    asked.insns = instructions.as_ptr() as u64;
+    asked.insn_cnt = length(function.instructions.len())?;
+    asked.insns = function.instructions.as_ptr() as u64;
     asked.license = program.license.as_ptr() as u64;
+    asked.prog_btf_fd = types.as_raw_fd().cast_unsigned();
+    asked.func_info = functions.as_ptr() as u64;
+    asked.func_info_cnt = length(function.func_info.len())?;
+    asked.func_info_rec_size = length(function.func_info_rec_size)?;
     asked.log_level = STATISTICS;
-    asked.log_size = u32::try_from(log.len()).map_err(io::Error::other)?;
+    asked.log_size = length(log.len())?;
     asked.log_buf = log.as_mut_ptr() as u64;
-    // SAFETY: the buffers live on, and their lengths are those given.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            bpf_cmd::BPF_PROG_LOAD,
-            &raw mut attr,
-            size_of::<bpf_attr>(),
-        )
-    };
+    let done = bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr);
     let log = CStr::from_bytes_until_nul(&log).map_or_else(|_| CString::default(), CStr::to_owned);
     let log = log.to_string_lossy().into_owned();
-    if done < 0 {
-        let error = io::Error::last_os_error();
-        return Err(io::Error::other(format!("{error}: {log}")));
-    }
-    // SAFETY: the kernel has just given this descriptor, and nobody else has it.
-    drop(unsafe { OwnedFd::from_raw_fd(i32::try_from(done).map_err(io::Error::other)?) });
-    Ok(log)
+    done.map(|_| log.clone())
+        .map_err(|error| io::Error::other(format!("{error}: {log}")))
 }

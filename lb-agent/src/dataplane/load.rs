@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tracing::debug;
 
 use super::sizes::{NO_FLAG, Size};
-use super::{Access, DataplaneError, KernelStore, Pins, Sizes, verifier};
+use super::{Access, DataplaneError, KernelStore, Pins, Sizes, flow_hash, verifier};
 
 /// The object as `cargo xtask build` made it; empty when the agent was built without.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice.o"));
@@ -103,7 +103,8 @@ pub fn load_apart(shared: Option<&Pins>, sizes: &Sizes) -> Result<Programs, Data
         }
         loader.map_max_entries(size.map, size.rows);
     }
-    let ebpf = loader.load(OBJECT).map_err(|error| load_error(error, &wanted))?;
+    let mut ebpf = loader.load(OBJECT).map_err(|error| load_error(error, &wanted))?;
+    flow_hash::draw(&mut ebpf, wanted.iter().map(|wanted| &wanted.size))?;
     Ok(Programs {
         ebpf,
         loaded: BTreeSet::new(),
@@ -164,7 +165,9 @@ fn open(pins: &Pins, sizes: &Sizes) -> Result<Ebpf, DataplaneError> {
             .map_max_entries(size.map, size.rows)
             .map_pin_path(size.map, pins.map(size.map));
     }
-    loader.load(OBJECT).map_err(|error| load_error(error, &sizes))
+    let mut ebpf = loader.load(OBJECT).map_err(|error| load_error(error, &sizes))?;
+    flow_hash::draw(&mut ebpf, sizes.iter().map(|wanted| &wanted.size))?;
+    Ok(ebpf)
 }
 
 /// A map as this version wants it.

@@ -105,11 +105,13 @@ where
             counts.insert(index, (row.epoch, 0));
         }
     })?;
-    store.for_each_row::<F::Flows>(&mut |key, flow| {
-        if is_open(&key, &flow, settings, now)
-            && let Some((epoch, count)) = counts.get_mut(&flow.backend)
-        {
-            *count += u32::from(*epoch == flow.epoch);
+    store.for_each_row::<F::Flows>(&mut |_, bucket| {
+        for (key, flow) in bucket.flows() {
+            if is_open(&key, &flow, settings, now)
+                && let Some((epoch, count)) = counts.get_mut(&flow.backend)
+            {
+                *count += u32::from(*epoch == flow.epoch);
+            }
         }
     })?;
     let mut wrong = 0;
@@ -141,7 +143,7 @@ fn is_open<A>(key: &FlowKey<A>, flow: &Flow<A>, settings: &Settings, now: u32) -
 mod tests {
     use std::net::Ipv4Addr;
 
-    use lb_common::{Backend, Ip4, Port, ServiceKey, ServiceValue, Stage};
+    use lb_common::{Backend, Bucket, FlowTags, Ip4, Port, ServiceKey, ServiceValue, Stage};
 
     use super::*;
     use crate::store::FakeStore;
@@ -214,8 +216,10 @@ mod tests {
                 ..Flow::default()
             };
             change(&mut flow);
+            let mut bucket = Bucket::default();
+            bucket.put(&mut FlowTags::default(), 1, key, flow);
             self.store
-                .set::<<V4 as FamilyTables>::Flows>(&key, &flow)
+                .set::<<V4 as FamilyTables>::Flows>(&self.flows.into(), &bucket)
                 .unwrap();
         }
 

@@ -8,6 +8,7 @@ pub mod cleanup;
 pub mod clock;
 pub mod devices;
 mod error;
+mod flow_hash;
 pub mod load;
 pub mod loads;
 mod lock;

@@ -30,11 +30,11 @@ pub(super) const NO_FLAG: &str = "the object";
 /// Front ends that there is room for, per service port and family: ClusterIP, NodePort, and a few VIPs.
 const FRONT_ENDS_PER_SERVICE: u32 = 4;
 
-/// Entries of the flow table for each connection: one in pre, one in post.
-const ENTRIES_PER_FLOW: u32 = 2;
-/// The kernel makes a bucket for each entry, rounded up to a power of two. One entry over a power of two doubles the
-/// buckets and halves the chains that every new flow walks, which are cache misses.
-const ENTRIES_OVER: u32 = 1;
+/// Buckets of the flow table for this many connections, each with one entry in pre and one in post: half as much room again
+/// as they need, because no bucket can take what another has room for. With all connections open, one in thirty has no
+/// room; with two thirds of them, one in two hundred.
+const BUCKETS: u32 = 3;
+const FLOWS_PER_BUCKETS: u32 = 8;
 /// Prefixes that may be listed, per service port and family. The map takes memory for those alone that are there.
 const RANGES_PER_SERVICE: u32 = 16;
 /// Connections for each client that affinity or a limit remembers.
@@ -64,13 +64,24 @@ fn flows_for(cpus: u32) -> u32 {
 
 /// The map of a family that is off has one row.
 fn pinned_flows(pins: &Pins) -> Option<u32> {
-    let entries = |name| {
+    let buckets = |name| {
         MapInfo::from_pin(pins.map(name))
             .ok()
             .map(|info| info.max_entries())
     };
-    let entries = [map::FLOWS4, map::FLOWS6].into_iter().filter_map(entries).max()?;
-    (entries > ENTRIES_OVER).then(|| (entries - ENTRIES_OVER) / ENTRIES_PER_FLOW)
+    let buckets = [map::FLOWS4, map::FLOWS6].into_iter().filter_map(buckets).max()?;
+    (buckets > 1).then(|| flows_in(buckets))
+}
+
+/// The most connections for which there are so many buckets.
+fn flows_in(buckets: u32) -> u32 {
+    let flows = u64::from(buckets) * u64::from(FLOWS_PER_BUCKETS) / u64::from(BUCKETS);
+    u32::try_from(flows).unwrap_or(u32::MAX)
+}
+
+fn buckets_for(flows: u32) -> u32 {
+    let buckets = (u64::from(flows) * u64::from(BUCKETS)).div_ceil(FLOWS_PER_BUCKETS.into());
+    u32::try_from(buckets).unwrap_or(u32::MAX)
 }
 
 impl Default for Sizes {
@@ -108,10 +119,6 @@ impl Sizes {
     pub(super) fn by_map(&self) -> Vec<Size> {
         let front_ends = self.services.saturating_mul(FRONT_ENDS_PER_SERVICE);
         let ids = self.services.saturating_add(1);
-        let flow_entries = self
-            .flows
-            .saturating_mul(ENTRIES_PER_FLOW)
-            .saturating_add(ENTRIES_OVER);
         let mut sizes = vec![
             Size::new(map::NAMES, self.services, NO_FLAG),
             // Indexed by service id, and 0 is nobody's.
@@ -139,7 +146,8 @@ impl Sizes {
                 lb_common::filter::ROWS,
                 self.slots,
                 self.backends,
-                flow_entries,
+                buckets_for(self.flows),
+                buckets_for(self.flows),
                 self.backends,
                 self.backends,
                 ranges,
@@ -161,7 +169,7 @@ impl Sizes {
 /// The maps of one family.
 struct FamilyMaps {
     /// Those whose size a flag decides, in the order of [`Sizes::by_map`].
-    by_flag: [&'static str; 11],
+    by_flag: [&'static str; 12],
     /// Those that are as large as the object says.
     by_object: [&'static str; 4],
 }
@@ -172,6 +180,7 @@ const FAMILY4: FamilyMaps = FamilyMaps {
         map::FILTER4,
         map::SLOTS4,
         map::BACKENDS4,
+        map::FLOW_TAGS4,
         map::FLOWS4,
         map::LOCALS4,
         map::LOADS4,
@@ -189,6 +198,7 @@ const FAMILY6: FamilyMaps = FamilyMaps {
         map::FILTER6,
         map::SLOTS6,
         map::BACKENDS6,
+        map::FLOW_TAGS6,
         map::FLOWS6,
         map::LOCALS6,
         map::LOADS6,
@@ -214,6 +224,15 @@ mod tests {
     }
 
     #[test]
+    fn pinned_buckets_say_for_how_many_connections_they_are() {
+        for flows in [1, 2, 3, 1000, 1024, 131_072, 2_097_152] {
+            let buckets = buckets_for(flows);
+            assert!(flows_in(buckets) >= flows);
+            assert_eq!(buckets_for(flows_in(buckets)), buckets);
+        }
+    }
+
+    #[test]
     fn a_family_that_is_off_costs_nothing() {
         let sizes = Sizes {
             ipv6: false,
@@ -226,7 +245,7 @@ mod tests {
                 .find(|size| size.map == name)
                 .map(|size| (size.rows, size.flag))
         };
-        assert_eq!(rows(map::FLOWS4), Some((262_145, "--max-flows")));
+        assert_eq!(rows(map::FLOWS4), Some((49_152, "--max-flows")));
         assert_eq!(rows(map::FLOWS6), Some((1, "--ipv6")));
         assert_eq!(rows(map::NODE_ADDRS6), Some((1, "--ipv6")));
         assert_eq!(rows(map::NODE_ADDRS4), None);

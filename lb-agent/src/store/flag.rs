@@ -19,6 +19,8 @@ pub fn size_flag(name: &str) -> Option<&'static str> {
         }
         map::FLOWS4
         | map::FLOWS6
+        | map::FLOW_TAGS4
+        | map::FLOW_TAGS6
         | map::AFFINITY4
         | map::AFFINITY6
         | map::SOURCES4

@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use aya::Pod;
 use lb_common::layout::map;
 use lb_common::{
-    Affinity, Backend, ClientKey, Device, Family, FamilySettings, Flow, FlowKey, LocalKey, NodeAddress,
+    Affinity, Backend, Bucket, ClientKey, Device, Family, FamilySettings, FlowHash, LocalKey, NodeAddress,
     PathMtu, RangeKey, ServiceKey, ServiceName, ServicePolicy, ServiceValue, Settings, Slot, V4, V6,
 };
 
@@ -102,8 +102,10 @@ pub trait FamilyTables: Family<Addr: Pod + Send> {
     type SnatAddresses: Table<Key = u32, Value = Self::Addr>;
     /// The one row of what is told of a family.
     type FamilySettings: Table<Key = u32, Value = FamilySettings<Self::Addr>>;
-    /// Flows; written by the programs alone.
-    type Flows: Table<Key = FlowKey<Self::Addr>, Value = Flow<Self::Addr>>;
+    /// What flows are found by; written by the programs alone.
+    type FlowTags: Table<Key = u32, Value = lb_common::FlowTags>;
+    /// Flows, by buckets; written by the programs alone.
+    type Flows: Table<Key = u32, Value = Bucket<Self::Addr>>;
     /// Which backend a client stays with; written by the programs alone.
     type Affinities: Table<Key = ClientKey<Self::Addr>, Value = Affinity>;
     /// Limits on the connections of a client; written by the programs alone.
@@ -120,6 +122,9 @@ pub struct DevicesTable;
 /// `lb_settings`.
 #[derive(Debug)]
 pub struct SettingsTable;
+/// `lb_flow_hash`.
+#[derive(Debug)]
+pub struct FlowHashTable;
 /// `lb_names`.
 #[derive(Debug)]
 pub struct Names;
@@ -156,6 +161,9 @@ pub struct SnatAddresses<F>(PhantomData<F>);
 /// `lb_family4`, `lb_family6`.
 #[derive(Debug)]
 pub struct FamilySettingsTable<F>(PhantomData<F>);
+/// `lb_flow_tags4`, `lb_flow_tags6`.
+#[derive(Debug)]
+pub struct FlowTags<F>(PhantomData<F>);
 /// `lb_flows4`, `lb_flows6`.
 #[derive(Debug)]
 pub struct Flows<F>(PhantomData<F>);
@@ -191,7 +199,7 @@ macro_rules! rows_of {
 
 macro_rules! family_tables {
     ($family:ident: $services:ident $filter:ident $slots:ident $backends:ident $node_addresses:ident $locals:ident
-     $ranges:ident $snat:ident $settings:ident $flows:ident $affinity:ident $sources:ident $loads:ident
+     $ranges:ident $snat:ident $settings:ident $tags:ident $flows:ident $affinity:ident $sources:ident $loads:ident
      $paths:ident) => {
         table!(Services<$family>: Hash $services, ServiceKey<<$family as Family>::Addr> => ServiceValue);
         table!(Filter<$family>: Array $filter, u32 => u64);
@@ -202,7 +210,8 @@ macro_rules! family_tables {
         table!(Ranges<$family>: Hash $ranges, RangeKey<<$family as Family>::Addr> => u32);
         table!(SnatAddresses<$family>: Hash $snat, u32 => <$family as Family>::Addr);
         table!(FamilySettingsTable<$family>: Array $settings, u32 => FamilySettings<<$family as Family>::Addr>);
-        table!(Flows<$family>: Hash $flows, FlowKey<<$family as Family>::Addr> => Flow<<$family as Family>::Addr>);
+        table!(FlowTags<$family>: Array $tags, u32 => lb_common::FlowTags);
+        table!(Flows<$family>: Array $flows, u32 => Bucket<<$family as Family>::Addr>);
         table!(Affinities<$family>: Hash $affinity, ClientKey<<$family as Family>::Addr> => Affinity);
         table!(Sources<$family>: Hash $sources, ClientKey<<$family as Family>::Addr> => u64);
         table!(Loads<$family>: Array $loads, u32 => u32);
@@ -218,6 +227,7 @@ macro_rules! family_tables {
             type Ranges = Ranges<Self>;
             type SnatAddresses = SnatAddresses<Self>;
             type FamilySettings = FamilySettingsTable<Self>;
+            type FlowTags = FlowTags<Self>;
             type Flows = Flows<Self>;
             type Affinities = Affinities<Self>;
             type Sources = Sources<Self>;
@@ -229,10 +239,11 @@ macro_rules! family_tables {
 
 table!(DevicesTable: Hash DEVICES, u32 => Device);
 table!(SettingsTable: Array SETTINGS, u32 => Settings);
+table!(FlowHashTable: Array FLOW_HASH, u32 => FlowHash);
 table!(Names: Hash NAMES, u32 => ServiceName);
 table!(Policies: Array POLICIES, u32 => ServicePolicy);
 table!(Limits: Array LIMITS, u32 => u64);
-family_tables!(V4: SERVICES4 FILTER4 SLOTS4 BACKENDS4 NODE_ADDRS4 LOCALS4 RANGES4 SNAT4 FAMILY4 FLOWS4
+family_tables!(V4: SERVICES4 FILTER4 SLOTS4 BACKENDS4 NODE_ADDRS4 LOCALS4 RANGES4 SNAT4 FAMILY4 FLOW_TAGS4 FLOWS4
     AFFINITY4 SOURCES4 LOADS4 PATH_MTU4);
-family_tables!(V6: SERVICES6 FILTER6 SLOTS6 BACKENDS6 NODE_ADDRS6 LOCALS6 RANGES6 SNAT6 FAMILY6 FLOWS6
+family_tables!(V6: SERVICES6 FILTER6 SLOTS6 BACKENDS6 NODE_ADDRS6 LOCALS6 RANGES6 SNAT6 FAMILY6 FLOW_TAGS6 FLOWS6
     AFFINITY6 SOURCES6 LOADS6 PATH_MTU6);

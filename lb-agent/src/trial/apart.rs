@@ -186,13 +186,30 @@ fn copy_client<F: FamilyTables>(
     let Some(client) = F::Addr::from_ip(client) else {
         return Ok(());
     };
-    copy::<F::Flows>(from, to, |key, flow| {
-        [key.src, key.dst, flow.addr].contains(&client)
-    })?;
+    copy_flows::<F>(from, to, client)?;
     copy::<F::Affinities>(from, to, |key, _| key.addr == client)?;
     copy::<F::Sources>(from, to, |key, _| key.addr == client)?;
     copy::<F::Paths>(from, to, |_, _| true)?;
     copy::<F::Loads>(from, to, |_, _| true)
+}
+
+/// Copies the flows of a client, each to its bucket in the other table.
+fn copy_flows<F: FamilyTables>(
+    from: &KernelStore,
+    to: &mut KernelStore,
+    client: F::Addr,
+) -> Result<(), StoreError> {
+    let mut flows = Vec::new();
+    from.for_each_row::<F::Flows>(&mut |_, bucket| {
+        flows.extend(
+            bucket
+                .flows()
+                .filter(|(key, flow)| [key.src, key.dst, flow.addr].contains(&client)),
+        );
+    })?;
+    flows
+        .iter()
+        .try_for_each(|(key, flow)| to.put_flow::<F>(key, flow))
 }
 
 /// Copies the rows that are wanted.

@@ -188,7 +188,7 @@ fn entry_of<F: FamilyTables>(apart: &Apart, packet: &Packet) -> anyhow::Result<O
     let Some(key) = key::<F>(packet) else {
         return Ok(None);
     };
-    let flow = apart.store.rows::<F::Flows>()?.get(&key).copied();
+    let flow = apart.store.flow::<F>(&key)?;
     Ok(flow.map(|flow| Entry {
         backend: SocketAddr::new(flow.addr.ip(), flow.port.number()),
         peer: SocketAddr::new(flow.peer_addr.ip(), flow.peer_port.number()),

@@ -1,6 +1,6 @@
 //! The node and its tables, by maps and helpers. Written once for all hooks.
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64};
 use lb_common::addr::Address as _;
 use lb_common::{
@@ -12,6 +12,7 @@ use lb_ebpf::ctx::{
 };
 use lb_ebpf::verdict::Stop;
 
+use super::flows;
 use super::lookup::{self, KernelFamily};
 use super::maps::{self, RangeData, RangeMapKey};
 
@@ -32,6 +33,15 @@ pub(super) struct Cx<H>(pub(super) H);
 #[inline(always)]
 pub(super) fn count_drop(reason: u32) {
     if let Some(count) = maps::DROPS.get_ptr_mut(reason) {
+        // SAFETY: this CPU's own element, which lives as long as the map.
+        unsafe { *count = (*count).wrapping_add(1) };
+    }
+}
+
+/// Counts an event.
+#[inline(always)]
+pub(super) fn count(counter: Counter) {
+    if let Some(count) = maps::COUNTERS.get_ptr_mut(counter as u32) {
         // SAFETY: this CPU's own element, which lives as long as the map.
         unsafe { *count = (*count).wrapping_add(1) };
     }
@@ -67,10 +77,7 @@ impl<H: Context> Node for Cx<H> {
 
     #[inline(always)]
     fn count(&mut self, counter: Counter) {
-        if let Some(count) = maps::COUNTERS.get_ptr_mut(counter as u32) {
-            // SAFETY: this CPU's own element, which lives as long as the map.
-            unsafe { *count = (*count).wrapping_add(1) };
-        }
+        count(counter);
     }
 
     #[inline(always)]
@@ -157,12 +164,7 @@ impl<H: Context, F: KernelFamily> Tables<F> for Cx<H> {
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey<F::Addr>, flow: &mut Flow<F::Addr>) -> bool {
-        let Some(row) = F::flows().get_ptr(key) else {
-            return false;
-        };
-        // SAFETY: copied at once; an element that was reused meanwhile fails the comparison with its backend.
-        *flow = unsafe { *row };
-        true
+        F::find_flow(key, flow)
     }
 
     #[inline(always)]
@@ -172,22 +174,16 @@ impl<H: Context, F: KernelFamily> Tables<F> for Cx<H> {
         flow: &Flow<F::Addr>,
         how: Insert,
     ) -> Result<(), InsertError> {
-        const EXISTS: i32 = -17;
-        let flags = match how {
-            Insert::New => BPF_NOEXIST,
-            Insert::Replace => BPF_ANY,
-        };
-        F::flows()
-            .insert(key, flow, flags.into())
-            .map_err(|error| match error {
-                EXISTS => InsertError::Exists,
-                _ => InsertError::Full,
-            })
+        match F::put_flow(key, flow, how == Insert::Replace) {
+            flows::DONE => Ok(()),
+            flows::EXISTS => Err(InsertError::Exists),
+            _ => Err(InsertError::Full),
+        }
     }
 
     #[inline(always)]
     fn delete_flow(&mut self, key: &FlowKey<F::Addr>) {
-        let _absent = F::flows().remove(key);
+        F::take_flow(key);
     }
 
     #[inline(always)]

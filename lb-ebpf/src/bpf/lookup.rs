@@ -15,10 +15,10 @@ use lb_common::{FlowKey, Hop, Ip4, Ip6, V4, V6, protocol};
 use lb_ebpf::ctx::Route;
 use lb_ebpf::wire::Wire;
 
-use super::maps::FamilyMaps;
+use super::flows::FlowTable;
 
 /// A family as the kernel's look-ups know it.
-pub(super) trait KernelFamily: Wire + FamilyMaps {
+pub(super) trait KernelFamily: Wire + FlowTable {
     /// `AF_INET` or `AF_INET6`.
     const NUMBER: u8;
 

@@ -5,9 +5,9 @@ use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use lb_common::filter;
 use lb_common::{
-    Affinity, Backend, ClientKey, Counter, Device, DropReason, Family, FamilySettings, Flow, FlowKey,
-    Fragment, FragmentKey, Ip4, Ip6, LocalKey, NodeAddress, PathMtu, ServiceKey, ServiceName, ServicePolicy,
-    ServiceStats, ServiceValue, Settings, Slot, V4, V6,
+    Affinity, Backend, Bucket, ClientKey, Counter, Device, DropReason, Family, FamilySettings, FlowHash,
+    FlowTags, Fragment, FragmentKey, Ip4, Ip6, LocalKey, NodeAddress, PathMtu, ServiceKey, ServiceName,
+    ServicePolicy, ServiceStats, ServiceValue, Settings, Slot, V4, V6,
 };
 use lb_ebpf::wire::Wire;
 use lb_ebpf::work::Work;
@@ -21,7 +21,7 @@ const SERVICES: usize = 65_536;
 const SERVICE_IDS: usize = 16_384;
 const SLOTS: usize = 2_097_152;
 const BACKENDS: usize = 262_144;
-const FLOWS: usize = 262_145;
+const FLOW_BUCKETS: usize = 49_152;
 const NODE_ADDRS: usize = 4_096;
 const DEVICES: usize = 16_384;
 const RANGES: usize = 65_536;
@@ -34,7 +34,8 @@ type FilterMap = Array<u64, { filter::ROWS as usize }>;
 type SlotMap = Array<Slot, SLOTS, MMAPABLE>;
 type BackendMap<A> = Array<Backend<A>, BACKENDS, MMAPABLE>;
 type LocalMap<A> = HashMap<LocalKey<A>, u32, BACKENDS, NO_PREALLOC>;
-type FlowMap<A> = LruHashMap<FlowKey<A>, Flow<A>, FLOWS>;
+type FlowTagMap = Array<FlowTags, FLOW_BUCKETS>;
+type FlowMap<A> = Array<Bucket<A>, FLOW_BUCKETS>;
 type NodeAddressMap<A> = HashMap<A, NodeAddress, NODE_ADDRS, NO_PREALLOC>;
 type SnatMap<A> = HashMap<u32, A, DEVICES, NO_PREALLOC>;
 type FamilyMap<A> = Array<FamilySettings<A>, 1>;
@@ -79,11 +80,21 @@ static BACKENDS4: BackendMap<Ip4> = BackendMap::new();
 #[btf_map(name = "lb_backends6")]
 static BACKENDS6: BackendMap<Ip6> = BackendMap::new();
 
-/// Flows, the least recently used are forgotten. Written by the programs.
+/// What flows are found by. Written by the programs.
+#[btf_map(name = "lb_flow_tags4")]
+static FLOW_TAGS4: FlowTagMap = FlowTagMap::new();
+#[btf_map(name = "lb_flow_tags6")]
+static FLOW_TAGS6: FlowTagMap = FlowTagMap::new();
+
+/// Flows; where there is no room, the one that is wanted least is forgotten. Written by the programs.
 #[btf_map(name = "lb_flows4")]
 static FLOWS4: FlowMap<Ip4> = FlowMap::new();
 #[btf_map(name = "lb_flows6")]
 static FLOWS6: FlowMap<Ip6> = FlowMap::new();
+
+/// How flows are spread over the buckets. One row, written by the agent when it makes the maps.
+#[btf_map(name = "lb_flow_hash")]
+pub(super) static FLOW_HASH: Array<FlowHash, 1> = Array::new();
 
 /// The node's own addresses. Written by the agent.
 #[btf_map(name = "lb_node_addrs4")]
@@ -211,6 +222,7 @@ family_maps! {
     slots: SlotMap, SLOTS4 SLOTS6;
     backends: BackendMap<Self::Addr>, BACKENDS4 BACKENDS6;
     locals: LocalMap<Self::Addr>, LOCALS4 LOCALS6;
+    flow_tags: FlowTagMap, FLOW_TAGS4 FLOW_TAGS6;
     flows: FlowMap<Self::Addr>, FLOWS4 FLOWS6;
     node_addresses: NodeAddressMap<Self::Addr>, NODE_ADDRS4 NODE_ADDRS6;
     ranges: RangeMap<Self::Addr>, RANGES4 RANGES6;

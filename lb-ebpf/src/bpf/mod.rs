@@ -2,6 +2,7 @@
 
 mod access;
 mod env;
+mod flows;
 mod lookup;
 mod maps;
 mod programs;

@@ -8,7 +8,7 @@ use lb_common::{
 
 use crate::ctx::{Ctx, Hook, Segments, ServiceEvent};
 use crate::fragment;
-use crate::headers::{Fragment, Kind};
+use crate::headers::{Fragment, Headers, Kind};
 use crate::hop;
 use crate::link::ETHERNET;
 use crate::service;
@@ -73,6 +73,9 @@ fn look_inside<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Inside {
     }
     work.outer = work.packet;
     let inner = work.packet.l4;
+    if !fits(cx, &work.outer) {
+        return Inside::Other;
+    }
     match work.packet.parse(cx, inner, Stage::Pre) {
         Ok(Kind::Transport) => {
             work.other_key = work.packet.key;
@@ -85,6 +88,15 @@ fn look_inside<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Inside {
         // What it leaves behind must be a node's.
         Ok(Kind::Fragment) if is_node::<F, C>(cx, work.outer.key.src) => Inside::Fragment,
         Ok(Kind::Fragment | Kind::Wrapped | Kind::Other) | Err(_) => Inside::Other,
+    }
+}
+
+/// Whether the inner packet ends where the outer one does, or before: what follows is padding, and no part of it.
+#[inline(always)]
+fn fits<F: Wire, C: Ctx<F>>(cx: &C, outer: &Headers<F>) -> bool {
+    match (F::end(cx, outer.l3), F::end(cx, outer.l4)) {
+        (Ok(end), Ok(inner_end)) => inner_end <= end,
+        _ => false,
     }
 }
 

@@ -17,6 +17,9 @@ cases! {
 fn the_way_back_is_made_again_by_the_way_there<F: TestFamily>(bed: &mut Bed<'_, F>) {
     let (client, vip, pod) = (client::<F>(), vip::<F>(2), backend::<F>(0));
     open(bed, client, vip, pod);
+    // Of a flow that lives longer than a second, each entry says so.
+    bed.wait(1);
+    both_ways(bed, client, vip, pod);
     let (pre, post) = (
         bed.flow(Stage::Pre, client, vip),
         bed.flow(Stage::Post, pod, client),
@@ -35,6 +38,9 @@ fn the_way_back_is_made_again_by_the_way_there<F: TestFamily>(bed: &mut Bed<'_, 
 fn the_way_there_is_made_again_by_the_way_back<F: TestFamily>(bed: &mut Bed<'_, F>) {
     let (client, vip, pod) = (client::<F>(), vip::<F>(2), backend::<F>(0));
     open(bed, client, vip, pod);
+    // Of a flow that lives longer than a second, each entry says so.
+    bed.wait(1);
+    both_ways(bed, client, vip, pod);
     let (pre, post) = (
         bed.flow(Stage::Pre, client, vip),
         bed.flow(Stage::Post, pod, client),

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::PerCpuArray;
 use aya::programs::{Program as Loaded, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use lb_agent::dataplane::Pins;
+use lb_agent::dataplane::{Access, KernelStore, Pins};
 use lb_common::addr::Address as _;
 use lb_common::layout::{map, program};
 use lb_common::{Counter, V4, V6, protocol};
@@ -17,17 +17,20 @@ use lb_ebpf::testkit::{Counts, Frame, Program};
 use super::tables::{KernelTables, ROWS, counts};
 use super::test_run::{run_tc, run_xdp};
 use super::{Engine, Outcome, Rows, TestFamily, Verdict, Written};
+use crate::flow_table;
 use crate::object::object;
 
-/// Enough that none is evicted.
-const FLOWS: u32 = 16_384;
-/// The same for the tables of clients and fragments.
+/// Buckets of the flow table: enough that none of its flows has to make room.
+const BUCKETS: u32 = 1024;
+/// Rows of the tables of clients and fragments: the same.
 const CLIENTS: u32 = 16_384;
 
 /// The kernel engine. Its programs run in the network namespace of the calling thread.
 #[derive(Debug)]
 pub struct Kernel {
     ebpf: Ebpf,
+    /// The same maps, as the agent reads and writes them.
+    store: KernelStore,
     complete: bool,
     /// What stands in the maps of a family; `None` when that is not known.
     pub(super) last4: Option<Rows<V4>>,
@@ -43,12 +46,12 @@ impl Kernel {
     /// Loads the object. With `complete`, packets come with the sum of their bytes (`CHECKSUM_COMPLETE`), and a run
     /// fails when the programs do not keep it right.
     pub fn new(complete: bool) -> Result<Self> {
-        Self::load(complete, FLOWS)
+        Self::load(complete, BUCKETS)
     }
 
-    /// The same, with room for so many entries of flows.
-    pub fn with_flows(flows: u32) -> Result<Self> {
-        Self::load(false, flows)
+    /// The same, with so many buckets in the flow table.
+    pub fn with_buckets(buckets: u32) -> Result<Self> {
+        Self::load(false, buckets)
     }
 
     /// Loads the object over maps that are pinned already.
@@ -60,7 +63,7 @@ impl Kernel {
         Self::with(&mut loader, false)
     }
 
-    fn load(complete: bool, flows: u32) -> Result<Self> {
+    fn load(complete: bool, buckets: u32) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         for name in [map::STATS, map::POLICIES, map::LIMITS] {
             loader.map_max_entries(name, ROWS);
@@ -70,7 +73,8 @@ impl Kernel {
                 ("slots", ROWS),
                 ("backends", ROWS),
                 ("loads", ROWS),
-                ("flows", flows),
+                ("flow_tags", buckets),
+                ("flows", buckets),
                 ("affinity", CLIENTS),
                 ("sources", CLIENTS),
                 ("frags", CLIENTS),
@@ -84,6 +88,7 @@ impl Kernel {
 
     fn with(loader: &mut EbpfLoader<'_>, complete: bool) -> Result<Self> {
         let mut ebpf = loader.load_file(object("sluice.o")?)?;
+        flow_table::draw(&mut ebpf)?;
         for (name, program) in ebpf.programs_mut() {
             match program {
                 Loaded::SchedClassifier(program) => program.load(),
@@ -93,6 +98,7 @@ impl Kernel {
             .with_context(|| format!("cannot load {name}"))?;
         }
         Ok(Self {
+            store: KernelStore::of_object(&ebpf, Access::ReadWrite)?,
             ebpf,
             complete,
             last4: None,
@@ -156,7 +162,7 @@ impl<F: TestFamily + KernelTables> Engine<F> for Kernel {
         self.listeners.clear();
         // Some maps are for both.
         (self.last4, self.last6) = (None, None);
-        <F as KernelTables>::set_written(&mut self.ebpf, &Written::default());
+        <F as KernelTables>::set_written(&mut self.ebpf, &mut self.store, &Written::default());
     }
 
     fn write(&mut self, rows: &Rows<F>) {
@@ -201,11 +207,11 @@ impl<F: TestFamily + KernelTables> Engine<F> for Kernel {
     }
 
     fn written(&mut self) -> Written<F::Addr> {
-        <F as KernelTables>::written(&mut self.ebpf)
+        <F as KernelTables>::written(&mut self.ebpf, &self.store)
     }
 
     fn set_written(&mut self, written: &Written<F::Addr>) {
-        <F as KernelTables>::set_written(&mut self.ebpf, written);
+        <F as KernelTables>::set_written(&mut self.ebpf, &mut self.store, written);
     }
 
     fn now(&mut self) -> u32 {

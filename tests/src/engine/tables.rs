@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::{Ebpf, Pod};
+use lb_agent::dataplane::KernelStore;
+use lb_agent::store::FamilyTables;
 use lb_common::addr::Address as _;
 use lb_common::layout::map;
 use lb_common::{
-    Backend, ClientKey, Counter, DropReason, FamilySettings, Flow, FlowKey, FragmentKey, LocalKey,
-    ServiceKey, ServiceStats, V4, V6, filter,
+    Backend, ClientKey, Counter, DropReason, FamilySettings, FragmentKey, LocalKey, ServiceKey, ServiceStats,
+    V4, V6, filter,
 };
 use lb_ebpf::testkit::Counts;
+
+use crate::flow_table;
 
 use super::{Kernel, Rows, TestFamily, Written};
 
@@ -39,9 +43,9 @@ pub trait KernelTables: TestFamily {
     /// The rows of this family that were written last.
     fn last(kernel: &mut Kernel) -> &mut Option<Rows<Self>>;
     /// What the programs have written.
-    fn written(ebpf: &mut Ebpf) -> Written<Self::Addr>;
+    fn written(ebpf: &mut Ebpf, store: &KernelStore) -> Written<Self::Addr>;
     /// Replaces it.
-    fn set_written(ebpf: &mut Ebpf, written: &Written<Self::Addr>);
+    fn set_written(ebpf: &mut Ebpf, store: &mut KernelStore, written: &Written<Self::Addr>);
 }
 
 /// All of [`lb_common::RangeKey`] but the prefix's length, which the map's type has as its own.
@@ -65,11 +69,11 @@ macro_rules! kernel_tables {
             fn last(kernel: &mut Kernel) -> &mut Option<Rows<Self>> {
                 &mut kernel.$last
             }
-            fn written(ebpf: &mut Ebpf) -> Written<Self::Addr> {
-                Tables { ebpf }.written::<Self>()
+            fn written(ebpf: &mut Ebpf, store: &KernelStore) -> Written<Self::Addr> {
+                Tables { ebpf }.written::<Self>(store)
             }
-            fn set_written(ebpf: &mut Ebpf, written: &Written<Self::Addr>) {
-                Tables { ebpf }.set_written::<Self>(written);
+            fn set_written(ebpf: &mut Ebpf, store: &mut KernelStore, written: &Written<Self::Addr>) {
+                Tables { ebpf }.set_written::<Self>(store, written);
             }
         })+
     };
@@ -152,17 +156,15 @@ impl Tables<'_> {
         }
     }
 
-    fn written<F: TestFamily>(&mut self) -> Written<F::Addr>
+    fn written<F: TestFamily + FamilyTables>(&mut self, store: &KernelStore) -> Written<F::Addr>
     where
         F::Addr: Pod,
-        FlowKey<F::Addr>: Pod,
-        Flow<F::Addr>: Pod,
         ClientKey<F::Addr>: Pod,
         FragmentKey<F::Addr>: Pod,
     {
         let name = |table: &str| format!("lb_{table}{}", F::SUFFIX);
         Written {
-            flows: all(&self.hash(&name("flows"))),
+            flows: flow_table::flows::<F>(store).unwrap(),
             affinity: all(&self.hash(&name("affinity"))),
             fragments: all(&self.hash(&name("frags"))),
             sources: all(&self.hash(&name("sources"))),
@@ -172,11 +174,12 @@ impl Tables<'_> {
         }
     }
 
-    fn set_written<F: TestFamily>(&mut self, written: &Written<F::Addr>)
-    where
+    fn set_written<F: TestFamily + FamilyTables>(
+        &mut self,
+        store: &mut KernelStore,
+        written: &Written<F::Addr>,
+    ) where
         F::Addr: Pod,
-        FlowKey<F::Addr>: Pod,
-        Flow<F::Addr>: Pod,
         ClientKey<F::Addr>: Pod,
         FragmentKey<F::Addr>: Pod,
     {
@@ -188,7 +191,7 @@ impl Tables<'_> {
                 replace(&mut map, &standing, &written.$field);
             }};
         }
-        hash!("flows", flows);
+        flow_table::set_flows::<F>(store, written.flows.clone()).unwrap();
         hash!("affinity", affinity);
         hash!("frags", fragments);
         hash!("sources", sources);

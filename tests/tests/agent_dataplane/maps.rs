@@ -7,7 +7,7 @@ use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use lb_agent::dataplane::loads::{Loads, recount};
 use lb_agent::dataplane::{Access, KernelStore, Pins, Sizes, create_maps};
-use lb_agent::store::{Backends, DevicesTable, Flows, MapStore as _, Names, Services, Slots, StoreError};
+use lb_agent::store::{Backends, DevicesTable, MapStore as _, Names, Services, Slots, StoreError};
 use lb_common::layout::map;
 use lb_common::{
     Backend, Device, Flow, FlowFlags, FlowKey, Ip4, Port, ServiceFlags, ServiceKey, ServiceName,
@@ -292,7 +292,7 @@ fn open_connections_are_counted_anew() {
             flags: if n < 2000 { FlowFlags::COUNTED } else { 0 },
             ..Flow::default()
         };
-        store.set::<Flows<V4>>(&key, &flow).unwrap();
+        store.put_flow::<V4>(&key, &flow).unwrap();
     }
     let settings = Settings {
         tcp_handshake: 100,

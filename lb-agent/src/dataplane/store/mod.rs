@@ -1,5 +1,6 @@
 //! The pinned maps as a [`MapStore`].
 
+mod flows;
 mod memory;
 mod per_cpu;
 mod sys;

@@ -15,6 +15,8 @@ use aya_obj::generated::{BPF_F_RDONLY, bpf_attr, bpf_cmd};
 
 /// Rows that one system call reads.
 const BATCH: u32 = 4096;
+/// Nor more bytes of them, but for a single row.
+const MOST: usize = 1 << 18;
 /// Room for the kernel's place in a map between two batches: a key, or the number of a bucket.
 const CURSOR: usize = 64;
 /// The kernel's own number for "not supported" (`linux/errno.h`), which libc has no name for.
@@ -52,6 +54,13 @@ pub(super) fn delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
     element(bpf_cmd::BPF_MAP_DELETE_ELEM, map, key.as_ptr() as u64, 0)
 }
 
+/// How many rows of this size are read at once.
+fn batch(value: usize) -> u32 {
+    u32::try_from(MOST / value.max(1))
+        .unwrap_or(BATCH)
+        .clamp(1, BATCH)
+}
+
 /// Calls `take` with key and value of every row; a row that changes meanwhile may be met as it was or as it is.
 pub(super) fn for_each_row(
     map: BorrowedFd<'_>,
@@ -59,7 +68,7 @@ pub(super) fn for_each_row(
     value: usize,
     mut take: impl FnMut(&[u8], &[u8]),
 ) -> io::Result<()> {
-    let mut room = BATCH;
+    let mut room = batch(value);
     let mut cursor = None;
     let (mut keys, mut values) = (vec![0; key * room as usize], vec![0; value * room as usize]);
     loop {
@@ -113,11 +122,12 @@ pub(super) fn for_each_of(
     mut take: impl FnMut(&[u8]),
 ) -> io::Result<()> {
     let end = first.saturating_add(count);
-    let (mut keys, mut values) = (vec![0_u32; BATCH as usize], vec![0; value * BATCH as usize]);
-    for start in (first..end).step_by(BATCH as usize) {
+    let room = batch(value).min(count).max(1);
+    let (mut keys, mut values) = (vec![0_u32; room as usize], vec![0; value * room as usize]);
+    for start in (first..end).step_by(room as usize) {
         // The kernel begins after the row that it is told.
         let (before, mut last) = (start.wrapping_sub(1), 0_u32);
-        let wanted = BATCH.min(end - start);
+        let wanted = room.min(end - start);
         let mut attr = zeroed();
         // SAFETY: writing a field of a union of plain integers, all of whose bytes are set.
         let batch = unsafe { &mut attr.batch };

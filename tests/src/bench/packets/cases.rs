@@ -156,7 +156,7 @@ impl Case {
     /// How many backends the service has: where masqueraded flows are opened, so many that their ports suffice.
     pub(super) const fn backends(&self) -> u8 {
         match self.path {
-            Path::NatNewFlow => 64,
+            Path::NatNewFlow => 128,
             _ => 1,
         }
     }

@@ -3,6 +3,8 @@
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, MapData};
 use aya::{Ebpf, Pod};
+use lb_agent::dataplane::{Access, KernelStore};
+use lb_agent::store::FamilyTables;
 use lb_common::layout::map;
 use lb_common::{
     Backend, BackendFlags, BackendState, Device, DeviceFlags, DeviceRole, Family, FamilySettings, Flow,
@@ -12,6 +14,7 @@ use lb_common::{
 
 use super::cases::{self, Case, Path};
 use super::frame::{DEVICE, ROUTER};
+use crate::flow_table;
 
 /// The service's id.
 pub(super) const SERVICE: u32 = 1;
@@ -66,12 +69,10 @@ type End<A> = (A, Port);
 type Entry<A> = (FlowKey<A>, Flow<A>);
 
 impl Filler<'_> {
-    fn fill<F: Family<Addr: Pod>>(&mut self) -> Result<()>
+    fn fill<F: FamilyTables>(&mut self) -> Result<()>
     where
         ServiceKey<F::Addr>: Pod,
         Backend<F::Addr>: Pod,
-        FlowKey<F::Addr>: Pod,
-        Flow<F::Addr>: Pod,
         FamilySettings<F::Addr>: Pod,
     {
         let name = |table: &str| format!("lb_{table}{}", F::SUFFIX);
@@ -127,14 +128,11 @@ impl Filler<'_> {
             };
             array(self.sluice, &name("backends"))?.set(index, row, 0)?;
         }
-        self.fill_flows::<F>(&name("flows"))
+        self.fill_flows::<F>()
     }
 
-    fn fill_flows<F: Family<Addr: Pod>>(&mut self, flows: &str) -> Result<()>
-    where
-        FlowKey<F::Addr>: Pod,
-        Flow<F::Addr>: Pod,
-    {
+    fn fill_flows<F: FamilyTables>(&mut self) -> Result<()> {
+        flow_table::draw(self.sluice)?;
         let known = matches!(
             self.case.path,
             Path::PreHit
@@ -150,11 +148,8 @@ impl Filler<'_> {
         let pairs: Vec<_> = (0..self.case.flows)
             .map(|flow| self.pair::<F>(flow))
             .collect::<Result<_>>()?;
-        let mut table = hash(self.sluice, flows)?;
-        for (key, entry) in pairs.into_iter().flatten() {
-            table.insert(key, entry, 0)?;
-        }
-        Ok(())
+        let mut store = KernelStore::of_object(self.sluice, Access::ReadWrite)?;
+        flow_table::set_flows::<F>(&mut store, pairs.into_iter().flatten())
     }
 
     /// The entries of a flow.

@@ -25,6 +25,7 @@ cases! {
         other_tunnels_are_untouched,
         a_wrapper_in_a_wrapper_is_untouched,
         what_is_cut_off_is_untouched,
+        what_is_longer_than_its_wrapper_is_untouched,
         a_source_that_is_nobodys_leaves_no_state,
         outer_options_go_with_the_wrapper,
         a_mark_of_congestion_goes_inside,
@@ -240,6 +241,27 @@ fn what_is_cut_off_is_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
     ] {
         passed(bed, &opening.clone().cut_off(length));
     }
+}
+
+/// The wrapper says that its last bytes are padding.
+fn what_is_longer_than_its_wrapper_is_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
+    know(bed, other_node::<F>());
+    let opening = wrapped::<F>(&bed.opening(client::<F>(), near_vip::<F>()), pod::<F>());
+    let mut frame = opening.build();
+    let add = |frame: &mut [u8], at: usize, number: i16| {
+        let word = i16::from_be_bytes([frame[at], frame[at + 1]]);
+        frame[at..at + 2].copy_from_slice(&word.wrapping_add(number).to_be_bytes());
+    };
+    if F::SUFFIX == '4' {
+        add(&mut frame, 14 + 2, -4);
+        add(&mut frame, 14 + 10, 4);
+    } else {
+        add(&mut frame, 14 + 4, -4);
+    }
+    for program in [Program::Xdp, Program::Pre] {
+        bed.run(program, &frame).untouched().counts(&[]);
+    }
+    assert_eq!(bed.flow_count(), 0);
 }
 
 fn a_source_that_is_nobodys_leaves_no_state<F: TestFamily>(bed: &mut Bed<'_, F>) {

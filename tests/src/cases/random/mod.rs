@@ -23,9 +23,9 @@ use shapes::{Pool, packet};
 /// Packets of each family and protocol, unless `$SLUICE_RANDOM_PACKETS` says how many of all.
 const PACKETS: u32 = 20_000;
 /// Between two comparisons of all that was written and counted.
-const CHUNK: u32 = 1_000;
+const CHUNK: u32 = 250;
 /// More flows are forgotten: the kernel's table must never have to choose.
-const MOST_FLOWS: usize = 4_000;
+const MOST_FLOWS: usize = 500;
 
 /// How often each program is run.
 const PROGRAMS: [(u32, Program); 6] = [

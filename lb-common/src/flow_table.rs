@@ -1,0 +1,365 @@
+//! The flow table: buckets, each with room for eight flows.
+//!
+//! A flow's key says to which bucket it belongs, and no other ever holds it: so a flow is found in one look, is written
+//! under one lock, and where its bucket is full, the flow that is wanted least makes room. The kernel's LRU maps take more
+//! than twice as long to write, and forget an open connection as soon as one that was never answered.
+//!
+//! A bucket is in two arrays: what a flow is found by, in a cache line of its own, and the flows themselves. Most look-ups
+//! of new flows find nothing, and then need no more than the first, which is small enough for the processor's caches.
+
+use crate::addr::Address;
+use crate::{Flow, FlowKey, Ip4, Ip6, TcpState};
+
+/// Flows that a bucket has room for.
+pub const WAYS: usize = 8;
+
+/// The kernel's lock (`linux/bpf.h`), which it knows by its name.
+#[allow(
+    non_camel_case_types,
+    reason = "the kernel looks for this name; without a namespace, rustc lets it pass"
+)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct bpf_spin_lock {
+    /// The kernel's own business; user space reads 0.
+    pub val: u32,
+}
+
+/// Row of `lb_flow_tags4`, `lb_flow_tags6`: what the flows of a bucket are found by. A cache line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(4))]
+pub struct FlowTags {
+    /// Held while the bucket is written.
+    pub lock: bpf_spin_lock,
+    /// Odd while the bucket is written, and another one afterwards: what was read meanwhile does not count.
+    pub version: u32,
+    /// By which each flow is found ([`Place::tag`]); 0: there is none. No two are the same.
+    pub tags: [u32; WAYS],
+    /// 1: a flow that is open as far as is known, so that others make room before it.
+    pub assured: [u8; WAYS],
+    /// When each flow was last written, in units of 256 jiffies, as far as they fit.
+    pub seen: [u16; WAYS],
+}
+
+/// Row of `lb_flows4`, `lb_flows6`: the flows of a bucket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Bucket<A> {
+    /// The flows. Where the key's protocol is 0, there is none.
+    pub entries: [Entry<A>; WAYS],
+}
+
+/// A flow in a [`Bucket`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Entry<A> {
+    /// The packet as a stage meets it.
+    pub key: FlowKey<A>,
+    /// What becomes of it.
+    pub flow: Flow<A>,
+}
+
+/// The one row of `lb_flow_hash` (an array of length 1): how keys are spread over buckets.
+///
+/// The hash is pair-multiply-shift (M. Thorup, "High Speed Hashing for Integers and Strings"), which is strongly universal:
+/// under random numbers that nobody else knows, keys that somebody chooses fall into one bucket no more often than others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FlowHash {
+    /// Random numbers, drawn when the maps are made.
+    pub keys: [u64; 11],
+    /// How many buckets there are for IPv4.
+    pub buckets4: u32,
+    /// How many buckets there are for IPv6.
+    pub buckets6: u32,
+}
+
+/// Where a flow belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Index into `lb_flow_tags4` and `lb_flows4`, or `lb_flow_tags6` and `lb_flows6`.
+    pub bucket: u32,
+    /// What its entry is found by; never 0.
+    pub tag: u32,
+}
+
+impl<A: Address> FlowKey<A> {
+    /// Where a flow with this key belongs.
+    #[inline(always)]
+    pub fn place(&self, hash: &FlowHash) -> Place {
+        A::place(self, hash)
+    }
+}
+
+#[inline(always)]
+pub(crate) const fn place4(key: &FlowKey<Ip4>, hash: &FlowHash) -> Place {
+    let FlowHash {
+        keys: k, buckets4, ..
+    } = hash;
+    let sum = pair([key.src.word(), key.dst.word()], [k[0], k[1]])
+        .wrapping_add(pair(rest(key), [k[2], k[3]]))
+        .wrapping_add(k[4]);
+    place(sum, *buckets4)
+}
+
+#[inline(always)]
+pub(crate) const fn place6(key: &FlowKey<Ip6>, hash: &FlowHash) -> Place {
+    let FlowHash {
+        keys: k, buckets6, ..
+    } = hash;
+    let ([a, b, c, d], [e, f, g, h]) = (key.src.words(), key.dst.words());
+    let sum = pair([a, b], [k[0], k[1]])
+        .wrapping_add(pair([c, d], [k[2], k[3]]))
+        .wrapping_add(pair([e, f], [k[4], k[5]]))
+        .wrapping_add(pair([g, h], [k[6], k[7]]))
+        .wrapping_add(pair(rest(key), [k[8], k[9]]))
+        .wrapping_add(k[10]);
+    place(sum, *buckets6)
+}
+
+/// What a pair of words adds to the sum.
+#[inline(always)]
+const fn pair([one, other]: [u32; 2], [first, second]: [u64; 2]) -> u64 {
+    first
+        .wrapping_add(one as u64)
+        .wrapping_mul(second.wrapping_add(other as u64))
+}
+
+/// The words of a key that are not addresses.
+#[inline(always)]
+const fn rest<A>(key: &FlowKey<A>) -> [u32; 2] {
+    [
+        key.src_port.word() as u32 | (key.dst_port.word() as u32) << 16,
+        key.protocol as u32 | (key.stage as u32) << 8,
+    ]
+}
+
+/// The upper half of the sum is the hash. What the number of the bucket leaves of it has to be in the tag as well: keys
+/// that differ little have the same lower half.
+#[inline(always)]
+const fn place(sum: u64, buckets: u32) -> Place {
+    /// The golden ratio of 2^32; odd, so that no two hashes give the same product.
+    const SPREAD: u32 = 0x9e37_79b9;
+    let (hash, rest) = ((sum >> 32) as u32, sum as u32);
+    Place {
+        bucket: ((hash as u64 * buckets as u64) >> 32) as u32,
+        tag: rest ^ hash.wrapping_mul(SPREAD) | 1,
+    }
+}
+
+/// One way of a bucket, as a writer sees it. Numbers of 64 bits, for the sake of [`claim`].
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// [`FlowTags::tags`].
+    pub tag: u64,
+    /// [`FlowTags::seen`].
+    pub seen: u16,
+    /// [`FlowTags::assured`].
+    pub assured: u8,
+}
+
+/// A way that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Which it is.
+    pub way: usize,
+    /// [`Claim::OWN`], [`Claim::FREE`], [`Claim::ASSURED`], as bits.
+    pub what: u64,
+}
+
+impl Claim {
+    /// It has the wanted tag.
+    pub const OWN: u64 = 4;
+    /// It is free.
+    pub const FREE: u64 = 2;
+    /// Without these two bits: a flow stands there that has to make room. With this one: it is not assured.
+    pub const UNASSURED: u64 = 1;
+
+    /// Whether an entry with the wanted tag stands there.
+    #[inline(always)]
+    pub const fn is_own(self) -> bool {
+        self.what & Self::OWN != 0
+    }
+
+    /// Whether an open flow has to make room.
+    #[inline(always)]
+    pub const fn evicts(self) -> bool {
+        self.what == 0
+    }
+}
+
+/// Which of the ways has the tag: one more than its number; 0: none.
+///
+/// Without branches, each of which would be one more way for the verifier to follow.
+#[inline(always)]
+pub fn find(tags: impl Fn(usize) -> u64, tag: u32) -> u64 {
+    (0..WAYS).fold(0, |found, way| {
+        found | (mask(tags(way) ^ u64::from(tag)) & (way as u64 + 1))
+    })
+}
+
+/// The way for an entry with this tag: that which has it, a free one, one that is not assured, the one that was written
+/// longest ago; in this order. `now` is in the units of [`FlowTags::seen`]. Without branches, as [`find`].
+#[inline(always)]
+pub fn claim(ways: impl Fn(usize) -> Way, tag: u32, now: u16) -> Claim {
+    const AGE: u32 = 3;
+    const WHAT: u32 = AGE + 16;
+    /// The first of several goes first.
+    const LAST: u64 = WAYS as u64 - 1;
+    let best = (0..WAYS).fold(0, |best: u64, number| {
+        let way = ways(number);
+        let own = mask(way.tag ^ u64::from(tag)) & Claim::OWN;
+        let free = mask(way.tag) & Claim::FREE;
+        let unassured = u64::from(way.assured & 1) ^ Claim::UNASSURED;
+        let age = u64::from(now.wrapping_sub(way.seen));
+        let wanted = (own | free | unassured) << WHAT | age << AGE | (number as u64 ^ LAST);
+        let is_better = (best.wrapping_sub(wanted).cast_signed() >> 63).cast_unsigned();
+        best ^ ((best ^ wanted) & is_better)
+    });
+    Claim {
+        way: (best & LAST ^ LAST) as usize,
+        what: best >> WHAT,
+    }
+}
+
+/// All ones if the number, which is below 2^63, is 0.
+#[inline(always)]
+const fn mask(number: u64) -> u64 {
+    (number.wrapping_sub(1).cast_signed() >> 63).cast_unsigned()
+}
+
+impl<A> Flow<A> {
+    /// When it was last seen, as [`FlowTags::seen`] has it.
+    #[inline(always)]
+    pub const fn seen(&self) -> u16 {
+        (self.last_seen >> 8) as u16
+    }
+
+    /// Whether it is open as far as is known ([`FlowTags::assured`]).
+    #[inline(always)]
+    pub const fn is_assured(&self) -> bool {
+        self.tcp & (TcpState::ESTABLISHED | TcpState::FIN | TcpState::RST) == TcpState::ESTABLISHED
+    }
+}
+
+/// For user space; the programs do the same in place.
+impl<A: Copy + Eq> Bucket<A> {
+    /// Its flows.
+    pub fn flows(&self) -> impl Iterator<Item = (FlowKey<A>, Flow<A>)> {
+        let there = self.entries.iter().filter(|entry| entry.key.protocol != 0);
+        there.map(|entry| (entry.key, entry.flow))
+    }
+
+    /// Puts a flow in, as the programs do. `tags` are the bucket's, `tag` is that of the key.
+    pub fn put(&mut self, tags: &mut FlowTags, tag: u32, key: FlowKey<A>, flow: Flow<A>) {
+        let way = |way: usize| Way {
+            tag: tags.tags[way].into(),
+            seen: tags.seen[way],
+            assured: tags.assured[way],
+        };
+        let Claim { way, .. } = claim(way, tag, flow.seen());
+        tags.tags[way] = tag;
+        tags.seen[way] = flow.seen();
+        tags.assured[way] = flow.is_assured().into();
+        self.entries[way] = Entry { key, flow };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Port;
+
+    const BUCKETS: u32 = 128;
+
+    fn hash() -> FlowHash {
+        let mut number = 1_u64;
+        FlowHash {
+            keys: core::array::from_fn(|_| {
+                number = number.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
+                number
+            }),
+            buckets4: BUCKETS,
+            buckets6: BUCKETS,
+        }
+    }
+
+    fn key(host: u8, port: u16) -> FlowKey<Ip6> {
+        let mut key = FlowKey::<Ip6>::default();
+        key.src.octets[15] = host;
+        key.src_port = Port::new(port);
+        key.protocol = crate::protocol::TCP;
+        key
+    }
+
+    fn flow(last_seen: u32, tcp: u8) -> Flow<Ip6> {
+        Flow {
+            last_seen: last_seen << 8,
+            tcp,
+            ..Flow::default()
+        }
+    }
+
+    #[test]
+    fn keys_that_differ_little_are_spread_evenly_and_told_apart() {
+        let mut counts = [0_u32; BUCKETS as usize];
+        let mut tags = std::collections::BTreeSet::new();
+        for (host, port) in (0..=255).flat_map(|host| (0..100).map(move |port| (host, port))) {
+            let Place { bucket, tag } = key(host, port).place(&hash());
+            counts[bucket as usize] += 1;
+            assert!(tag != 0 && tags.insert((bucket, tag)), "{host} {port}");
+        }
+        // A mean of 200, and a standard deviation of 14.
+        assert!(
+            counts.iter().all(|count| (130..270).contains(count)),
+            "{counts:?}"
+        );
+    }
+
+    #[test]
+    fn the_least_wanted_makes_room() {
+        const OPEN: u8 = TcpState::ESTABLISHED;
+        const OVER: u8 = OPEN | TcpState::FIN;
+        let (mut bucket, mut tags) = (Bucket::<Ip6>::default(), FlowTags::default());
+        let mut put = |tag: u8, flow| {
+            bucket.put(&mut tags, tag.into(), key(tag, 0), flow);
+            bucket
+                .flows()
+                .map(|(key, _)| key.src.octets[15])
+                .collect::<std::vec::Vec<u8>>()
+        };
+        let states = [OPEN, OPEN, OVER, OPEN, OPEN, 0, OPEN, OPEN];
+        for (number, state) in (1_u8..).zip(states) {
+            let there = put(number, flow(100 - u32::from(number), state));
+            assert!(there.into_iter().eq(1..=number), "each has a free way");
+        }
+        assert_eq!(
+            put(4, flow(100, OPEN)),
+            [1, 2, 3, 4, 5, 6, 7, 8],
+            "it has its own"
+        );
+        assert_eq!(
+            put(9, flow(100, OPEN)),
+            [1, 2, 3, 4, 5, 9, 7, 8],
+            "the older of those that are not open"
+        );
+        assert_eq!(
+            put(10, flow(100, 0)),
+            [1, 2, 10, 4, 5, 9, 7, 8],
+            "the other of them"
+        );
+        assert_eq!(
+            put(11, flow(100, OPEN)),
+            [1, 2, 11, 4, 5, 9, 7, 8],
+            "the one that is not open, young as it is"
+        );
+        assert_eq!(put(12, flow(100, OPEN)), [1, 2, 11, 4, 5, 9, 7, 12], "the oldest");
+    }
+
+    #[test]
+    fn what_is_in_no_way_is_not_found() {
+        let tags = [5, 0, 7, 9, 0, 0, 0, 11_u64];
+        let found = |tag| find(|way| tags[way], tag);
+        assert_eq!([5, 7, 9, 11, 3].map(found), [1, 3, 4, 8, 0]);
+    }
+}
