@@ -8,11 +8,12 @@
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lb_common::layout::VERSION;
 use lb_tests::agent::Agent;
 use lb_tests::family::Pair;
 use lb_tests::need_root;
@@ -60,7 +61,7 @@ fn check_without_pins(gone: &str, remove: impl Fn(&Path)) {
     }
     let text = format!("{:#}", agent.stop().unwrap_err());
     assert!(text.contains("ended with exit status: 1"), "{text}");
-    let expected = format!("v2/{gone} is gone, or another's");
+    let expected = format!("v{VERSION}/{gone} is gone, or another's");
     assert!(text.contains(&expected), "{text}");
 
     agent.start(&node, &SMALL).unwrap();
@@ -71,16 +72,21 @@ fn check_without_pins(gone: &str, remove: impl Fn(&Path)) {
     );
 }
 
+/// The folder of this layout's pins.
+fn version(root: &Path) -> PathBuf {
+    root.join(format!("v{VERSION}"))
+}
+
 #[test]
 fn without_its_pins_it_ends_with_an_error() {
     need_root!();
     check_without_pins("maps/lb_affinity4", |root| {
-        fs::remove_dir_all(root.join("v2")).unwrap();
+        fs::remove_dir_all(version(root)).unwrap();
     });
     check_without_pins("maps/lb_settings", |root| {
-        fs::remove_file(root.join("v2/maps/lb_settings")).unwrap();
+        fs::remove_file(version(root).join("maps/lb_settings")).unwrap();
     });
-    check_without_pins("links", |root| fs::remove_dir_all(root.join("v2/links")).unwrap());
+    check_without_pins("links", |root| fs::remove_dir_all(version(root).join("links")).unwrap());
 }
 
 #[test]
