@@ -4,8 +4,9 @@
 //! under one lock, and where its bucket is full, the flow that is wanted least makes room. The kernel's LRU maps take more
 //! than twice as long to write, and forget an open connection as soon as one that was never answered.
 //!
-//! A bucket is in two arrays: what a flow is found by, in a cache line of its own, and the flows themselves. Most look-ups
-//! of new flows find nothing, and then need no more than the first, which is small enough for the processor's caches.
+//! A bucket is in two arrays: what its flows are found by, in a cache line of its own, and the flows themselves. Most look-ups
+//! of new flows find nothing, and then need no more than the first, which is small enough for the processor's caches. In the
+//! second the first flows of all buckets come before the second ones: so a table with few flows is small, too.
 
 use crate::addr::Address;
 use crate::{Flow, FlowKey, Ip4, Ip6, TcpState};
@@ -41,18 +42,10 @@ pub struct FlowTags {
     pub seen: [u16; WAYS],
 }
 
-/// Row of `lb_flows4`, `lb_flows6`: the flows of a bucket.
+/// Row of `lb_flows4`, `lb_flows6`: a flow. Where the key's protocol is 0, there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Bucket<A> {
-    /// The flows. Where the key's protocol is 0, there is none.
-    pub entries: [Entry<A>; WAYS],
-}
-
-/// A flow in a [`Bucket`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Entry<A> {
+pub struct FlowRow<A> {
     /// The packet as a stage meets it.
     pub key: FlowKey<A>,
     /// What becomes of it.
@@ -77,8 +70,10 @@ pub struct FlowHash {
 /// Where a flow belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Index into `lb_flow_tags4` and `lb_flows4`, or `lb_flow_tags6` and `lb_flows6`.
+    /// Index into `lb_flow_tags4` or `lb_flow_tags6`.
     pub bucket: u32,
+    /// How many there are.
+    pub buckets: u32,
     /// What its entry is found by; never 0.
     pub tag: u32,
 }
@@ -117,6 +112,14 @@ pub(crate) const fn place6(key: &FlowKey<Ip6>, hash: &FlowHash) -> Place {
     place(sum, *buckets6)
 }
 
+impl Place {
+    /// Index into `lb_flows4` or `lb_flows6` of the bucket's flow of that number.
+    #[inline(always)]
+    pub const fn row(&self, way: u32) -> u32 {
+        way.wrapping_mul(self.buckets).wrapping_add(self.bucket)
+    }
+}
+
 /// What a pair of words adds to the sum.
 #[inline(always)]
 const fn pair([one, other]: [u32; 2], [first, second]: [u64; 2]) -> u64 {
@@ -143,6 +146,7 @@ const fn place(sum: u64, buckets: u32) -> Place {
     let (hash, rest) = ((sum >> 32) as u32, sum as u32);
     Place {
         bucket: ((hash as u64 * buckets as u64) >> 32) as u32,
+        buckets,
         tag: rest ^ hash.wrapping_mul(SPREAD) | 1,
     }
 }
@@ -243,25 +247,19 @@ impl<A> Flow<A> {
 }
 
 /// For user space; the programs do the same in place.
-impl<A: Copy + Eq> Bucket<A> {
-    /// Its flows.
-    pub fn flows(&self) -> impl Iterator<Item = (FlowKey<A>, Flow<A>)> {
-        let there = self.entries.iter().filter(|entry| entry.key.protocol != 0);
-        there.map(|entry| (entry.key, entry.flow))
-    }
-
-    /// Puts a flow in, as the programs do. `tags` are the bucket's, `tag` is that of the key.
-    pub fn put(&mut self, tags: &mut FlowTags, tag: u32, key: FlowKey<A>, flow: Flow<A>) {
+impl FlowTags {
+    /// Makes room for a flow with this tag; its number in the bucket.
+    pub fn put<A>(&mut self, tag: u32, flow: &Flow<A>) -> usize {
         let way = |way: usize| Way {
-            tag: tags.tags[way].into(),
-            seen: tags.seen[way],
-            assured: tags.assured[way],
+            tag: self.tags[way].into(),
+            seen: self.seen[way],
+            assured: self.assured[way],
         };
         let Claim { way, .. } = claim(way, tag, flow.seen());
-        tags.tags[way] = tag;
-        tags.seen[way] = flow.seen();
-        tags.assured[way] = flow.is_assured().into();
-        self.entries[way] = Entry { key, flow };
+        self.tags[way] = tag;
+        self.seen[way] = flow.seen();
+        self.assured[way] = flow.is_assured().into();
+        way
     }
 }
 
@@ -305,7 +303,7 @@ mod tests {
         let mut counts = [0_u32; BUCKETS as usize];
         let mut tags = std::collections::BTreeSet::new();
         for (host, port) in (0..=255).flat_map(|host| (0..100).map(move |port| (host, port))) {
-            let Place { bucket, tag } = key(host, port).place(&hash());
+            let Place { bucket, tag, .. } = key(host, port).place(&hash());
             counts[bucket as usize] += 1;
             assert!(tag != 0 && tags.insert((bucket, tag)), "{host} {port}");
         }
@@ -320,18 +318,18 @@ mod tests {
     fn the_least_wanted_makes_room() {
         const OPEN: u8 = TcpState::ESTABLISHED;
         const OVER: u8 = OPEN | TcpState::FIN;
-        let (mut bucket, mut tags) = (Bucket::<Ip6>::default(), FlowTags::default());
-        let mut put = |tag: u8, flow| {
-            bucket.put(&mut tags, tag.into(), key(tag, 0), flow);
-            bucket
-                .flows()
-                .map(|(key, _)| key.src.octets[15])
-                .collect::<std::vec::Vec<u8>>()
+        let (mut tags, mut there) = (FlowTags::default(), std::vec![0; WAYS]);
+        let mut put = |number: u8, flow: Flow<Ip6>| {
+            there[tags.put(number.into(), &flow)] = number;
+            there.clone()
         };
         let states = [OPEN, OPEN, OVER, OPEN, OPEN, 0, OPEN, OPEN];
         for (number, state) in (1_u8..).zip(states) {
             let there = put(number, flow(100 - u32::from(number), state));
-            assert!(there.into_iter().eq(1..=number), "each has a free way");
+            assert!(
+                there[..number.into()].iter().copied().eq(1..=number),
+                "each has a free way"
+            );
         }
         assert_eq!(
             put(4, flow(100, OPEN)),

@@ -3,7 +3,7 @@
 use core::mem::{align_of, size_of};
 
 use crate::{
-    Affinity, Backend, Bucket, ClientKey, Device, FamilySettings, Flow, FlowHash, FlowKey, FlowTags,
+    Affinity, Backend, ClientKey, Device, FamilySettings, Flow, FlowHash, FlowKey, FlowRow, FlowTags,
     Fragment, FragmentKey, Hop, Ip4, Ip6, LocalKey, NodeAddress, PathMtu, Port, RangeKey, ServiceKey,
     ServiceName, ServicePolicy, ServiceStats, ServiceValue, Settings, Slot,
 };
@@ -35,7 +35,7 @@ pub mod map {
     pub const FLOW_TAGS4: &str = "lb_flow_tags4";
     /// The same for IPv6.
     pub const FLOW_TAGS6: &str = "lb_flow_tags6";
-    /// IPv4 flows (array of [`crate::Bucket`]).
+    /// IPv4 flows (array of [`crate::FlowRow`]).
     pub const FLOWS4: &str = "lb_flows4";
     /// IPv6 flows.
     pub const FLOWS6: &str = "lb_flows6";
@@ -221,8 +221,8 @@ layout! {
     Flow<Ip4>: 56 / 8,
     Flow<Ip6>: 80 / 8,
     FlowTags: 64 / 4,
-    Bucket<Ip4>: 576 / 8,
-    Bucket<Ip6>: 960 / 8,
+    FlowRow<Ip4>: 72 / 8,
+    FlowRow<Ip6>: 120 / 8,
     FlowHash: 96 / 8,
     FragmentKey<Ip4>: 16 / 4,
     FragmentKey<Ip6>: 40 / 4,

@@ -38,7 +38,7 @@ pub use drop::DropReason;
 pub use family::{Family, V4, V6};
 pub use filter::FilterBit;
 pub use flow::{Flow, FlowFlags, FlowKey, Hop, HopFlags, Stage, TcpState};
-pub use flow_table::{Bucket, FlowHash, FlowTags};
+pub use flow_table::{FlowHash, FlowRow, FlowTags};
 pub use fragment::{Fragment, FragmentKey};
 pub use path::PathMtu;
 pub use service::{

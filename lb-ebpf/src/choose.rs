@@ -82,7 +82,7 @@ fn choose<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<bool, St
         let turn = cx.turn(work.front_end.service);
         slot(cx, range, turn.checked_rem(range.count).unwrap_or(0))
     } else {
-        let hash = work.packet.hash(seed);
+        let hash = cx.flow_hash(&work.packet.key);
         let first = slot(cx, range, hash::below(hash, range.count));
         if flags & ServiceFlags::LEAST_CONNECTIONS != 0 && work.packet.opens() {
             let second = slot(cx, range, hash::below(hash::next(hash), range.count));

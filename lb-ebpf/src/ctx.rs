@@ -240,6 +240,9 @@ pub trait Tables<F: Family> {
     /// The local endpoint of a service with direct server return.
     fn local(&self, key: &LocalKey<F::Addr>) -> Option<u32>;
 
+    /// The hash by which a new flow finds its backend and its ports ([`crate::hash`]).
+    fn flow_hash(&self, key: &FlowKey<F::Addr>) -> u32;
+
     /// Copies a flow's entry into `flow` and marks it as used; whether there is one.
     fn flow(&self, key: &FlowKey<F::Addr>, flow: &mut Flow<F::Addr>) -> bool;
 

@@ -157,14 +157,10 @@ impl<F: Wire> Headers<F> {
         }
     }
 
-    /// The flow's hash: of addresses, ports and protocol. A real call: it is long, and for new flows alone.
-    #[inline(never)]
-    pub fn hash(&self, seed: Key) -> u32 {
-        let key = &self.key;
-        let ports = u32::from(key.src_port.word()) << 16 | u32::from(key.dst_port.word());
-        let hash = F::hash(F::hash(Hash::new(seed), key.src), key.dst);
-        let length = 2 * F::ADDRESS + 5;
-        hash.word(ports).finish(length, key.protocol.into())
+    /// The flow's hash.
+    #[cfg(test)]
+    fn hash(&self, seed: Key) -> u32 {
+        flow_hash::<F>(&self.key, seed)
     }
 
     /// The hash of the client's address alone, and of a number.
@@ -223,6 +219,15 @@ fn tcp_start<P: Packet>(packet: &P, l4: u32) -> Result<(u32, u8), Stop> {
 fn udp_start<P: Packet>(packet: &P, l4: u32) -> Result<(u32, u8), Stop> {
     let [ports, _length_and_checksum] = packet.read::<2>(l4)?;
     Ok((ports, 0))
+}
+
+/// The hash of addresses, ports and protocol.
+#[inline(always)]
+pub fn flow_hash<F: Wire>(key: &FlowKey<F::Addr>, seed: Key) -> u32 {
+    let ports = u32::from(key.src_port.word()) << 16 | u32::from(key.dst_port.word());
+    let hash = F::hash(F::hash(Hash::new(seed), key.src), key.dst);
+    let length = 2 * F::ADDRESS + 5;
+    hash.word(ports).finish(length, key.protocol.into())
 }
 
 #[cfg(test)]

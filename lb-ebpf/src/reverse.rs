@@ -80,7 +80,7 @@ pub fn insert<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
         Err(InsertError::Full) => return Err(Stop::drop(DropReason::FlowTableFull)),
         Err(InsertError::Exists) => {}
     }
-    let mut hash = work.packet.hash(cx.settings().hash_seed);
+    let mut hash = cx.flow_hash(&work.packet.key);
     for _attempt in 0..OTHER_PORTS {
         hash = hash::next(hash);
         work.other_key.dst_port = port_from(hash);

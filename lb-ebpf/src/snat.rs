@@ -79,7 +79,7 @@ pub fn search<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     work.search = Search {
         lowest,
         count: highest.wrapping_sub(lowest).wrapping_add(1),
-        hash: work.packet.hash(settings.hash_seed),
+        hash: cx.flow_hash(&work.packet.key),
         ..Search::default()
     };
     for _attempt in 0..TRIES {

@@ -25,8 +25,8 @@ pub fn draw(ebpf: &mut Ebpf) -> Result<()> {
             odd = odd.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
             odd ^ odd >> 29
         }),
-        buckets4: rows(ebpf, map::FLOWS4)?,
-        buckets6: rows(ebpf, map::FLOWS6)?,
+        buckets4: rows(ebpf, map::FLOW_TAGS4)?,
+        buckets6: rows(ebpf, map::FLOW_TAGS6)?,
     };
     let row = ebpf.map_mut(map::FLOW_HASH).context(map::FLOW_HASH)?;
     Ok(Array::<_, FlowHash>::try_from(row)?.set(0, hash, 0)?)
@@ -35,7 +35,7 @@ pub fn draw(ebpf: &mut Ebpf) -> Result<()> {
 /// The flows of a family.
 pub fn flows<F: FamilyTables>(store: &KernelStore) -> Result<BTreeMap<FlowKey<F::Addr>, Flow<F::Addr>>> {
     let mut flows = BTreeMap::new();
-    store.for_each_row::<F::Flows>(&mut |_, bucket| flows.extend(bucket.flows()))?;
+    store.for_each_flow::<F>(&mut |key, flow| _ = flows.insert(key, flow))?;
     Ok(flows)
 }
 
@@ -44,12 +44,13 @@ pub fn set_flows<F: FamilyTables>(
     store: &mut KernelStore,
     flows: impl IntoIterator<Item = (FlowKey<F::Addr>, Flow<F::Addr>)>,
 ) -> Result<()> {
-    let mut standing = Vec::new();
-    store.for_each_row::<F::Flows>(&mut |index, _| standing.push(index))?;
-    for index in standing {
-        store.delete::<F::FlowTags>(&index)?;
-        store.delete::<F::Flows>(&index)?;
-    }
+    let (mut tags, mut rows) = (Vec::new(), Vec::new());
+    store.for_each_row::<F::FlowTags>(&mut |index, _| tags.push(index))?;
+    store.for_each_row::<F::Flows>(&mut |index, _| rows.push(index))?;
+    tags.iter()
+        .try_for_each(|index| store.delete::<F::FlowTags>(index))?;
+    rows.iter()
+        .try_for_each(|index| store.delete::<F::Flows>(index))?;
     for (key, flow) in flows {
         store.put_flow::<F>(&key, &flow)?;
     }

@@ -150,9 +150,9 @@ impl Maps {
     }
 
     fn has_flow_of<F: FamilyTables>(&self, source: F::Addr) -> Result<bool> {
-        let buckets = self.rows::<F::Flows>()?;
-        let mut flows = buckets.iter().flat_map(|bucket| bucket.flows());
-        Ok(flows.any(|(key, _)| key.src == source))
+        let rows = self.rows::<F::Flows>()?;
+        let mut flows = rows.iter().filter(|row| row.key.protocol != 0);
+        Ok(flows.any(|row| row.key.src == source))
     }
 
     /// All rows of an array.

@@ -86,7 +86,9 @@ fn without_its_pins_it_ends_with_an_error() {
     check_without_pins("maps/lb_settings", |root| {
         fs::remove_file(version(root).join("maps/lb_settings")).unwrap();
     });
-    check_without_pins("links", |root| fs::remove_dir_all(version(root).join("links")).unwrap());
+    check_without_pins("links", |root| {
+        fs::remove_dir_all(version(root).join("links")).unwrap()
+    });
 }
 
 #[test]

@@ -33,8 +33,8 @@ pub(super) fn draw<'a>(ebpf: &mut Ebpf, sizes: impl Iterator<Item = &'a Size>) -
     };
     for size in sizes {
         match size.map {
-            map::FLOWS4 => hash.buckets4 = size.rows,
-            map::FLOWS6 => hash.buckets6 = size.rows,
+            map::FLOW_TAGS4 => hash.buckets4 = size.rows,
+            map::FLOW_TAGS6 => hash.buckets6 = size.rows,
             _ => {}
         }
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 
 use lb_common::layout::map;
-use lb_common::{Flow, FlowFlags, FlowKey, ServiceFlags, Settings, TcpState, V4, V6, protocol};
+use lb_common::{Flow, FlowFlags, FlowKey, FlowRow, ServiceFlags, Settings, TcpState, V4, V6, protocol};
 
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{debug, warn};
@@ -105,13 +105,11 @@ where
             counts.insert(index, (row.epoch, 0));
         }
     })?;
-    store.for_each_row::<F::Flows>(&mut |_, bucket| {
-        for (key, flow) in bucket.flows() {
-            if is_open(&key, &flow, settings, now)
-                && let Some((epoch, count)) = counts.get_mut(&flow.backend)
-            {
-                *count += u32::from(*epoch == flow.epoch);
-            }
+    store.for_each_row::<F::Flows>(&mut |_, FlowRow { key, flow }| {
+        if is_open(&key, &flow, settings, now)
+            && let Some((epoch, count)) = counts.get_mut(&flow.backend)
+        {
+            *count += u32::from(*epoch == flow.epoch);
         }
     })?;
     let mut wrong = 0;
@@ -136,14 +134,15 @@ fn is_open<A>(key: &FlowKey<A>, flow: &Flow<A>, settings: &Settings, now: u32) -
     // Seen later than now: between the reading of the clock and this one.
     let idle = now.wrapping_sub(flow.last_seen) & MASK;
     let is_idle = idle > longest && idle <= MASK / 2;
-    flow.flags & FlowFlags::COUNTED != 0 && !is_idle
+    // What was taken out is of no protocol.
+    key.protocol != 0 && flow.flags & FlowFlags::COUNTED != 0 && !is_idle
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
 
-    use lb_common::{Backend, Bucket, FlowTags, Ip4, Port, ServiceKey, ServiceValue, Stage};
+    use lb_common::{Backend, Ip4, Port, ServiceKey, ServiceValue, Stage};
 
     use super::*;
     use crate::store::FakeStore;
@@ -216,10 +215,8 @@ mod tests {
                 ..Flow::default()
             };
             change(&mut flow);
-            let mut bucket = Bucket::default();
-            bucket.put(&mut FlowTags::default(), 1, key, flow);
             self.store
-                .set::<<V4 as FamilyTables>::Flows>(&self.flows.into(), &bucket)
+                .set::<<V4 as FamilyTables>::Flows>(&self.flows.into(), &FlowRow { key, flow })
                 .unwrap();
         }
 

@@ -2,6 +2,7 @@
 
 use aya::maps::MapInfo;
 use aya::util::online_cpus;
+use lb_common::flow_table::WAYS;
 use lb_common::layout::map;
 
 use super::Pins;
@@ -69,7 +70,10 @@ fn pinned_flows(pins: &Pins) -> Option<u32> {
             .ok()
             .map(|info| info.max_entries())
     };
-    let buckets = [map::FLOWS4, map::FLOWS6].into_iter().filter_map(buckets).max()?;
+    let buckets = [map::FLOW_TAGS4, map::FLOW_TAGS6]
+        .into_iter()
+        .filter_map(buckets)
+        .max()?;
     (buckets > 1).then(|| flows_in(buckets))
 }
 
@@ -147,7 +151,7 @@ impl Sizes {
                 self.slots,
                 self.backends,
                 buckets_for(self.flows),
-                buckets_for(self.flows),
+                buckets_for(self.flows).saturating_mul(WAYS as u32),
                 self.backends,
                 self.backends,
                 ranges,
@@ -245,7 +249,8 @@ mod tests {
                 .find(|size| size.map == name)
                 .map(|size| (size.rows, size.flag))
         };
-        assert_eq!(rows(map::FLOWS4), Some((49_152, "--max-flows")));
+        assert_eq!(rows(map::FLOW_TAGS4), Some((49_152, "--max-flows")));
+        assert_eq!(rows(map::FLOWS4), Some((393_216, "--max-flows")));
         assert_eq!(rows(map::FLOWS6), Some((1, "--ipv6")));
         assert_eq!(rows(map::NODE_ADDRS6), Some((1, "--ipv6")));
         assert_eq!(rows(map::NODE_ADDRS4), None);

@@ -11,7 +11,7 @@ use super::{Access, DataplaneError, PerCpu, PinnedMap, Pins};
 pub struct Fill {
     /// Its name.
     pub map: &'static str,
-    /// How many rows it can hold; of a flow table, how many flows.
+    /// How many rows it can hold.
     pub rows: u32,
     /// How many are in use; `None` for arrays of counters, which are neither full nor empty.
     pub used: Option<usize>,
@@ -40,19 +40,18 @@ pub fn fills(pins: &Pins, access: Access) -> Result<Vec<Fill>, DataplaneError> {
 
 fn fill(pins: &Pins, name: &'static str, access: Access) -> Result<Fill, DataplaneError> {
     let opened = PinnedMap::open(pins, name, access)?;
-    let rows = opened.capacity();
     let counted = match name {
-        map::STATS | map::DROPS | map::COUNTERS | map::FLOW_TAGS4 | map::FLOW_TAGS6 => Ok((None, rows)),
-        map::FLOWS4 | map::FLOWS6 => opened.flows().map(|(flows, room)| (Some(flows), room)),
-        _ => opened.count().map(|used| (Some(used), rows)),
+        map::STATS | map::DROPS | map::COUNTERS | map::FLOW_TAGS4 | map::FLOW_TAGS6 => Ok(None),
+        map::FLOWS4 | map::FLOWS6 => opened.flows().map(Some),
+        _ => opened.count().map(Some),
     };
-    let (used, rows) = counted.map_err(|error| DataplaneError::Map {
+    let used = counted.map_err(|error| DataplaneError::Map {
         map: name.to_owned(),
         source: MapError::IoError(error),
     })?;
     Ok(Fill {
         map: name,
-        rows,
+        rows: opened.capacity(),
         used,
     })
 }

@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use aya::Pod;
 use lb_common::layout::map;
 use lb_common::{
-    Affinity, Backend, Bucket, ClientKey, Device, Family, FamilySettings, FlowHash, LocalKey, NodeAddress,
+    Affinity, Backend, ClientKey, Device, Family, FamilySettings, FlowHash, FlowRow, LocalKey, NodeAddress,
     PathMtu, RangeKey, ServiceKey, ServiceName, ServicePolicy, ServiceValue, Settings, Slot, V4, V6,
 };
 
@@ -104,8 +104,8 @@ pub trait FamilyTables: Family<Addr: Pod + Send> {
     type FamilySettings: Table<Key = u32, Value = FamilySettings<Self::Addr>>;
     /// What flows are found by; written by the programs alone.
     type FlowTags: Table<Key = u32, Value = lb_common::FlowTags>;
-    /// Flows, by buckets; written by the programs alone.
-    type Flows: Table<Key = u32, Value = Bucket<Self::Addr>>;
+    /// Flows; written by the programs alone.
+    type Flows: Table<Key = u32, Value = FlowRow<Self::Addr>>;
     /// Which backend a client stays with; written by the programs alone.
     type Affinities: Table<Key = ClientKey<Self::Addr>, Value = Affinity>;
     /// Limits on the connections of a client; written by the programs alone.
@@ -211,7 +211,7 @@ macro_rules! family_tables {
         table!(SnatAddresses<$family>: Hash $snat, u32 => <$family as Family>::Addr);
         table!(FamilySettingsTable<$family>: Array $settings, u32 => FamilySettings<<$family as Family>::Addr>);
         table!(FlowTags<$family>: Array $tags, u32 => lb_common::FlowTags);
-        table!(Flows<$family>: Array $flows, u32 => Bucket<<$family as Family>::Addr>);
+        table!(Flows<$family>: Array $flows, u32 => FlowRow<<$family as Family>::Addr>);
         table!(Affinities<$family>: Hash $affinity, ClientKey<<$family as Family>::Addr> => Affinity);
         table!(Sources<$family>: Hash $sources, ClientKey<<$family as Family>::Addr> => u64);
         table!(Loads<$family>: Array $loads, u32 => u32);

@@ -200,12 +200,10 @@ fn copy_flows<F: FamilyTables>(
     client: F::Addr,
 ) -> Result<(), StoreError> {
     let mut flows = Vec::new();
-    from.for_each_row::<F::Flows>(&mut |_, bucket| {
-        flows.extend(
-            bucket
-                .flows()
-                .filter(|(key, flow)| [key.src, key.dst, flow.addr].contains(&client)),
-        );
+    from.for_each_flow::<F>(&mut |key, flow| {
+        if [key.src, key.dst, flow.addr].contains(&client) {
+            flows.push((key, flow));
+        }
     })?;
     flows
         .iter()

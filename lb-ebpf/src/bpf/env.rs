@@ -163,6 +163,11 @@ impl<H: Context, F: KernelFamily> Tables<F> for Cx<H> {
     }
 
     #[inline(always)]
+    fn flow_hash(&self, key: &FlowKey<F::Addr>) -> u32 {
+        F::hash_flow(key)
+    }
+
+    #[inline(always)]
     fn flow(&self, key: &FlowKey<F::Addr>, flow: &mut Flow<F::Addr>) -> bool {
         F::find_flow(key, flow)
     }

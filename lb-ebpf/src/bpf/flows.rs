@@ -1,14 +1,16 @@
 //! The flow table in the kernel: see [`lb_common::flow_table`].
 //!
-//! Each of the three things that are done with it is a function that the verifier checks once, whoever calls it: a global
+//! Each of the things that are done with it, or with the key of a flow, is a function that the verifier checks once, whoever calls it: a global
 //! one (Documentation/bpf/verifier.rst), which is what `no_mangle` makes it. So it can be sure of no pointer that it is given.
 
 use core::arch::asm;
 
 use aya_ebpf::bindings::bpf_spin_lock;
 use aya_ebpf::helpers::generated::{bpf_spin_lock as lock, bpf_spin_unlock as unlock};
-use lb_common::flow_table::{self, Bucket, Entry, FlowTags, Place, Way};
+use lb_common::flow_table::{self, FlowRow, FlowTags, Place, Way};
 use lb_common::{Counter, Flow, FlowKey, Ip4, Ip6, V4, V6};
+
+use lb_ebpf::headers::flow_hash;
 
 use super::env;
 use super::maps::{self, FamilyMaps};
@@ -19,6 +21,8 @@ pub(super) trait FlowTable: FamilyMaps {
     fn find_flow(key: &FlowKey<Self::Addr>, flow: &mut Flow<Self::Addr>) -> bool;
     /// Puts a flow in; `replace` what stands there, or do not.
     fn put_flow(key: &FlowKey<Self::Addr>, flow: &Flow<Self::Addr>, replace: bool) -> i32;
+    /// [`lb_ebpf::headers::flow_hash`] under the settings' seed.
+    fn hash_flow(key: &FlowKey<Self::Addr>) -> u32;
     /// Takes a flow out.
     fn take_flow(key: &FlowKey<Self::Addr>);
 }
@@ -27,11 +31,11 @@ pub(super) trait FlowTable: FamilyMaps {
 pub(super) const DONE: i32 = 0;
 /// One with this key stands there.
 pub(super) const EXISTS: i32 = 1;
-/// There is no such bucket: the agent has not said yet how many there are.
-const NO_BUCKET: i32 = 2;
+/// There is no such bucket, because the agent has not said yet how many there are; or others write it all the time.
+const NO_ROOM: i32 = 2;
 
 macro_rules! flow_table {
-    ($family:ident $addr:ident: $find:ident $put:ident $take:ident) => {
+    ($family:ident $addr:ident: $find:ident $put:ident $take:ident $hash:ident) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $find(key: *const FlowKey<$addr>, flow: *mut Flow<$addr>) -> u32 {
@@ -46,7 +50,7 @@ macro_rules! flow_table {
         #[inline(never)]
         extern "C" fn $put(key: *const FlowKey<$addr>, flow: *const Flow<$addr>, replace: u32) -> i32 {
             if key.is_null() || flow.is_null() {
-                return NO_BUCKET;
+                return NO_ROOM;
             }
             // SAFETY: as above.
             unsafe { put::<$family>(&*key, &*flow, replace) }
@@ -62,7 +66,24 @@ macro_rules! flow_table {
             0
         }
 
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $hash(key: *const FlowKey<$addr>) -> u32 {
+            match maps::SETTINGS.get(0) {
+                // SAFETY: as above.
+                Some(settings) if !key.is_null() => unsafe {
+                    flow_hash::<$family>(&*key, settings.hash_seed)
+                },
+                _ => 0,
+            }
+        }
+
         impl FlowTable for $family {
+            #[inline(always)]
+            fn hash_flow(key: &FlowKey<$addr>) -> u32 {
+                $hash(key)
+            }
+
             #[inline(always)]
             fn find_flow(key: &FlowKey<$addr>, flow: &mut Flow<$addr>) -> bool {
                 $find(key, flow) != 0
@@ -80,27 +101,32 @@ macro_rules! flow_table {
         }
     };
 }
-flow_table!(V4 Ip4: lb_find_flow4 lb_put_flow4 lb_take_flow4);
-flow_table!(V6 Ip6: lb_find_flow6 lb_put_flow6 lb_take_flow6);
+flow_table!(V4 Ip4: lb_find_flow4 lb_put_flow4 lb_take_flow4 lb_hash_flow4);
+flow_table!(V6 Ip6: lb_find_flow6 lb_put_flow6 lb_take_flow6 lb_hash_flow6);
 
-/// The bucket of a key, and what to look for in it.
-struct Found<A> {
+/// How often something is tried anew because somebody wrote meanwhile.
+const ATTEMPTS: usize = 2;
+
+/// The bucket of a key.
+struct Bucket {
     tags: *mut FlowTags,
-    bucket: *mut Bucket<A>,
-    tag: u32,
+    place: Place,
 }
 
 #[inline(always)]
-fn bucket<F: FamilyMaps>(key: &FlowKey<F::Addr>) -> Option<Found<F::Addr>> {
-    let Place { bucket, tag } = key.place(maps::FLOW_HASH.get(0)?);
-    Some(Found {
-        tags: F::flow_tags().get_ptr_mut(bucket)?,
-        bucket: F::flows().get_ptr_mut(bucket)?,
-        tag,
-    })
+fn bucket<F: FamilyMaps>(key: &FlowKey<F::Addr>) -> Option<Bucket> {
+    let place = key.place(maps::FLOW_HASH.get(0)?);
+    let tags = F::flow_tags().get_ptr_mut(place.bucket)?;
+    Some(Bucket { tags, place })
 }
 
-/// Without the lock; with it only if somebody wrote meanwhile.
+/// The flow of a bucket with that number.
+#[inline(always)]
+fn row<F: FamilyMaps>(at: &Bucket, way: usize) -> Option<*mut FlowRow<F::Addr>> {
+    F::flows().get_ptr_mut(at.place.row(way as u32))
+}
+
+/// Without the lock, unless somebody writes at that moment.
 ///
 /// # Safety
 /// `flow` can be written.
@@ -109,60 +135,80 @@ unsafe fn find<F: FamilyMaps>(key: &FlowKey<F::Addr>, flow: *mut Flow<F::Addr>) 
     let Some(at) = bucket::<F>(key) else {
         return false;
     };
-    // SAFETY: elements of arrays live as long as the map; other CPUs write them only under the lock, and change the
-    // version before and after.
-    unsafe {
-        let version = (&raw const (*at.tags).version).read_volatile();
-        let found = at.copy(key, flow);
-        let is_same = (&raw const (*at.tags).version).read_volatile() == version;
-        if is_same && version & 1 == 0 {
-            return found;
+    for _attempt in 0..ATTEMPTS {
+        // SAFETY: elements of arrays live as long as the map; other CPUs write them only under the lock, and change the
+        // version before and after.
+        unsafe {
+            let version = at.version();
+            let found = copy_flow::<F>(&at, key, flow);
+            if version & 1 == 0 && at.version() == version {
+                return found;
+            }
+            at.wait();
         }
-        lock(at.lock());
-        let found = at.copy(key, flow);
-        unlock(at.lock());
-        found
+    }
+    false
+}
+
+/// Copies the flow of a key.
+///
+/// # Safety
+/// The bucket is one of the table, and `flow` can be written.
+#[inline(always)]
+unsafe fn copy_flow<F: FamilyMaps>(at: &Bucket, key: &FlowKey<F::Addr>, flow: *mut Flow<F::Addr>) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        let found = flow_table::find(|way| at.tag(way), at.place.tag);
+        if found == 0 {
+            return false;
+        }
+        let Some(row) = row::<F>(at, masked(found - 1)) else {
+            return false;
+        };
+        if difference(&raw const (*row).key, key) != 0 {
+            return false;
+        }
+        copy::<u64, _>(&raw const (*row).flow, flow);
+        true
     }
 }
 
+/// The kernel allows no look-up under a lock: so the place is found first, and found anew if somebody wrote meanwhile.
 #[inline(always)]
 fn put<F: FamilyMaps>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, replace: u32) -> i32 {
     let Some(at) = bucket::<F>(key) else {
-        return NO_BUCKET;
+        return NO_ROOM;
     };
     let (seen, assured) = (flow.seen(), u8::from(flow.is_assured()));
-    // SAFETY: elements of arrays live as long as the map, and are written under the lock.
-    unsafe {
-        lock(at.lock());
-        let claim = flow_table::claim(|way| at.way(way), at.tag, seen);
-        let way = masked(claim.way as u64);
-        let entry = at.entry(way);
-        if replace == 0 && claim.is_own() && difference(&raw const (*entry).key, key) == 0 {
+    for _attempt in 0..ATTEMPTS {
+        // SAFETY: elements of arrays live as long as the map, and are written under the lock.
+        unsafe {
+            let version = at.version();
+            let claim = flow_table::claim(|way| at.way(way), at.place.tag, seen);
+            let way = masked(claim.way as u64);
+            let Some(row) = row::<F>(&at, way) else {
+                return NO_ROOM;
+            };
+            if !at.lock_at(version) {
+                continue;
+            }
+            if replace == 0 && claim.is_own() && difference(&raw const (*row).key, key) == 0 {
+                unlock(at.lock());
+                return EXISTS;
+            }
+            at.begin(version);
+            copy::<u32, _>(key, &raw mut (*row).key);
+            copy::<u64, _>(flow, &raw mut (*row).flow);
+            at.set(way, at.place.tag, seen, assured);
+            at.end(version);
             unlock(at.lock());
-            return EXISTS;
+            if claim.evicts() {
+                env::count(Counter::FlowEvicted);
+            }
+            return DONE;
         }
-        at.begin();
-        copy::<u32, _>(key, &raw mut (*entry).key);
-        copy::<u64, _>(flow, &raw mut (*entry).flow);
-        (&raw mut (*at.tags).tags)
-            .cast::<u32>()
-            .add(way)
-            .write_volatile(at.tag);
-        (&raw mut (*at.tags).seen)
-            .cast::<u16>()
-            .add(way)
-            .write_volatile(seen);
-        (&raw mut (*at.tags).assured)
-            .cast::<u8>()
-            .add(way)
-            .write_volatile(assured);
-        at.end();
-        unlock(at.lock());
-        if claim.evicts() {
-            env::count(Counter::FlowEvicted);
-        }
-        DONE
     }
+    NO_ROOM
 }
 
 #[inline(always)]
@@ -170,84 +216,121 @@ fn take<F: FamilyMaps>(key: &FlowKey<F::Addr>) {
     let Some(at) = bucket::<F>(key) else {
         return;
     };
-    // SAFETY: as in `put`.
-    unsafe {
-        lock(at.lock());
-        let found = flow_table::find(|way| at.tag_of(way), at.tag);
-        let way = masked(found.wrapping_sub(1));
-        let entry = at.entry(way);
-        if found != 0 && difference(&raw const (*entry).key, key) == 0 {
-            at.begin();
-            (&raw mut (*at.tags).tags)
-                .cast::<u32>()
-                .add(way)
-                .write_volatile(0);
-            (&raw mut (*entry).key.protocol).write_volatile(0);
-            at.end();
+    for _attempt in 0..ATTEMPTS {
+        // SAFETY: as in `put`.
+        unsafe {
+            let version = at.version();
+            let found = flow_table::find(|way| at.tag(way), at.place.tag);
+            let way = masked(found.wrapping_sub(1));
+            let Some(row) = row::<F>(&at, way) else {
+                return;
+            };
+            if !at.lock_at(version) {
+                continue;
+            }
+            if found != 0 && difference(&raw const (*row).key, key) == 0 {
+                at.begin(version);
+                (&raw mut (*row).key.protocol).write_volatile(0);
+                at.set(way, 0, 0, 0);
+                at.end(version);
+            }
+            unlock(at.lock());
+            return;
         }
-        unlock(at.lock());
     }
 }
 
-/// What is asked of it has to be of one bucket of the table, and what writes needs its lock.
-impl<A> Found<A> {
+/// What is asked of it has to be a bucket of the table, with ways that it has.
+impl Bucket {
     #[inline(always)]
     fn lock(&self) -> *mut bpf_spin_lock {
         // The first field.
         self.tags.cast()
     }
 
-    /// Copies the flow of a key.
+    /// # Safety
+    /// The bucket is one of the table.
+    #[inline(always)]
+    unsafe fn version(&self) -> u32 {
+        // SAFETY: the caller's.
+        unsafe { (&raw const (*self.tags).version).read_volatile() }
+    }
+
+    /// Waits until nobody writes.
     ///
     /// # Safety
-    /// The pointers are those of a bucket, and `flow` can be written.
+    /// As of [`Self::version`].
     #[inline(always)]
-    unsafe fn copy(&self, key: &FlowKey<A>, flow: *mut Flow<A>) -> bool {
-        // SAFETY: the caller's; the number of the way is below eight.
+    unsafe fn wait(&self) {
+        // SAFETY: the caller's.
         unsafe {
-            let found = flow_table::find(|way| self.tag_of(way), self.tag);
-            if found == 0 {
-                return false;
+            lock(self.lock());
+            unlock(self.lock());
+        }
+    }
+
+    /// Takes the lock, if nobody has written since the bucket had this version; whether it is taken.
+    ///
+    /// # Safety
+    /// As of [`Self::version`].
+    #[inline(always)]
+    unsafe fn lock_at(&self, version: u32) -> bool {
+        // SAFETY: the caller's.
+        unsafe {
+            lock(self.lock());
+            if self.version() == version {
+                return true;
             }
-            let entry = self.entry(masked(found - 1));
-            if difference(&raw const (*entry).key, key) != 0 {
-                return false;
-            }
-            copy::<u64, _>(&raw const (*entry).flow, flow);
-            true
+            unlock(self.lock());
+            false
         }
     }
 
     /// What is read from now on does not count.
     ///
     /// # Safety
-    /// The lock is held.
+    /// The lock is held, and the version is the bucket's.
     #[inline(always)]
-    unsafe fn begin(&self) {
+    unsafe fn begin(&self, version: u32) {
         // SAFETY: the caller's.
-        unsafe {
-            let version = &raw mut (*self.tags).version;
-            version.write_volatile(version.read_volatile() | 1);
-        }
+        unsafe { (&raw mut (*self.tags).version).write_volatile(version.wrapping_add(1)) };
     }
 
     /// The bucket is as it should be.
     ///
     /// # Safety
-    /// As of [`Self::begin`], which came before.
+    /// As of [`Self::begin`], which came before, with the same version.
     #[inline(always)]
-    unsafe fn end(&self) {
+    unsafe fn end(&self, version: u32) {
+        // SAFETY: the caller's.
+        unsafe { (&raw mut (*self.tags).version).write_volatile(version.wrapping_add(2)) };
+    }
+
+    /// # Safety
+    /// As of [`Self::way`], and the lock is held.
+    #[inline(always)]
+    unsafe fn set(&self, way: usize, tag: u32, seen: u16, assured: u8) {
         // SAFETY: the caller's.
         unsafe {
-            let version = &raw mut (*self.tags).version;
-            version.write_volatile(version.read_volatile().wrapping_add(1));
+            (&raw mut (*self.tags).tags)
+                .cast::<u32>()
+                .add(way)
+                .write_volatile(tag);
+            (&raw mut (*self.tags).seen)
+                .cast::<u16>()
+                .add(way)
+                .write_volatile(seen);
+            (&raw mut (*self.tags).assured)
+                .cast::<u8>()
+                .add(way)
+                .write_volatile(assured);
         }
     }
 
     /// # Safety
-    /// The number is that of a way.
+    /// As of [`Self::way`].
     #[inline(always)]
-    unsafe fn tag_of(&self, way: usize) -> u64 {
+    unsafe fn tag(&self, way: usize) -> u64 {
         // SAFETY: the caller's.
         let tag = unsafe {
             (&raw const (*self.tags).tags)
@@ -259,13 +342,13 @@ impl<A> Found<A> {
     }
 
     /// # Safety
-    /// As of [`Self::tag_of`].
+    /// The bucket is one of the table, and the number is below eight.
     #[inline(always)]
     unsafe fn way(&self, way: usize) -> Way {
         // SAFETY: the caller's.
         unsafe {
             Way {
-                tag: self.tag_of(way),
+                tag: self.tag(way),
                 seen: (&raw const (*self.tags).seen)
                     .cast::<u16>()
                     .add(way)
@@ -276,14 +359,6 @@ impl<A> Found<A> {
                     .read_volatile(),
             }
         }
-    }
-
-    /// # Safety
-    /// As of [`Self::tag_of`].
-    #[inline(always)]
-    unsafe fn entry(&self, way: usize) -> *mut Entry<A> {
-        // SAFETY: the caller's.
-        unsafe { (&raw mut (*self.bucket).entries).cast::<Entry<A>>().add(way) }
     }
 }
 

@@ -5,7 +5,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use lb_common::filter;
 use lb_common::{
-    Affinity, Backend, Bucket, ClientKey, Counter, Device, DropReason, Family, FamilySettings, FlowHash,
+    Affinity, Backend, ClientKey, Counter, Device, DropReason, Family, FamilySettings, FlowHash, FlowRow,
     FlowTags, Fragment, FragmentKey, Ip4, Ip6, LocalKey, NodeAddress, PathMtu, ServiceKey, ServiceName,
     ServicePolicy, ServiceStats, ServiceValue, Settings, Slot, V4, V6,
 };
@@ -22,6 +22,7 @@ const SERVICE_IDS: usize = 16_384;
 const SLOTS: usize = 2_097_152;
 const BACKENDS: usize = 262_144;
 const FLOW_BUCKETS: usize = 49_152;
+const FLOWS: usize = FLOW_BUCKETS * lb_common::flow_table::WAYS;
 const NODE_ADDRS: usize = 4_096;
 const DEVICES: usize = 16_384;
 const RANGES: usize = 65_536;
@@ -35,7 +36,7 @@ type SlotMap = Array<Slot, SLOTS, MMAPABLE>;
 type BackendMap<A> = Array<Backend<A>, BACKENDS, MMAPABLE>;
 type LocalMap<A> = HashMap<LocalKey<A>, u32, BACKENDS, NO_PREALLOC>;
 type FlowTagMap = Array<FlowTags, FLOW_BUCKETS>;
-type FlowMap<A> = Array<Bucket<A>, FLOW_BUCKETS>;
+type FlowMap<A> = Array<FlowRow<A>, FLOWS>;
 type NodeAddressMap<A> = HashMap<A, NodeAddress, NODE_ADDRS, NO_PREALLOC>;
 type SnatMap<A> = HashMap<u32, A, DEVICES, NO_PREALLOC>;
 type FamilyMap<A> = Array<FamilySettings<A>, 1>;

@@ -11,6 +11,7 @@ use lb_common::{
 
 use super::{Frame, Host, Kept};
 use crate::ctx::{ChecksumPatch, Hook, Insert, InsertError, Node, Packet, Room, Route, ServiceEvent, Tables};
+use crate::headers;
 use crate::verdict::Stop;
 
 /// A packet and the node around it.
@@ -226,6 +227,10 @@ impl<F: Kept> Tables<F> for Cx<'_> {
 
     fn local(&self, key: &LocalKey<F::Addr>) -> Option<u32> {
         F::of(self.host).locals.get(key).copied()
+    }
+
+    fn flow_hash(&self, key: &FlowKey<F::Addr>) -> u32 {
+        headers::flow_hash::<F>(key, self.settings().hash_seed)
     }
 
     fn flow(&self, key: &FlowKey<F::Addr>, flow: &mut Flow<F::Addr>) -> bool {

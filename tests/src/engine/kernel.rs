@@ -10,6 +10,7 @@ use aya::programs::{Program as Loaded, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_agent::dataplane::{Access, KernelStore, Pins};
 use lb_common::addr::Address as _;
+use lb_common::flow_table::WAYS;
 use lb_common::layout::{map, program};
 use lb_common::{Counter, V4, V6, protocol};
 use lb_ebpf::testkit::{Counts, Frame, Program};
@@ -74,7 +75,7 @@ impl Kernel {
                 ("backends", ROWS),
                 ("loads", ROWS),
                 ("flow_tags", buckets),
-                ("flows", buckets),
+                ("flows", buckets * WAYS as u32),
                 ("affinity", CLIENTS),
                 ("sources", CLIENTS),
                 ("frags", CLIENTS),

@@ -1,25 +1,38 @@
-//! The flow table, which is an array of buckets, flow by flow.
+//! The flow table, flow by flow.
 
 use std::io;
 
 use lb_common::flow_table::{Place, WAYS};
-use lb_common::{Bucket, Flow, FlowKey, Ip4, Ip6};
+use lb_common::{Flow, FlowKey, FlowRow, Ip4, Ip6};
 
 use super::{KernelStore, PinnedMap, sys};
 use crate::store::{FamilyTables, FlowHashTable, MapStore as _, StoreError};
 
 impl KernelStore {
+    /// Calls `take` with every flow.
+    pub fn for_each_flow<F: FamilyTables>(
+        &self,
+        take: &mut dyn FnMut(FlowKey<F::Addr>, Flow<F::Addr>),
+    ) -> Result<(), StoreError> {
+        self.for_each_row::<F::Flows>(&mut |_, FlowRow { key, flow }| {
+            if key.protocol != 0 {
+                take(key, flow);
+            }
+        })
+    }
+
     /// The flow of a key.
     pub fn flow<F: FamilyTables>(&self, key: &FlowKey<F::Addr>) -> Result<Option<Flow<F::Addr>>, StoreError> {
-        let Some(Place { bucket, .. }) = self.place::<F>(key)? else {
+        let Some(place) = self.place::<F>(key)? else {
             return Ok(None);
         };
-        let bucket = self.some_rows::<F::Flows>(bucket, 1)?;
-        let flows = bucket.iter().flat_map(|bucket| bucket.flows());
-        Ok(flows
-            .into_iter()
-            .find(|(there, _)| there == key)
-            .map(|(_, flow)| flow))
+        for way in 0..WAYS as u32 {
+            let row = self.some_rows::<F::Flows>(place.row(way), 1)?.pop();
+            if let Some(row) = row.filter(|row| row.key == *key) {
+                return Ok(Some(row.flow));
+            }
+        }
+        Ok(None)
     }
 
     /// Puts a flow in, as a program would. For tables that no program writes meanwhile.
@@ -28,15 +41,17 @@ impl KernelStore {
         key: &FlowKey<F::Addr>,
         flow: &Flow<F::Addr>,
     ) -> Result<(), StoreError> {
-        let Some(Place { bucket: index, tag }) = self.place::<F>(key)? else {
+        let Some(place) = self.place::<F>(key)? else {
             return Ok(());
         };
-        let tags = self.some_rows::<F::FlowTags>(index, 1)?;
-        let buckets = self.some_rows::<F::Flows>(index, 1)?;
-        for (mut tags, mut bucket) in tags.into_iter().zip(buckets) {
-            bucket.put(&mut tags, tag, *key, *flow);
-            self.set::<F::Flows>(&index, &bucket)?;
-            self.set::<F::FlowTags>(&index, &tags)?;
+        for mut tags in self.some_rows::<F::FlowTags>(place.bucket, 1)? {
+            let way = tags.put(place.tag, flow) as u32;
+            let row = FlowRow {
+                key: *key,
+                flow: *flow,
+            };
+            self.set::<F::Flows>(&place.row(way), &row)?;
+            self.set::<F::FlowTags>(&place.bucket, &tags)?;
         }
         Ok(())
     }
@@ -45,20 +60,20 @@ impl KernelStore {
     fn place<F: FamilyTables>(&self, key: &FlowKey<F::Addr>) -> Result<Option<Place>, StoreError> {
         let hash = self.some_rows::<FlowHashTable>(0, 1)?.pop();
         let place = hash.map(|hash| key.place(&hash));
-        let rows = self.capacity::<F::Flows>()?;
-        Ok(place.filter(|place| (place.bucket as usize) < rows))
+        let buckets = self.capacity::<F::FlowTags>()?;
+        Ok(place.filter(|place| (place.bucket as usize) < buckets))
     }
 }
 
 impl PinnedMap {
-    /// How many flows a flow table has, and how many there is room for.
-    pub fn flows(&self) -> io::Result<(usize, u32)> {
+    /// How many flows a flow table has.
+    pub fn flows(&self) -> io::Result<usize> {
         let mut flows = 0;
-        self.for_each_row(|_, bucket| {
-            let four = sys::from_bytes::<Bucket<Ip4>>(bucket).map(|bucket| bucket.flows().count());
-            let six = || sys::from_bytes::<Bucket<Ip6>>(bucket).map(|bucket| bucket.flows().count());
-            flows += four.or_else(six).unwrap_or_default();
+        self.for_each_row(|_, row| {
+            let four = sys::from_bytes::<FlowRow<Ip4>>(row).map(|row| row.key.protocol);
+            let six = || sys::from_bytes::<FlowRow<Ip6>>(row).map(|row| row.key.protocol);
+            flows += usize::from(four.or_else(six).unwrap_or_default() != 0);
         })?;
-        Ok((flows, self.capacity().saturating_mul(WAYS as u32)))
+        Ok(flows)
     }
 }
