@@ -9,6 +9,14 @@ use super::{KernelStore, PinnedMap, sys};
 use crate::store::{FamilyTables, FlowHashTable, MapStore as _, StoreError};
 
 impl KernelStore {
+    /// Calls `take` with every flow.
+    pub fn for_each_flow<F: FamilyTables>(
+        &self,
+        take: &mut dyn FnMut(FlowKey<F::Addr>, Flow<F::Addr>),
+    ) -> Result<(), StoreError> {
+        self.for_each_row::<F::Flows>(&mut |_, bucket| bucket.flows().for_each(|(key, flow)| take(key, flow)))
+    }
+
     /// The flow of a key.
     pub fn flow<F: FamilyTables>(&self, key: &FlowKey<F::Addr>) -> Result<Option<Flow<F::Addr>>, StoreError> {
         let Some(Place { bucket, .. }) = self.place::<F>(key)? else {
