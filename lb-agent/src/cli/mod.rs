@@ -6,6 +6,7 @@ mod cleanup;
 mod config_file;
 mod configz;
 mod explain;
+mod flows;
 mod output;
 mod run;
 mod serve;
@@ -43,6 +44,8 @@ enum Command {
     Services(ShowArgs),
     /// List backends with their state.
     Backends(ShowArgs),
+    /// List what is remembered of connections: the entries of the flow tables.
+    Flows(flows::FlowsArgs),
     /// Show how the data plane is set up: devices, maps, drops, counters.
     Status(ShowArgs),
     /// Tell step by step what becomes of a packet to a service: the programs are run on it, and no trace is left.
@@ -119,6 +122,7 @@ impl Cli {
             Command::Run(args) => args.execute(),
             Command::Services(args) => services::show(&args.pins()?, args.output),
             Command::Backends(args) => backends::show(&args.pins()?, args.output),
+            Command::Flows(args) => args.execute(),
             Command::Status(args) => tokio_runtime()?.block_on(status::show(&args.pins()?, args.output)),
             Command::Explain(args) => args.execute(),
             Command::Cleanup(args) => {

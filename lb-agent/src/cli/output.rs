@@ -1,6 +1,6 @@
 //! Tables for people, JSON for programs.
 
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write as _};
 
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
@@ -15,14 +15,21 @@ pub enum Format {
     Json,
 }
 
-/// Prints a JSON document.
+/// Prints a JSON document, part by part: some are long.
 pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    print(&serde_json::to_string_pretty(value)?)
+    let mut out = BufWriter::new(io::stdout().lock());
+    let written = serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from);
+    read_or_not(written.and_then(|()| writeln!(out)).and_then(|()| out.flush()))
 }
 
-/// Prints lines; that nobody reads on is no error (`| head`).
+/// Prints lines.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
-    match writeln!(io::stdout(), "{}", text.trim_end()) {
+    read_or_not(writeln!(io::stdout(), "{}", text.trim_end()))
+}
+
+/// That nobody reads on is no error (`| head`).
+fn read_or_not(printed: io::Result<()>) -> anyhow::Result<()> {
+    match printed {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }

@@ -1,5 +1,6 @@
 //! What the maps say, put together for people.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
@@ -138,11 +139,7 @@ pub(super) fn services(pins: &Pins) -> anyhow::Result<Vec<Service>> {
 /// Every backend that is in use, by service.
 pub(super) fn backends(pins: &Pins) -> anyhow::Result<Vec<BackendView>> {
     let store = KernelStore::open(pins, Access::Read)?;
-    let names: BTreeMap<u32, String> = store
-        .rows::<Names>()?
-        .iter()
-        .map(|(id, name)| (*id, text(name)))
-        .collect();
+    let names = names(&store)?;
     let mut backends = family_backends::<V4>(&store, &names)?;
     backends.extend(family_backends::<V6>(&store, &names)?);
     backends.sort_by(|a, b| (&a.service, a.family, a.id).cmp(&(&b.service, b.family, b.id)));
@@ -232,10 +229,7 @@ fn family_backends<F: FamilyTables>(
 fn backend<F: Family>(id: u32, row: &Backend<F::Addr>, names: &BTreeMap<u32, String>) -> Option<BackendView> {
     let state = BackendState::from_number(row.state)?;
     (state != BackendState::Free).then(|| BackendView {
-        service: names
-            .get(&row.service)
-            .cloned()
-            .unwrap_or_else(|| format!("#{}", row.service)),
+        service: service_name(names, row.service).into_owned(),
         family: F::NAME,
         address: row.addr.ip().to_string(),
         port: row.port.number(),
@@ -301,6 +295,20 @@ pub(super) fn socket(address: &str, port: u16) -> String {
     }
 }
 
+/// What service ports are called, by id.
+pub(super) fn names(store: &KernelStore) -> anyhow::Result<BTreeMap<u32, String>> {
+    let names = store.rows::<Names>()?;
+    Ok(names.iter().map(|(id, name)| (*id, text(name))).collect())
+}
+
+/// What a service port is called; `#` and its number when it is gone.
+pub(super) fn service_name(names: &BTreeMap<u32, String>, id: u32) -> Cow<'_, str> {
+    match names.get(&id) {
+        Some(name) => Cow::from(name),
+        None => Cow::from(format!("#{id}")),
+    }
+}
+
 fn text(name: &ServiceName) -> String {
     let end = name
         .text
@@ -310,7 +318,7 @@ fn text(name: &ServiceName) -> String {
     String::from_utf8_lossy(&name.text[..end]).into_owned()
 }
 
-fn protocol_name(number: u8) -> &'static str {
+pub(super) fn protocol_name(number: u8) -> &'static str {
     match number {
         protocol::TCP => "tcp",
         protocol::UDP => "udp",

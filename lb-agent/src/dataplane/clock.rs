@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use lb_common::layout::program;
 
-use super::DataplaneError;
+use super::{DataplaneError, Sizes, load_apart};
 
 /// Two readings must be so far apart that some hundred microseconds more or less cannot make one rate look like another.
 const APART: Duration = Duration::from_millis(20);
@@ -17,6 +17,24 @@ const RATES: [u32; 4] = [100, 250, 300, 1000];
 
 /// The bits of the clock that [`program::JIFFIES`] tells.
 pub(super) const MASK: u32 = 0x7fff_ffff;
+
+/// Where the clock stands: its low 31 bits. Its program is loaded for that, with maps of one row, and forgotten.
+pub fn now() -> Result<u32, DataplaneError> {
+    let least = Sizes {
+        services: 1,
+        slots: 1,
+        backends: 1,
+        flows: 1,
+        ipv4: false,
+        ipv6: false,
+    };
+    jiffies(load_apart(None, &least)?.get(program::JIFFIES)?)
+}
+
+/// Jiffies from `then`, of which the low 31 bits count, to `now`, when that is later. After 2^31 it begins anew.
+pub const fn since(then: u32, now: u32) -> u32 {
+    now.wrapping_sub(then) & MASK
+}
 
 /// A first reading of the kernel's clock.
 #[derive(Clone, Copy, Debug)]

@@ -63,6 +63,13 @@ impl ObjectName {
             name: name.into(),
         }
     }
+
+    /// From `namespace/name`; `None` for other text.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (namespace, name) = text.split_once('/')?;
+        let fits = |part: &str| !part.is_empty() && !part.contains(['/', ':', '[', ']']);
+        (fits(namespace) && fits(name)).then(|| Self::new(namespace, name))
+    }
 }
 
 impl ObjectRef {

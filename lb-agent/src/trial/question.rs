@@ -93,7 +93,7 @@ impl FromStr for Destination {
             None => (text, None),
         };
         let not_understood = || NotUnderstood::Destination(text.to_owned());
-        let name = object_name(service).ok_or_else(not_understood)?;
+        let name = ObjectName::parse(service).ok_or_else(not_understood)?;
         let port = match port {
             Some("") => return Err(not_understood()),
             Some(port) => Some(match port.parse() {
@@ -124,7 +124,7 @@ impl FromStr for Source {
 impl Sender {
     /// A pod, from `namespace/name`.
     pub fn pod(text: &str) -> Result<ObjectName, NotUnderstood> {
-        object_name(text).ok_or_else(|| NotUnderstood::Pod(text.to_owned()))
+        ObjectName::parse(text).ok_or_else(|| NotUnderstood::Pod(text.to_owned()))
     }
 }
 
@@ -135,12 +135,6 @@ impl fmt::Display for PortChoice {
             Self::Name(name) => f.write_str(name),
         }
     }
-}
-
-fn object_name(text: &str) -> Option<ObjectName> {
-    let (namespace, name) = text.split_once('/')?;
-    let fits = |part: &str| !part.is_empty() && !part.contains(['/', ':', '[', ']']);
-    (fits(namespace) && fits(name)).then(|| ObjectName::new(namespace, name))
 }
 
 #[cfg(test)]

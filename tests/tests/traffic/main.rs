@@ -16,6 +16,7 @@ mod paths;
 mod policies;
 mod rejects;
 mod shared_ports;
+mod shown;
 mod surroundings;
 mod uplinks;
 mod xdp;
