@@ -26,14 +26,22 @@ fn run_all<F: TestFamily>(engines: &mut [&mut dyn Engine<F>]) -> Vec<String> {
     failed
 }
 
+/// Buckets of the flow table, so many that none of a case's flows has to make room, and so few that all are quickly read.
+const FOR_CASES: u32 = 256;
+/// The same for flows of random packets.
+const FOR_MANY: u32 = 1024;
+
 /// Runs `work` with the kernel's engines: packets without and, where the kernel can, with the sum of their bytes.
-fn with_kernels(work: impl FnOnce(&mut Kernel, &mut Kernel) + Send) {
+fn with_kernels(buckets: u32, work: impl FnOnce(&mut Kernel, &mut Kernel) + Send) {
     let inside = || -> Result<()> {
         let complete = Kernel::knows_complete()?;
         if !complete {
             println!("SKIPPED CHECKSUM_COMPLETE: needs Linux 6.11");
         }
-        work(&mut Kernel::new(false)?, &mut Kernel::new(complete)?);
+        work(
+            &mut Kernel::new(false, buckets)?,
+            &mut Kernel::new(complete, buckets)?,
+        );
         Ok(())
     };
     let done = Ground::new().and_then(|ground| ground.run(inside));
@@ -50,7 +58,7 @@ fn cases_on_the_host() {
 #[test]
 fn cases_on_host_and_kernel() {
     need_root!();
-    with_kernels(|plain, complete| {
+    with_kernels(FOR_CASES, |plain, complete| {
         let mut failed = run_all::<V4>(&mut [&mut Host::default(), plain, complete]);
         failed.extend(run_all::<V6>(&mut [&mut Host::default(), plain, complete]));
         assert!(failed.is_empty(), "{failed:#?}");
@@ -68,7 +76,7 @@ fn random_packets_on_the_host() {
 #[test]
 fn random_packets_on_host_and_kernel() {
     need_root!();
-    with_kernels(|plain, complete| {
+    with_kernels(FOR_MANY, |plain, complete| {
         for protocol in [protocol::TCP, protocol::UDP] {
             random::run::<V4>(&mut [&mut Host::default(), plain, complete], protocol);
             random::run::<V6>(&mut [&mut Host::default(), plain, complete], protocol);
@@ -87,7 +95,7 @@ fn kept_packets_on_the_host() {
 #[test]
 fn kept_packets_on_host_and_kernel() {
     need_root!();
-    with_kernels(|plain, complete| {
+    with_kernels(FOR_MANY, |plain, complete| {
         for protocol in [protocol::TCP, protocol::UDP] {
             search::replay::<V4>(&mut [&mut Host::default(), plain, complete], protocol);
             search::replay::<V6>(&mut [&mut Host::default(), plain, complete], protocol);

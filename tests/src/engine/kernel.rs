@@ -21,9 +21,7 @@ use super::{Engine, Outcome, Rows, TestFamily, Verdict, Written};
 use crate::flow_table;
 use crate::object::object;
 
-/// Buckets of the flow table: enough that none of its flows has to make room.
-const BUCKETS: u32 = 1024;
-/// Rows of the tables of clients and fragments: the same.
+/// Rows of the tables of clients and fragments: enough that none of them has to make room.
 const CLIENTS: u32 = 16_384;
 
 /// The kernel engine. Its programs run in the network namespace of the calling thread.
@@ -45,26 +43,8 @@ pub struct Kernel {
 
 impl Kernel {
     /// Loads the object. With `complete`, packets come with the sum of their bytes (`CHECKSUM_COMPLETE`), and a run
-    /// fails when the programs do not keep it right.
-    pub fn new(complete: bool) -> Result<Self> {
-        Self::load(complete, BUCKETS)
-    }
-
-    /// The same, with so many buckets in the flow table.
-    pub fn with_buckets(buckets: u32) -> Result<Self> {
-        Self::load(false, buckets)
-    }
-
-    /// Loads the object over maps that are pinned already.
-    pub fn over(pins: &Pins) -> Result<Self> {
-        let mut loader = EbpfLoader::new();
-        for name in map::ALL {
-            loader.map_pin_path(name, pins.map(name));
-        }
-        Self::with(&mut loader, false)
-    }
-
-    fn load(complete: bool, buckets: u32) -> Result<Self> {
+    /// fails when the programs do not keep it right. The flow table has so many `buckets`.
+    pub fn new(complete: bool, buckets: u32) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         for name in [map::STATS, map::POLICIES, map::LIMITS] {
             loader.map_max_entries(name, ROWS);
@@ -85,6 +65,15 @@ impl Kernel {
             }
         }
         Self::with(&mut loader, complete)
+    }
+
+    /// Loads the object over maps that are pinned already.
+    pub fn over(pins: &Pins) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        for name in map::ALL {
+            loader.map_pin_path(name, pins.map(name));
+        }
+        Self::with(&mut loader, false)
     }
 
     fn with(loader: &mut EbpfLoader<'_>, complete: bool) -> Result<Self> {
@@ -111,7 +100,7 @@ impl Kernel {
 
     /// Whether the kernel can run packets with the sum of their bytes (6.11).
     pub fn knows_complete() -> Result<bool> {
-        let mut kernel = Self::new(true)?;
+        let mut kernel = Self::new(true, 1)?;
         match kernel.run_tc(program::JIFFIES, &mut blank()) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
             done => Ok(done.map(|_| true)?),
