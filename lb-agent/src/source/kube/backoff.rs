@@ -22,6 +22,8 @@ const SOON: Duration = Duration::from_secs(1);
 pub(super) struct Backoff {
     next: Duration,
     unreachable: bool,
+    /// The last answer was that everything has to be told anew.
+    gone: bool,
     /// When a server that had been away answered again.
     back: Option<Instant>,
 }
@@ -42,6 +44,11 @@ impl Backoff {
         if std::mem::replace(&mut self.unreachable, unreachable) != unreachable {
             self.next = Duration::ZERO;
             self.back = (!unreachable).then_some(now);
+        }
+        // The first such answer says that the server is well.
+        let gone = matches!(trouble, Trouble::Gone { .. });
+        if !std::mem::replace(&mut self.gone, gone) && gone {
+            self.next = Duration::ZERO;
         }
         let starts = self.back.is_some_and(|back| now.duration_since(back) < STARTING);
         let longest = match unreachable {
@@ -115,6 +122,15 @@ mod tests {
         waits.check(&away(), &[100, 200, 400, 800, 1000, 1000]);
         waits.backoff.reset();
         assert!(waits.backoff.after(&away()) <= FIRST);
+    }
+
+    #[test]
+    fn an_answer_that_everything_is_told_anew_begins_anew_but_once() {
+        let mut waits = Waits::new();
+        waits.check(&refused(0), &[100, 200, 400, 800]);
+        let gone = Trouble::Gone { resource: "services" };
+        waits.check(&gone, &[100, 200, 400, 800]);
+        waits.check(&refused(0), &[1600]);
     }
 
     #[test]
