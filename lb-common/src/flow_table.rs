@@ -12,13 +12,9 @@ use crate::addr::Address;
 use crate::{Flow, FlowKey, Ip4, Ip6, TcpState};
 
 /// Flows that a bucket has room for.
-pub const WAYS: usize = 8;
+pub const WAYS: u32 = 8;
 
 /// The kernel's lock (`linux/bpf.h`), which it knows by its name.
-#[allow(
-    non_camel_case_types,
-    reason = "the kernel looks for this name; without a namespace, rustc lets it pass"
-)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct bpf_spin_lock {
@@ -35,11 +31,11 @@ pub struct FlowTags {
     /// Odd while the bucket is written, and another one afterwards: what was read meanwhile does not count.
     pub version: u32,
     /// By which each flow is found ([`Place::tag`]); 0: there is none. No two are the same.
-    pub tags: [u32; WAYS],
+    pub tags: [u32; WAYS as usize],
     /// 1: a flow that is open as far as is known, so that others make room before it.
-    pub assured: [u8; WAYS],
+    pub assured: [u8; WAYS as usize],
     /// When each flow was last written, in units of 256 jiffies, as far as they fit.
-    pub seen: [u16; WAYS],
+    pub seen: [u16; WAYS as usize],
 }
 
 /// Row of `lb_flows4`, `lb_flows6`: a flow. Where the key's protocol is 0, there is none.
@@ -98,6 +94,7 @@ pub(crate) const fn place4(key: &FlowKey<Ip4>, hash: &FlowHash) -> Place {
 }
 
 #[inline(always)]
+#[expect(clippy::many_single_char_names, reason = "the words of two addresses")]
 pub(crate) const fn place6(key: &FlowKey<Ip6>, hash: &FlowHash) -> Place {
     let FlowHash {
         keys: k, buckets6, ..
@@ -140,6 +137,7 @@ const fn rest<A>(key: &FlowKey<A>) -> [u32; 2] {
 /// The upper half of the sum is the hash. What the number of the bucket leaves of it has to be in the tag as well: keys
 /// that differ little have the same lower half.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "halves of the sum")]
 const fn place(sum: u64, buckets: u32) -> Place {
     /// The golden ratio of 2^32; odd, so that no two hashes give the same product.
     const SPREAD: u32 = 0x9e37_79b9;
@@ -197,7 +195,7 @@ impl Claim {
 /// Without branches, each of which would be one more way for the verifier to follow.
 #[inline(always)]
 pub fn find(tags: impl Fn(usize) -> u64, tag: u32) -> u64 {
-    (0..WAYS).fold(0, |found, way| {
+    (0..WAYS as usize).fold(0, |found, way| {
         found | (mask(tags(way) ^ u64::from(tag)) & (way as u64 + 1))
     })
 }
@@ -205,12 +203,13 @@ pub fn find(tags: impl Fn(usize) -> u64, tag: u32) -> u64 {
 /// The way for an entry with this tag: that which has it, a free one, one that is not assured, the one that was written
 /// longest ago; in this order. `now` is in the units of [`FlowTags::seen`]. Without branches, as [`find`].
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "three bits")]
 pub fn claim(ways: impl Fn(usize) -> Way, tag: u32, now: u16) -> Claim {
     const AGE: u32 = 3;
     const WHAT: u32 = AGE + 16;
     /// The first of several goes first.
     const LAST: u64 = WAYS as u64 - 1;
-    let best = (0..WAYS).fold(0, |best: u64, number| {
+    let best = (0..WAYS as usize).fold(0, |best: u64, number| {
         let way = ways(number);
         let own = mask(way.tag ^ u64::from(tag)) & Claim::OWN;
         let free = mask(way.tag) & Claim::FREE;
@@ -235,6 +234,7 @@ const fn mask(number: u64) -> u64 {
 impl<A> Flow<A> {
     /// When it was last seen, as [`FlowTags::seen`] has it.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "as far as it fits")]
     pub const fn seen(&self) -> u16 {
         (self.last_seen >> 8) as u16
     }
@@ -249,7 +249,8 @@ impl<A> Flow<A> {
 /// For user space; the programs do the same in place.
 impl FlowTags {
     /// Makes room for a flow with this tag; its number in the bucket.
-    pub fn put<A>(&mut self, tag: u32, flow: &Flow<A>) -> usize {
+    #[expect(clippy::cast_possible_truncation, reason = "below eight")]
+    pub fn put<A>(&mut self, tag: u32, flow: &Flow<A>) -> u32 {
         let way = |way: usize| Way {
             tag: self.tags[way].into(),
             seen: self.seen[way],
@@ -259,7 +260,7 @@ impl FlowTags {
         self.tags[way] = tag;
         self.seen[way] = flow.seen();
         self.assured[way] = flow.is_assured().into();
-        way
+        way as u32
     }
 }
 
@@ -318,10 +319,10 @@ mod tests {
     fn the_least_wanted_makes_room() {
         const OPEN: u8 = TcpState::ESTABLISHED;
         const OVER: u8 = OPEN | TcpState::FIN;
-        let (mut tags, mut there) = (FlowTags::default(), std::vec![0; WAYS]);
+        let (mut tags, mut there) = (FlowTags::default(), std::vec![0; WAYS as usize]);
         let mut put = |number: u8, flow: Flow<Ip6>| {
-            there[tags.put(number.into(), &flow)] = number;
-            there.clone()
+            there[tags.put(number.into(), &flow) as usize] = number;
+            there
         };
         let states = [OPEN, OPEN, OVER, OPEN, OPEN, 0, OPEN, OPEN];
         for (number, state) in (1_u8..).zip(states) {

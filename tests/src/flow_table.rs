@@ -9,6 +9,7 @@ use lb_agent::dataplane::KernelStore;
 use lb_agent::store::{FamilyTables, MapStore as _};
 use lb_common::layout::map;
 use lb_common::{Flow, FlowHash, FlowKey};
+use lb_ebpf::testkit::Flows;
 
 /// Says how many buckets there are, as the agent does; with numbers that are the same in each run.
 pub fn draw(ebpf: &mut Ebpf) -> Result<()> {
@@ -33,7 +34,7 @@ pub fn draw(ebpf: &mut Ebpf) -> Result<()> {
 }
 
 /// The flows of a family.
-pub fn flows<F: FamilyTables>(store: &KernelStore) -> Result<BTreeMap<FlowKey<F::Addr>, Flow<F::Addr>>> {
+pub fn flows<F: FamilyTables>(store: &KernelStore) -> Result<Flows<F::Addr>> {
     let mut flows = BTreeMap::new();
     store.for_each_flow::<F>(&mut |key, flow| _ = flows.insert(key, flow))?;
     Ok(flows)

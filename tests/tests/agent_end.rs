@@ -87,7 +87,7 @@ fn without_its_pins_it_ends_with_an_error() {
         fs::remove_file(version(root).join("maps/lb_settings")).unwrap();
     });
     check_without_pins("links", |root| {
-        fs::remove_dir_all(version(root).join("links")).unwrap()
+        fs::remove_dir_all(version(root).join("links")).unwrap();
     });
 }
 

@@ -27,7 +27,7 @@ const OPEN: u16 = 1000;
 
 fn with_kernel(entries: u32, work: impl FnOnce(&mut Kernel) + Send) {
     let inside = || -> Result<()> {
-        work(&mut Kernel::new(false, entries / WAYS as u32)?);
+        work(&mut Kernel::new(false, entries / WAYS)?);
         Ok(())
     };
     let done = Ground::new().and_then(|ground| ground.run(inside));

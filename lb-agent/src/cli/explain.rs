@@ -9,13 +9,13 @@ use anyhow::bail;
 use clap::{ArgGroup, Args, ValueEnum};
 
 use super::output::{Format, json, print, table};
-use super::source::name;
+use super::source::{API_FLAGS, ApiArgs, name, node_name};
 use super::traffic::TrafficArgs;
 use super::{PinArgs, tokio_runtime};
 use crate::model::{ObjectName, Protocol};
 use crate::trial::{
-    Destination, EndpointView, Explanation, Manifests, Question, Sender, Source, Verdict, by_manifests,
-    on_node,
+    AtWork, Destination, EndpointView, Explanation, Manifests, Question, Sender, Source, Verdict,
+    by_manifests, on_node,
 };
 
 /// Flags of `explain`.
@@ -44,9 +44,9 @@ pub(super) struct ExplainArgs {
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
     /// Ask for a node that is made up from this folder of manifests, not for the data plane that is at work here.
-    #[arg(long, value_name = "DIR", requires = "node_name")]
+    #[arg(long, value_name = "DIR", requires = "node_name", conflicts_with_all = API_FLAGS)]
     manifests: Option<PathBuf>,
-    /// With --manifests: the name of the node.
+    /// The name of the node. Without --manifests and without it, the host's name.
     #[arg(long, value_name = "NAME", env = "NODE_NAME", value_parser = name)]
     node_name: Option<String>,
     #[command(flatten)]
@@ -54,6 +54,9 @@ pub(super) struct ExplainArgs {
     /// How to print it.
     #[arg(long, short, value_enum, default_value_t = Format::Table)]
     output: Format,
+    /// Who is asked for objects, without --manifests.
+    #[command(flatten)]
+    api: ApiArgs,
     /// With --manifests: what `lb-agent run` would be told.
     #[command(flatten)]
     traffic: TrafficArgs,
@@ -79,7 +82,8 @@ impl ExplainArgs {
             protocol: self.proto.map(Proto::protocol),
             device: self.device,
         };
-        let explanation = if let (Some(folder), Some(node_name)) = (self.manifests, self.node_name) {
+        let node_name = node_name(self.node_name)?;
+        let explanation = if let Some(folder) = self.manifests {
             let manifests = Manifests {
                 traffic: self.traffic.traffic(Some(&folder), None)?,
                 folder,
@@ -95,7 +99,12 @@ impl ExplainArgs {
                     pins.root().display()
                 );
             }
-            tokio_runtime()?.block_on(on_node(&question, &pins))?
+            let at_work = AtWork {
+                pins,
+                api: self.api.access(),
+                node_name,
+            };
+            tokio_runtime()?.block_on(on_node(&question, &at_work))?
         };
         match self.output {
             Format::Json => json(&explanation),

@@ -14,6 +14,17 @@ pub(super) struct SourceArgs {
     /// Folder of manifests to follow, instead of the Kubernetes API: the YAML or JSON that `kubectl apply` takes.
     #[arg(long, value_name = "DIR", conflicts_with_all = API_FLAGS)]
     pub(super) manifests: Option<PathBuf>,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Name of this node's Node object. Without it, the host's name.
+    #[arg(long, value_name = "NAME", env = "NODE_NAME", visible_alias = "hostname-override", value_parser = name)]
+    node_name: Option<String>,
+}
+
+/// How the Kubernetes API is reached.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Source")]
+pub(super) struct ApiArgs {
     /// Kubeconfig that leads to the Kubernetes API. Without it, that of the pod, or else `$KUBECONFIG` or `~/.kube/config`.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -23,38 +34,47 @@ pub(super) struct SourceArgs {
     /// Address of the API server, instead of the one that the configuration has: one that is reached without services.
     #[arg(long, value_name = "URL", visible_alias = "master")]
     api_server: Option<http::Uri>,
-    /// Name of this node's Node object. Without it, the host's name.
-    #[arg(long, value_name = "NAME", env = "NODE_NAME", visible_alias = "hostname-override", value_parser = name)]
-    node_name: Option<String>,
 }
 
 /// Flags that mean nothing beside a folder of manifests.
 pub(super) const API_FLAGS: [&str; 3] = ["kubeconfig", "context", "api_server"];
 
 impl SourceArgs {
-    /// The name of this node's Node, as kube-proxy finds it (k8s.io/component-helpers/node/util).
+    /// See [`node_name`].
     pub(super) fn node_name(&self) -> anyhow::Result<String> {
-        if let Some(name) = &self.node_name {
-            return Ok(name.clone());
-        }
-        let host = nix::unistd::gethostname().context("the host's name")?;
-        let name = host.to_string_lossy().trim().to_lowercase();
-        if name.is_empty() {
-            bail!("the host has no name: give --node-name, or NODE_NAME");
-        }
-        Ok(name)
+        node_name(self.node_name.clone())
     }
 
     pub(super) fn options(self) -> SourceOptions {
         match self.manifests {
             Some(folder) => SourceOptions::Manifests(folder),
-            None => SourceOptions::Api(ApiAccess {
-                kubeconfig: self.kubeconfig,
-                context: self.context,
-                server: self.api_server,
-            }),
+            None => SourceOptions::Api(self.api.access()),
         }
     }
+}
+
+impl ApiArgs {
+    pub(super) fn access(self) -> ApiAccess {
+        ApiAccess {
+            kubeconfig: self.kubeconfig,
+            context: self.context,
+            server: self.api_server,
+        }
+    }
+}
+
+/// The name of this node's Node: the one that is given, or else the host's, as kube-proxy finds it
+/// (k8s.io/component-helpers/node/util).
+pub(super) fn node_name(given: Option<String>) -> anyhow::Result<String> {
+    if let Some(name) = given {
+        return Ok(name);
+    }
+    let host = nix::unistd::gethostname().context("the host's name")?;
+    let name = host.to_string_lossy().trim().to_lowercase();
+    if name.is_empty() {
+        bail!("the host has no name: give --node-name, or NODE_NAME");
+    }
+    Ok(name)
 }
 
 /// An empty name would be no node's, and no endpoint local. Names of Nodes are in lower case.

@@ -151,7 +151,7 @@ impl Sizes {
                 self.slots,
                 self.backends,
                 buckets_for(self.flows),
-                buckets_for(self.flows).saturating_mul(WAYS as u32),
+                buckets_for(self.flows).saturating_mul(WAYS),
                 self.backends,
                 self.backends,
                 ranges,

@@ -7,8 +7,8 @@ use lb_common::addr::Address as _;
 use lb_common::{Family, V4, V6};
 
 use super::eligible::{self, Standing};
-use super::{Surroundings, split};
-use crate::model::{Endpoint, IpFamily, ObjectName, Service, ServicePort, TrafficPolicy, World};
+use super::split;
+use crate::model::{Endpoint, IpFamily, ObjectName, PortName, Service, ServicePort, TrafficPolicy, World};
 
 /// An endpoint, and whether it gets new flows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,31 +27,37 @@ pub struct Considered {
     pub standing: Standing,
 }
 
-/// The endpoints of `port` in one family, and how they stand under a policy: by the rule that fills the maps.
+/// The endpoints of a port in one family, and how they stand under a policy for the node of this name: by the rule that
+/// fills the maps. None, when there is no such port.
 pub fn considered(
-    service: &Service,
-    port: &ServicePort,
+    name: &PortName,
     (policy, family): (TrafficPolicy, IpFamily),
-    around: Surroundings<'_>,
-) -> Vec<Considered> {
-    match family {
-        IpFamily::V4 => of_family::<V4>(service, port, policy, around),
-        IpFamily::V6 => of_family::<V6>(service, port, policy, around),
-    }
+    here: (&str, &World),
+) -> Option<Vec<Considered>> {
+    let (_, world) = here;
+    let service = &world.service(&name.service)?.object;
+    let port = service
+        .ports
+        .iter()
+        .find(|port| service.port_name(port) == *name)?;
+    Some(match family {
+        IpFamily::V4 => of_family::<V4>(service, port, policy, here),
+        IpFamily::V6 => of_family::<V6>(service, port, policy, here),
+    })
 }
 
 fn of_family<F: Family>(
     service: &Service,
     port: &ServicePort,
     policy: TrafficPolicy,
-    around: Surroundings<'_>,
+    (node_name, world): (&str, &World),
 ) -> Vec<Considered> {
     let mut found = Vec::new();
-    for pool in split::pools::<F>(service, port, around) {
+    for pool in split::pools::<F>(service, port, (node_name, world)) {
         let standing = eligible::standing(&pool.endpoints, policy);
         found.extend(pool.endpoints.iter().map(|(target, candidate)| {
             let ip = target.addr.ip();
-            let endpoint = endpoint(around.world, &pool.service, ip);
+            let endpoint = endpoint(world, &pool.service, ip);
             Considered {
                 target: SocketAddr::new(ip, target.port.number()),
                 service: pool.service.clone(),

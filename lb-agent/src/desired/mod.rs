@@ -176,7 +176,7 @@ fn desired_half<F: Family>(service: &Service, port: &ServicePort, around: Surrou
     if frontends.is_empty() {
         return Half::default();
     }
-    let pools = split::pools::<F>(service, port, around);
+    let pools = split::pools::<F>(service, port, (around.node_name, around.world));
     let uses = |policy| {
         let mut ways = frontends
             .values()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lb_common::Family;
 
 use super::endpoints::{self, Candidates, Place};
-use super::{Surroundings, Target, Weighted, eligible};
+use super::{Target, Weighted, eligible};
 use crate::model::{ObjectName, Service, ServicePort, TrafficPolicy, World};
 
 /// The endpoints of one Service, and its share.
@@ -23,15 +23,15 @@ const MAX_MULTIPLE: u64 = 1 << 32;
 pub(super) fn pools<F: Family>(
     service: &Service,
     port: &ServicePort,
-    around: Surroundings<'_>,
+    (node_name, world): (&str, &World),
 ) -> Vec<Pool<F::Addr>> {
-    let node = around.world.node(around.node_name);
+    let node = world.node(node_name);
     let here = Place {
-        node: around.node_name,
+        node: node_name,
         zone: node.and_then(|node| node.zone.as_deref()),
     };
     let pool = |name: &ObjectName, port: &ServicePort, share| {
-        let slices = around.world.slices(name).map(|slice| &slice.object);
+        let slices = world.slices(name).map(|slice| &slice.object);
         Pool {
             service: name.clone(),
             share,
@@ -44,7 +44,7 @@ pub(super) fn pools<F: Family>(
     let shares = service.options.split.iter().zip(service.split_targets());
     shares
         .filter_map(|(share, name)| {
-            let target = around.world.service(&name)?;
+            let target = world.service(&name)?;
             Some(pool(&name, same_port(port, &target.object)?, share.weight))
         })
         .collect()

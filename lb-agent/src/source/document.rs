@@ -194,7 +194,8 @@ fn array(value: Value) -> Option<Vec<Value>> {
     }
 }
 
-fn interpret(kind: &str, value: &Value) -> (Option<ObjectRef>, Content) {
+/// An object of this kind.
+pub(super) fn interpret(kind: &str, value: &Value) -> (Option<ObjectRef>, Content) {
     match kind {
         "Service" => object::<Service>(Kind::Service, value, parse::service),
         "EndpointSlice" => object::<EndpointSlice>(Kind::EndpointSlice, value, parse::endpoint_slice),

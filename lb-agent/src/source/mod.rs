@@ -13,7 +13,7 @@ pub mod watch;
 use crate::model::{Object, ObjectRef, Origin, Problem};
 
 pub use folder::Folder;
-pub use kube::{AccessError, ApiAccess, ApiSource};
+pub use kube::{AccessError, ApiAccess, ApiSource, AskError, ServiceObjects};
 pub use start::{Source, SourceOptions};
 pub use watch::{ManifestSource, SourceError};
 

@@ -8,6 +8,7 @@ use lb_common::{Device, DeviceRole};
 use nix::net::if_::if_nametoindex;
 use rtnetlink::Handle;
 
+use super::endpoint::Objects;
 use super::front_end::{self, FrontEnd, Kind};
 use super::packet::Packet;
 use super::question::{Destination, PortChoice, Question, Sender, Source};
@@ -15,7 +16,6 @@ use super::route::route;
 use super::walk::Start;
 use crate::dataplane::KernelStore;
 use crate::model::{ObjectName, Protocol};
-use crate::reconcile::Pipe;
 use crate::store::{DevicesTable, MapStore as _};
 
 /// A source port that nobody has asked for.
@@ -31,8 +31,8 @@ const OUTSIDE: [IpAddr; 2] = [
 pub(super) struct Place<'a> {
     pub(super) store: &'a KernelStore,
     pub(super) netlink: &'a Handle,
-    /// The objects, where they are known, and the name of the node.
-    pub(super) objects: Option<(&'a Pipe, &'a str)>,
+    /// The objects, where they are known.
+    pub(super) objects: Option<Objects<'a>>,
 }
 
 /// Who sends.
@@ -113,7 +113,7 @@ impl Place<'_> {
     }
 
     fn pod(self, pod: &ObjectName) -> anyhow::Result<Vec<IpAddr>> {
-        let Some((pipe, node_name)) = self.objects else {
+        let Some(Objects { world, node_name }) = self.objects else {
             bail!(
                 "the maps do not know pods by name: give the address of pod {pod} with --from as well (`kubectl get pod \
                  -n {} {} -o wide` shows it)",
@@ -121,7 +121,6 @@ impl Place<'_> {
                 pod.name
             );
         };
-        let world = pipe.world();
         let services = world.services();
         let slices = services.flat_map(|service| world.slices(&service.name));
         let endpoints = slices.flat_map(|slice| &slice.object.endpoints);
@@ -212,7 +211,7 @@ impl Place<'_> {
     fn no_front_ends(self, service: &ObjectName, all: &[FrontEnd]) -> String {
         let is_known = self
             .objects
-            .is_some_and(|(pipe, _)| pipe.world().service(service).is_some());
+            .is_some_and(|Objects { world, .. }| world.service(service).is_some());
         if is_known {
             return format!(
                 "Service {service} has no front ends: it is headless, an ExternalName or another proxy's, or others \

@@ -10,9 +10,8 @@ use serde::Serialize;
 use super::front_end::FrontEnd;
 use crate::dataplane::KernelStore;
 use crate::desired::Standing;
-use crate::desired::considered::Considered;
-use crate::model::IpFamily;
-use crate::reconcile::Pipe;
+use crate::desired::considered::{Considered, considered};
+use crate::model::{IpFamily, World};
 use crate::store::{FamilyTables, MapStore as _, StoreError};
 
 /// An endpoint.
@@ -34,13 +33,28 @@ pub struct EndpointView {
     pub why: Option<&'static str>,
 }
 
+/// Objects, as far as they are known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Objects<'a> {
+    pub(super) world: &'a World,
+    /// The name of this node.
+    pub(super) node_name: &'a str,
+}
+
+/// Of an endpoint that gets new connections in the maps alone.
+const OUTDATED: &str =
+    "by its objects it should get none: the agent has not followed them yet, or does not run";
+/// Of an endpoint that gets new connections in the objects alone.
+const NOT_IN_MAPS: &str = "by its objects it should: the agent has not followed them yet, or does not run";
+
 /// Those of a front end, from its Service's objects.
-pub(super) fn of_objects(pipe: &Pipe, front_end: &FrontEnd, inside: bool) -> Vec<EndpointView> {
+pub(super) fn of_objects(objects: Objects<'_>, front_end: &FrontEnd, inside: bool) -> Vec<EndpointView> {
     let Some(name) = &front_end.name else {
         return Vec::new();
     };
     let family = IpFamily::of(front_end.address.ip());
-    let considered = pipe.considered(name, front_end.policy(inside), family);
+    let policy = front_end.policy(inside);
+    let considered = considered(name, (policy, family), (objects.node_name, objects.world));
     let view = |considered: Considered| {
         let (reason, why) = match considered.standing {
             Standing::Ready => (None, None),
@@ -60,6 +74,75 @@ pub(super) fn of_objects(pipe: &Pipe, front_end: &FrontEnd, inside: bool) -> Vec
         }
     };
     considered.into_iter().flatten().map(view).collect()
+}
+
+/// What maps and objects say together. Who gets new connections, the maps say; objects have names, and know of those that
+/// were never in the maps.
+pub(super) fn joined(maps: Vec<EndpointView>, objects: Vec<EndpointView>) -> Vec<EndpointView> {
+    let get_new: BTreeSet<SocketAddr> = maps
+        .iter()
+        .filter(|endpoint| endpoint.reason.is_none())
+        .map(|endpoint| endpoint.address)
+        .collect();
+    let known: BTreeMap<SocketAddr, &EndpointView> = objects
+        .iter()
+        .map(|endpoint| (endpoint.address, endpoint))
+        .collect();
+    let in_maps: BTreeSet<SocketAddr> = maps.iter().map(|endpoint| endpoint.address).collect();
+    let mut found: Vec<_> = maps
+        .into_iter()
+        .map(|endpoint| {
+            let known = known.get(&endpoint.address).copied();
+            // Beside one that has left, there may be its successor at the same address.
+            let is_old = endpoint.reason.is_some() && get_new.contains(&endpoint.address);
+            if is_old { endpoint } else { endpoint.with(known) }
+        })
+        .collect();
+    let others = objects
+        .into_iter()
+        .filter(|endpoint| !in_maps.contains(&endpoint.address));
+    found.extend(others.map(EndpointView::not_in_maps));
+    found
+}
+
+impl EndpointView {
+    /// One of the maps, with what the objects say of it.
+    fn with(self, known: Option<&Self>) -> Self {
+        let Some(known) = known else {
+            // One that is left out says so itself.
+            let why = if self.reason.is_none() {
+                Some(OUTDATED)
+            } else {
+                self.why
+            };
+            return Self { why, ..self };
+        };
+        let (reason, why) = match (self.reason, known.reason) {
+            (None, None) => (None, known.why),
+            (None, Some(_)) => (None, Some(OUTDATED)),
+            (Some(_), None) => (Some("not-in-maps"), Some(NOT_IN_MAPS)),
+            (Some(_), Some(_)) => (known.reason, known.why),
+        };
+        Self {
+            address: self.address,
+            here: self.here,
+            reason,
+            why,
+            ..known.clone()
+        }
+    }
+
+    /// One of the objects that the maps do not have.
+    fn not_in_maps(self) -> Self {
+        if self.reason.is_some() {
+            return self;
+        }
+        Self {
+            reason: Some("not-in-maps"),
+            why: Some(NOT_IN_MAPS),
+            ..self
+        }
+    }
 }
 
 /// Those of a front end, from the maps: all that have ever been ready and are not forgotten yet.
@@ -127,4 +210,71 @@ fn of_family<F: FamilyTables>(
         found.insert((address, index), view);
     }
     Ok(found.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(host: u8, named: bool, reason: Option<&'static str>) -> EndpointView {
+        EndpointView {
+            address: SocketAddr::from(([10, 244, 1, host], 80)),
+            pod: named.then(|| format!("shop/web-{host}")),
+            node: named.then(|| "node-a".to_owned()),
+            here: true,
+            service: None,
+            reason,
+            why: None,
+        }
+    }
+
+    #[test]
+    fn maps_say_who_gets_new_connections_and_objects_the_rest() {
+        let maps = [
+            (1, None),
+            (2, None),
+            (3, None),
+            (4, Some("no-new")),
+            (5, Some("removed")),
+            (6, Some("removed")),
+            (7, Some("removed")),
+            (7, None),
+        ];
+        let objects = [
+            (1, None),
+            (2, Some("not-ready")),
+            (4, Some("terminating")),
+            (6, None),
+            (7, None),
+            (8, Some("other-zone")),
+            (9, None),
+        ];
+        let maps = maps.map(|(host, reason)| view(host, false, reason)).to_vec();
+        let objects = objects.map(|(host, reason)| view(host, true, reason)).to_vec();
+        let found: Vec<_> = joined(maps, objects)
+            .into_iter()
+            .map(|view| {
+                (
+                    view.address.ip().to_string(),
+                    view.pod.is_some(),
+                    view.reason,
+                    view.why,
+                )
+            })
+            .collect();
+        let expected = [
+            (1, true, None, None),
+            (2, true, None, Some(OUTDATED)),
+            (3, false, None, Some(OUTDATED)),
+            (4, true, Some("terminating"), None),
+            (5, false, Some("removed"), None),
+            (6, true, Some("not-in-maps"), Some(NOT_IN_MAPS)),
+            (7, false, Some("removed"), None),
+            (7, true, None, None),
+            (8, true, Some("other-zone"), None),
+            (9, true, Some("not-in-maps"), Some(NOT_IN_MAPS)),
+        ]
+        .map(|(host, named, reason, why)| (format!("10.244.1.{host}"), named, reason, why));
+        assert_eq!(found, expected);
+    }
 }

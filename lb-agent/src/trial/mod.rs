@@ -26,18 +26,21 @@ mod words;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use lb_common::{SettingsFlags, SlotRange};
 use nix::net::if_::if_nameindex;
 use nix::sched::{CloneFlags, unshare};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use apart::Apart;
 use case::{Case, Place, Who};
+use endpoint::Objects;
 use front_end::FrontEnd;
 use walk::{Walk, walk};
-use words::{Findings, Met};
+use words::{Findings, LeftOut, Met};
 
 use crate::dataplane::netlink::connect;
 use crate::dataplane::{Access, KernelStore, Pins};
@@ -46,7 +49,7 @@ use crate::image::algorithm;
 use crate::model::{HostState, ObjectName, Problem};
 use crate::reconcile::Pipe;
 use crate::runtime::first_objects;
-use crate::source::ManifestSource;
+use crate::source::{ApiAccess, ManifestSource, ServiceObjects};
 use crate::store::{MapStore as _, Policies, SettingsTable};
 use crate::traffic::{Traffic, known_seed};
 
@@ -54,6 +57,9 @@ pub use endpoint::EndpointView;
 pub use explanation::{BackendView, Explanation, MasqueradeView, PacketView, ServiceView, Verdict};
 pub use packet::Packet;
 pub use question::{Destination, NotUnderstood, PortChoice, Question, Sender, Source};
+
+/// How long an API server is waited for: what the programs say does not hang on it.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A node that exists in manifests alone.
 #[derive(Clone, Debug)]
@@ -66,9 +72,21 @@ pub struct Manifests {
     pub traffic: Traffic,
 }
 
+/// A data plane at work.
+#[derive(Clone, Debug)]
+pub struct AtWork {
+    /// Where it is pinned.
+    pub pins: Pins,
+    /// The API that knows the objects; it need not be there.
+    pub api: ApiAccess,
+    /// The name of this node.
+    pub node_name: String,
+}
+
 /// What the data plane that is pinned here would do with a packet.
-pub async fn on_node(question: &Question, pins: &Pins) -> anyhow::Result<Explanation> {
+pub async fn on_node(question: &Question, at_work: &AtWork) -> anyhow::Result<Explanation> {
     let netlink = connect()?;
+    let pins = &at_work.pins;
     let live = KernelStore::open(pins, Access::Read)?;
     let place = Place {
         store: &live,
@@ -78,8 +96,35 @@ pub async fn on_node(question: &Question, pins: &Pins) -> anyhow::Result<Explana
     let case = place.case(question).await?;
     let mut apart = Apart::of_node(pins, case.packet.source.ip())?;
     let walk = walk(&mut apart, &netlink, &case.packet, case.start).await?;
-    let findings = findings(&apart.store, case, walk, None)?;
+    let mut findings = findings(&apart.store, case, walk, None)?;
+    if let Some(met) = &mut findings.front_end {
+        let asked = ask(met, at_work).await;
+        findings.left_out = match asked {
+            Ok(objects) => {
+                findings.warnings = objects.problems;
+                LeftOut::Asked(objects.server)
+            }
+            Err(why) => LeftOut::Unasked(why),
+        };
+    }
     Ok(findings.explain())
+}
+
+/// Asks the API for the objects of what was met, and says with them which endpoints there are. Why not, if it cannot.
+async fn ask(met: &mut Met, at_work: &AtWork) -> Result<ServiceObjects, String> {
+    let AtWork { api, node_name, .. } = at_work;
+    let name = met.front_end.name.as_ref();
+    let service = &name.ok_or("the maps do not name its Service")?.service;
+    let asked = timeout(PATIENCE, api.ask(service, node_name)).await;
+    let asked = asked.map_err(|_| format!("the API server has not answered within {PATIENCE:?}"))?;
+    let objects = asked.map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
+    let known = Objects {
+        world: &objects.world,
+        node_name,
+    };
+    let of_objects = endpoint::of_objects(known, &met.front_end, met.inside);
+    met.endpoints = endpoint::joined(std::mem::take(&mut met.endpoints), of_objects);
+    Ok(objects)
 }
 
 /// What a node would do with a packet if it had an agent with these manifests. Needs root as well: only the kernel runs the
@@ -116,10 +161,14 @@ async fn in_namespace(question: &Question, manifests: &Manifests) -> anyhow::Res
     let host = made_up::lay_out(pipe.world(), &manifests.node_name, asked).await?;
     let problems = fill(&mut pipe, &mut apart.store, host);
     let netlink = connect()?;
+    let objects = Objects {
+        world: pipe.world(),
+        node_name: &manifests.node_name,
+    };
     let place = Place {
         store: &apart.store,
         netlink: &netlink,
-        objects: Some((&pipe, &manifests.node_name)),
+        objects: Some(objects),
     };
     let mut case = place.case(question).await.map_err(|error| {
         let asked = match &question.to {
@@ -145,7 +194,7 @@ async fn in_namespace(question: &Question, manifests: &Manifests) -> anyhow::Res
         );
     }
     let walk = walk(&mut apart, &netlink, &case.packet, case.start).await?;
-    let mut findings = findings(&apart.store, case, walk, Some(&pipe))?;
+    let mut findings = findings(&apart.store, case, walk, Some(objects))?;
     let met = findings.front_end.as_ref();
     let service = met.and_then(|met| Some(met.front_end.name.as_ref()?.service.clone()));
     findings.warnings = about(service.as_ref(), &problems);
@@ -189,7 +238,12 @@ fn about(service: Option<&ObjectName>, problems: &[Problem]) -> Vec<String> {
 }
 
 /// What goes with what was seen on the way.
-fn findings(store: &KernelStore, case: Case, walk: Walk, objects: Option<&Pipe>) -> anyhow::Result<Findings> {
+fn findings(
+    store: &KernelStore,
+    case: Case,
+    walk: Walk,
+    objects: Option<Objects<'_>>,
+) -> anyhow::Result<Findings> {
     let settings = store.rows::<SettingsTable>()?.remove(&0).unwrap_or_default();
     let all = front_end::all(store)?;
     let to = case.packet.destination;
@@ -217,17 +271,22 @@ fn findings(store: &KernelStore, case: Case, walk: Walk, objects: Option<&Pipe>)
         near,
         devices,
         settings: settings.flags,
-        maps_only: objects.is_none(),
+        left_out: LeftOut::Known,
         warnings: Vec::new(),
     })
 }
 
-fn met(store: &KernelStore, front_end: FrontEnd, case: &Case, objects: Option<&Pipe>) -> anyhow::Result<Met> {
+fn met(
+    store: &KernelStore,
+    front_end: FrontEnd,
+    case: &Case,
+    objects: Option<Objects<'_>>,
+) -> anyhow::Result<Met> {
     let settings = store.rows::<SettingsTable>()?.remove(&0).unwrap_or_default();
     let source = case.packet.source.ip();
     let inside = is_inside(settings.flags, case, front_end::is_pod(store, source)?);
     let endpoints = match objects {
-        Some(pipe) => endpoint::of_objects(pipe, &front_end, inside),
+        Some(objects) => endpoint::of_objects(objects, &front_end, inside),
         None => endpoint::of_maps(store, &front_end, inside)?,
     };
     let policies = store.rows::<Policies>()?;

@@ -1,6 +1,7 @@
 //! etcd, asked directly, by its gateway for JSON (<https://etcd.io/docs/v3.6/dev-guide/api_grpc_gateway/>).
 
 use anyhow::{Context as _, Result, ensure};
+use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 use super::programs::ETCD_PORT;
@@ -18,6 +19,14 @@ pub(super) fn compact(host: &Host) -> Result<()> {
         &json!({ "revision": revision, "physical": true }),
     )
     .map(drop)
+}
+
+/// Deletes a key that is there.
+pub(super) fn delete(host: &Host, key: &str) -> Result<()> {
+    let request = json!({ "key": BASE64.encode(key.as_bytes()) });
+    let answer = ask(host, "deleterange", &request)?;
+    ensure!(answer["deleted"] == "1", "etcd has no {key}: {answer}");
+    Ok(())
 }
 
 fn ask(host: &Host, method: &str, request: &Value) -> Result<Value> {

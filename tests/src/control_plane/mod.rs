@@ -177,6 +177,11 @@ impl ControlPlane {
         Ok(took)
     }
 
+    /// Deletes a Service of the namespace `default` without the API server, which need not run.
+    pub fn delete_in_etcd(&self, service: &str) -> Result<()> {
+        etcd::delete(&self.host, &format!("/registry/services/specs/default/{service}"))
+    }
+
     /// Forgets all that came before now, so that who goes on from there is told `410 Gone`.
     pub fn compact(&self) -> Result<()> {
         etcd::compact(&self.host).context("cannot compact etcd")

@@ -55,7 +55,7 @@ impl Kernel {
                 ("backends", ROWS),
                 ("loads", ROWS),
                 ("flow_tags", buckets),
-                ("flows", buckets * WAYS as u32),
+                ("flows", buckets * WAYS),
                 ("affinity", CLIENTS),
                 ("sources", CLIENTS),
                 ("frags", CLIENTS),

@@ -4,6 +4,7 @@
 
 mod beside_kube_proxy;
 mod deployment;
+mod explain;
 mod health;
 mod outage;
 mod policies;

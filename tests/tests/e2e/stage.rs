@@ -81,7 +81,18 @@ impl Stage {
         to: (Protocol, SocketAddr),
         is_so: impl Fn(&Outcome) -> bool,
     ) {
-        match self.site.wait_for(from, to, PATIENCE, is_so) {
+        self.expect_outcome_within(PATIENCE, what, (from, to), is_so);
+    }
+
+    /// The same, with no other patience than this and what asking once takes.
+    pub(super) fn expect_outcome_within(
+        &self,
+        patience: Duration,
+        what: &impl Display,
+        (from, to): (&Host, (Protocol, SocketAddr)),
+        is_so: impl Fn(&Outcome) -> bool,
+    ) {
+        match self.site.wait_for(from, to, patience, is_so) {
             Ok(took) => eprintln!("    {what}: {} ms", took.as_millis()),
             Err(error) => panic!("{what}: {error:#}"),
         }

@@ -1,7 +1,8 @@
 //! On a node with an agent at work: the answer is what the next packet meets, and no trace is left.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::fs;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use lb_agent::dataplane::{Access, KernelStore, PinnedMap, Pins};
 use lb_agent::image::render::render;
@@ -12,12 +13,18 @@ use lb_tests::family::Family;
 use lb_tests::http::Connection;
 use lb_tests::manifests::{Condition, HTTP, Service};
 use lb_tests::need_root;
+use lb_tests::scratch::Folder;
 use lb_tests::topology::{CLIENT, NODE1};
 use lb_tests::world::{OTHER_CLUSTER_IP, OTHER_VIP, VIP, World};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+/// Without objects.
 fn ask(world: &World, flags: &str) -> Value {
-    let flags: Vec<_> = ["explain", "--output", "json"]
+    ask_with(world, "/nonexistent", flags)
+}
+
+fn ask_with(world: &World, kubeconfig: &str, flags: &str) -> Value {
+    let flags: Vec<_> = ["explain", "--output", "json", "--kubeconfig", kubeconfig]
         .into_iter()
         .chain(flags.split(' '))
         .collect();
@@ -110,8 +117,45 @@ fn endpoints_that_left_are_named() {
         .collect();
     reasons.sort_unstable();
     assert_eq!(reasons, ["not-serving", "removed"]);
+    check_unasked(&told, "kubeconfig /nonexistent cannot be used: ");
     assert_eq!(told["eligible"].as_array().unwrap().len(), 1);
     assert_eq!(told["backend"]["device"], "pod-web-1", "{told:#}");
+}
+
+#[test]
+fn an_api_server_that_is_silent_is_not_waited_for_long() {
+    need_root!();
+    let world = world();
+    let listen = || Ok(TcpListener::bind("127.0.0.1:0")?);
+    let silent = world.topology.node1.netns.run(listen).unwrap();
+    let folder = Folder::new("explain").unwrap();
+    let kubeconfig = folder.path().join("kubeconfig");
+    let server = format!("http://{}", silent.local_addr().unwrap());
+    let text = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "silent",
+        "clusters": [{ "name": "silent", "cluster": { "server": server } }],
+        "users": [{ "name": "agent", "user": {} }],
+        "contexts": [{ "name": "silent", "context": { "cluster": "silent", "user": "agent" } }],
+    });
+    fs::write(&kubeconfig, text.to_string()).unwrap();
+    let to = SocketAddr::new(VIP.of(Family::V4), HTTP.port);
+    let flags = format!("--to {to} --from-outside");
+    let told = ask_with(&world, &kubeconfig.display().to_string(), &flags);
+    assert_eq!(told["verdict"], "forward");
+    check_unasked(&told, "the API server has not answered within 3s.");
+}
+
+/// A step says that, and why, nobody was asked for objects.
+#[track_caller]
+fn check_unasked(told: &Value, why: &str) {
+    let mut steps = told["steps"].as_array().unwrap().iter();
+    let text = format!("could not be asked for: {why}");
+    assert!(
+        steps.any(|step| step.as_str().unwrap().contains(&text)),
+        "{told:#}"
+    );
 }
 
 /// The usual service on three pods, and one whose clients stay where they are.

@@ -26,7 +26,7 @@ impl KernelStore {
         let Some(place) = self.place::<F>(key)? else {
             return Ok(None);
         };
-        for way in 0..WAYS as u32 {
+        for way in 0..WAYS {
             let row = self.some_rows::<F::Flows>(place.row(way), 1)?.pop();
             if let Some(row) = row.filter(|row| row.key == *key) {
                 return Ok(Some(row.flow));
@@ -45,7 +45,7 @@ impl KernelStore {
             return Ok(());
         };
         for mut tags in self.some_rows::<F::FlowTags>(place.bucket, 1)? {
-            let way = tags.put(place.tag, flow) as u32;
+            let way = tags.put(place.tag, flow);
             let row = FlowRow {
                 key: *key,
                 flow: *flow,

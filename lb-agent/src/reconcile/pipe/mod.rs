@@ -15,11 +15,10 @@ use super::apply::{Outcome, apply};
 use super::diff::{diff_address, diff_port};
 use super::plan::{NODE, Plan};
 use super::problems::{self, Problems};
-use crate::desired::considered::{Considered, considered};
 use crate::desired::health_check::HealthCheck;
 use crate::desired::{self, Claims, DesiredPort, Surroundings, seed_words};
 use crate::image::{Compromise, Image, NoRoom, name_text};
-use crate::model::{HostState, IpFamily, Kind, Object, ObjectName, PortName, Problem, TrafficPolicy, World};
+use crate::model::{HostState, IpFamily, Kind, Object, ObjectName, PortName, Problem, World};
 use crate::source::SourceEvent;
 use crate::store::{FamilyTables, MapStore, Rows, StoreError};
 
@@ -245,21 +244,6 @@ impl Pipe {
     /// Every object.
     pub fn world(&self) -> &World {
         &self.world
-    }
-
-    /// The endpoints of a port, and how they stand under a policy; `None` when there is no such port.
-    pub fn considered(
-        &self,
-        name: &PortName,
-        policy: TrafficPolicy,
-        family: IpFamily,
-    ) -> Option<Vec<Considered>> {
-        let service = &self.world.service(&name.service)?.object;
-        let port = service
-            .ports
-            .iter()
-            .find(|port| service.port_name(port) == *name)?;
-        Some(considered(service, port, (policy, family), self.surroundings()))
     }
 
     fn claim(&mut self, service: &ObjectName, wanted: BTreeSet<desired::Claim>) {

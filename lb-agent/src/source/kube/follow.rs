@@ -395,10 +395,7 @@ impl<'a> Follower<'a> {
     }
 
     fn garbled(&self, error: &serde_json::Error) -> Trouble {
-        Trouble::Garbled {
-            resource: self.watched.resource,
-            why: error.to_string(),
-        }
+        self.watched.garbled(error)
     }
 }
 

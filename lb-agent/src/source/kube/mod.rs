@@ -7,10 +7,12 @@
 //! reply     the frame around objects: pages of lists, lines of watches
 //! item      the text of one object -> our words
 //! told      what has been told of each object: nothing twice, and nothing that is gone is kept
+//! ask       the objects of one Service, asked for once
 //! trouble, backoff, contact   what goes wrong, how long to wait, and saying so once
 //! ```
 
 mod access;
+mod ask;
 mod backoff;
 mod contact;
 mod follow;
@@ -37,6 +39,7 @@ use trouble::Trouble;
 use watched::{CLUSTER, NODES, SERVICE_CIDRS, SERVICES, SLICES, Watched};
 
 pub use access::{AccessError, ApiAccess};
+pub use ask::{AskError, ServiceObjects};
 
 /// What is followed.
 const FOLLOWED: [&Watched; 4] = [&SERVICES, &SLICES, &NODES, &SERVICE_CIDRS];

@@ -24,6 +24,15 @@ pub(super) struct Watched {
     pub(super) required: bool,
 }
 
+/// Some objects of a kind.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Which<'a> {
+    /// The one of this name.
+    Named(&'a str),
+    /// The EndpointSlices of the Service of this name.
+    OfService(&'a str),
+}
+
 /// Services, but no headless ones, and none that another proxy handles.
 pub(super) const SERVICES: Watched = Watched {
     kind: Kind::Service,
@@ -84,6 +93,28 @@ impl Watched {
         self.get(&format!("?limit={PAGE}{}{more}", self.selectors))
     }
 
+    /// A page of the list of those in a namespace that are meant. Of what is in no namespace, that is empty.
+    pub(super) fn page_of(
+        &self,
+        namespace: &str,
+        which: Which<'_>,
+        token: Option<&str>,
+    ) -> Result<Request<Vec<u8>>, Trouble> {
+        let path = match (namespace, self.path.strip_suffix(self.resource)) {
+            ("", _) | (_, None) => self.path.to_owned(),
+            (_, Some(group)) => format!("{group}namespaces/{}/{}", encoded(namespace), self.resource),
+        };
+        let selector = match which {
+            Which::Named(name) => format!("fieldSelector=metadata.name%3D{}", encoded(name)),
+            Which::OfService(name) => {
+                format!("labelSelector=kubernetes.io%2Fservice-name%3D{}", encoded(name))
+            }
+        };
+        let more = token.map(|token| format!("&continue={}", encoded(token)));
+        let more = more.unwrap_or_default();
+        self.request(&format!("{path}?limit={PAGE}&{selector}{more}"))
+    }
+
     /// A watch from `version` on, or one that begins with every object (KEP-3157).
     pub(super) fn watch(&self, version: Option<&str>, seconds: u64) -> Result<Request<Vec<u8>>, Trouble> {
         let from = match version {
@@ -102,12 +133,21 @@ impl Watched {
         self.get("")
     }
 
-    fn get(&self, query: &str) -> Result<Request<Vec<u8>>, Trouble> {
-        let request = Request::get(format!("{}{query}", self.path)).body(Vec::new());
-        request.map_err(|error| Trouble::Garbled {
+    /// What is answered, or asked, cannot be read.
+    pub(super) fn garbled(&self, why: &impl ToString) -> Trouble {
+        Trouble::Garbled {
             resource: self.resource,
-            why: error.to_string(),
-        })
+            why: why.to_string(),
+        }
+    }
+
+    fn get(&self, query: &str) -> Result<Request<Vec<u8>>, Trouble> {
+        self.request(&format!("{}{query}", self.path))
+    }
+
+    fn request(&self, uri: &str) -> Result<Request<Vec<u8>>, Trouble> {
+        let request = Request::get(uri).body(Vec::new());
+        request.map_err(|error| self.garbled(&error))
     }
 }
 
@@ -151,5 +191,23 @@ mod tests {
              resourceVersionMatch=NotOlderThan"
         );
         assert_eq!(uri(CLUSTER.object()), "/api/v1/namespaces/kube-system");
+    }
+
+    #[test]
+    fn some_are_asked_for_by_their_namespace_and_name_or_service() {
+        let uri = |request: Result<Request<Vec<u8>>, Trouble>| request.unwrap().uri().to_string();
+        assert_eq!(
+            uri(SERVICES.page_of("shop", Which::Named("web"), None)),
+            "/api/v1/namespaces/shop/services?limit=500&fieldSelector=metadata.name%3Dweb"
+        );
+        assert_eq!(
+            uri(SLICES.page_of("shop", Which::OfService("web"), Some("x/"))),
+            "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices?limit=500&\
+             labelSelector=kubernetes.io%2Fservice-name%3Dweb&continue=x%2F"
+        );
+        assert_eq!(
+            uri(NODES.page_of("", Which::Named("node-a"), None)),
+            "/api/v1/nodes?limit=500&fieldSelector=metadata.name%3Dnode-a"
+        );
     }
 }

@@ -28,10 +28,20 @@ pub(super) struct Findings {
     pub(super) devices: BTreeMap<u32, String>,
     /// [`lb_common::SettingsFlags`].
     pub(super) settings: u32,
-    /// Whether only the maps are known, and no objects.
-    pub(super) maps_only: bool,
+    /// How the endpoints that are in no map are known.
+    pub(super) left_out: LeftOut,
     /// What is wrong with the objects.
     pub(super) warnings: Vec<String>,
+}
+
+/// How the endpoints that are in no map are known.
+pub(super) enum LeftOut {
+    /// All objects are known, or none is needed.
+    Known,
+    /// This API server was asked.
+    Asked(String),
+    /// They are not, for this reason.
+    Unasked(String),
 }
 
 /// A front end, and what goes with it.
@@ -130,7 +140,8 @@ impl Findings {
             steps.push(self.ranges_step(met));
         }
         steps.push(policy_step(self.case.who, met));
-        steps.push(self.endpoints_step(met));
+        steps.push(endpoints_step(met));
+        steps.extend(self.left_out.step());
         steps
     }
 
@@ -143,30 +154,6 @@ impl Findings {
             ranges.join(", "),
             if within { "one of them" } else { "none of them" }
         )
-    }
-
-    fn endpoints_step(&self, met: &Met) -> String {
-        let out = met
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.reason.is_some())
-            .count();
-        let eligible = met.endpoints.len() - out;
-        let unknown = if self.maps_only {
-            " Endpoints that were never ready are in no map; --manifests or `kubectl get endpointslices` show them."
-        } else {
-            ""
-        };
-        let eligible = match eligible {
-            0 => "No endpoint gets new connections".to_owned(),
-            1 => "One endpoint gets new connections".to_owned(),
-            many => format!("{many} endpoints get new connections"),
-        };
-        match out {
-            0 => format!("{eligible}, and none is left out.{unknown}"),
-            1 => format!("{eligible}, one is left out.{unknown}"),
-            many => format!("{eligible}, {many} are left out.{unknown}"),
-        }
     }
 
     /// What a device is called.
@@ -183,6 +170,39 @@ impl Met {
             front_end: self.front_end.kind.code(),
             policy: policy_name(self.front_end.policy(self.inside)),
         }
+    }
+}
+
+impl LeftOut {
+    fn step(&self) -> Option<String> {
+        match self {
+            Self::Known => None,
+            Self::Asked(server) => Some(format!(
+                "The API server {server} was asked for names, and for endpoints that are in no map."
+            )),
+            Self::Unasked(why) => Some(format!(
+                "Endpoints that were never ready are in no map, and could not be asked for: {why}. `kubectl get \
+                 endpointslices` shows them."
+            )),
+        }
+    }
+}
+
+fn endpoints_step(met: &Met) -> String {
+    let out = met
+        .endpoints
+        .iter()
+        .filter(|endpoint| endpoint.reason.is_some())
+        .count();
+    let eligible = match met.endpoints.len() - out {
+        0 => "No endpoint gets new connections".to_owned(),
+        1 => "One endpoint gets new connections".to_owned(),
+        many => format!("{many} endpoints get new connections"),
+    };
+    match out {
+        0 => format!("{eligible}, and none is left out."),
+        1 => format!("{eligible}, one is left out."),
+        many => format!("{eligible}, {many} are left out."),
     }
 }
 

@@ -12,7 +12,7 @@ use super::super::front_end::{FrontEnd, Kind};
 use super::super::packet::{After, Packet};
 use super::super::route::Route;
 use super::super::walk::{Entry, Fate, Run, Start, Walk};
-use super::{Findings, Met};
+use super::{Findings, LeftOut, Met};
 use crate::model::{PortName, Protocol};
 use crate::trial::EndpointView;
 
@@ -91,7 +91,7 @@ fn findings(walk: Walk, flags: u32) -> Findings {
         near: Vec::new(),
         devices: [(2, "eth0".to_owned()), (3, "pod0".to_owned())].into(),
         settings: 0,
-        maps_only: true,
+        left_out: LeftOut::Known,
         warnings: Vec::new(),
     }
 }
@@ -260,8 +260,19 @@ fn what_the_kernel_does_not_route_is_dropped() {
 
 #[test]
 fn what_maps_cannot_tell_is_said() {
-    let told = findings(sent(FlowFlags::BOTH, "192.0.2.10:1", &[]), 0).explain();
-    check_step(&told, "Endpoints that were never ready are in no map");
+    let check = |left_out, text| {
+        let mut found = findings(sent(FlowFlags::BOTH, "192.0.2.10:1", &[]), 0);
+        found.left_out = left_out;
+        check_step(&found.explain(), text);
+    };
+    check(
+        LeftOut::Unasked("the API server is on holiday".to_owned()),
+        "Endpoints that were never ready are in no map, and could not be asked for: the API server is on holiday.",
+    );
+    check(
+        LeftOut::Asked("https://192.0.2.1/".to_owned()),
+        "The API server https://192.0.2.1/ was asked",
+    );
 }
 
 #[test]

@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::*;
 
 /// A file that goes with the value.
-struct Kubeconfig(PathBuf);
+pub(super) struct Kubeconfig(pub(super) PathBuf);
 
 impl Kubeconfig {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         Self(std::env::temp_dir().join(format!("sluice-kubeconfig-{}-{number}", std::process::id())))
     }
 
     /// Two contexts, of which the second one leads to `server` and is not the current one.
-    fn write(&self, server: &Server, token: &str) {
+    pub(super) fn write(&self, server: &Server, token: &str) {
         let cluster = |url: String| json!({"server": url});
         let text = json!({
             "apiVersion": "v1",
@@ -42,7 +42,7 @@ impl Drop for Kubeconfig {
     }
 }
 
-fn access(kubeconfig: &Path, context: Option<&str>) -> ApiAccess {
+pub(super) fn access(kubeconfig: &Path, context: Option<&str>) -> ApiAccess {
     ApiAccess {
         kubeconfig: Some(kubeconfig.to_owned()),
         context: context.map(str::to_owned),

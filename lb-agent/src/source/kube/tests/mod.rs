@@ -1,6 +1,7 @@
 //! The source against a server that does as it is told.
 
 mod access;
+mod ask;
 mod objects;
 mod random;
 mod server;
