@@ -319,7 +319,7 @@ mod tests {
     fn the_least_wanted_makes_room() {
         const OPEN: u8 = TcpState::ESTABLISHED;
         const OVER: u8 = OPEN | TcpState::FIN;
-        let (mut tags, mut there) = (FlowTags::default(), std::vec![0; WAYS as usize]);
+        let (mut tags, mut there) = (FlowTags::default(), [0; WAYS as usize]);
         let mut put = |number: u8, flow: Flow<Ip6>| {
             there[tags.put(number.into(), &flow) as usize] = number;
             there
