@@ -10,8 +10,8 @@
 //!   the error's number; else null), `ingress` and `egress` (`tcx`, `clsact`, or `missing: why`; null where no program
 //!   belongs);
 //! - `maps`, each `name`, `rows`, `used` (null where that cannot be counted; a connection has two rows in a table of flows);
-//! - `evictions`: `restored` (half of a flow was made again) and `adopted` (a flow was opened in mid-connection), which tell
-//!   of rows that a full table of flows gave up, as far as packets of theirs came again;
+//! - `evictions`: `evicted` (an entry of an open flow made room for another), and what packets of such flows led to:
+//!   `restored` (half of a flow was made again) and `adopted` (a flow was opened in mid-connection);
 //! - `drops` and `counters`: numbers by name.
 
 use std::collections::BTreeMap;
@@ -83,6 +83,7 @@ struct MapView {
 
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Evictions {
+    evicted: u64,
     restored: u64,
     adopted: u64,
 }
@@ -118,6 +119,7 @@ async fn status(pins: &Pins) -> anyhow::Result<Status> {
             .map(MapView::from)
             .collect(),
         evictions: Evictions {
+            evicted: count(Counter::FlowEvicted),
             restored: count(Counter::FlowRestored),
             adopted: count(Counter::FlowAdopted),
         },
@@ -298,8 +300,8 @@ fn head(status: &Status) -> String {
         (
             "Evictions",
             format!(
-                "seen {} (halves of flows restored {}, flows adopted in mid-connection {})",
-                status.evictions.restored + status.evictions.adopted,
+                "{} entries of open flows (halves of flows restored {}, flows adopted in mid-connection {})",
+                status.evictions.evicted,
                 status.evictions.restored,
                 status.evictions.adopted
             ),

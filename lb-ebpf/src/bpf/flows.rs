@@ -1,7 +1,8 @@
 //! The flow table in the kernel: see [`lb_common::flow_table`].
 //!
-//! Each of the things that are done with it, or with the key of a flow, is a function that the verifier checks once, whoever calls it: a global
-//! one (Documentation/bpf/verifier.rst), which is what `no_mangle` makes it. So it can be sure of no pointer that it is given.
+//! Each of the things that are done with it, or with the key of a flow, is a function that the verifier checks once,
+//! whoever calls it: a global one (Documentation/bpf/verifier.rst), which is what `no_mangle` makes it. So it can be sure of
+//! no pointer that it is given.
 
 use core::arch::asm;
 
@@ -9,7 +10,6 @@ use aya_ebpf::bindings::bpf_spin_lock;
 use aya_ebpf::helpers::generated::{bpf_spin_lock as lock, bpf_spin_unlock as unlock};
 use lb_common::flow_table::{self, FlowRow, FlowTags, Place, Way};
 use lb_common::{Counter, Flow, FlowKey, Ip4, Ip6, V4, V6};
-
 use lb_ebpf::headers::flow_hash;
 
 use super::env;
@@ -127,6 +127,9 @@ fn row<F: FamilyMaps>(at: &Bucket, way: usize) -> Option<*mut FlowRow<F::Addr>> 
 }
 
 /// Without the lock, unless somebody writes at that moment.
+///
+/// Where a processor does not keep the order of loads (arm64), what was copied may be of two moments even so. A known flow
+/// is used only if the packet's backend is the one that it says (`stage::is_steady`), and the rest is right within a second.
 ///
 /// # Safety
 /// `flow` can be written.

@@ -47,7 +47,7 @@ impl Proxy {
             services: 8192,
             slots: 131_072,
             backends: 16_384,
-            flows: 16_384,
+            flows: 2048,
             ipv4: true,
             ipv6: true,
         };
