@@ -301,9 +301,7 @@ fn head(status: &Status) -> String {
             "Evictions",
             format!(
                 "{} entries of open flows (halves of flows restored {}, flows adopted in mid-connection {})",
-                status.evictions.evicted,
-                status.evictions.restored,
-                status.evictions.adopted
+                status.evictions.evicted, status.evictions.restored, status.evictions.adopted
             ),
         ),
     ];
