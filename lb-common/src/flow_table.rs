@@ -49,6 +49,13 @@ pub struct FlowRow<A> {
     pub flow: Flow<A>,
 }
 
+impl<A> FlowRow<A> {
+    /// Whether there is a flow.
+    pub const fn is_there(&self) -> bool {
+        self.key.protocol != 0
+    }
+}
+
 /// The one row of `lb_flow_hash` (an array of length 1): how keys are spread over buckets.
 ///
 /// The hash is pair-multiply-shift (M. Thorup, "High Speed Hashing for Integers and Strings"), which is strongly universal:

@@ -243,7 +243,7 @@ pub trait Tables<F: Family> {
     /// The hash by which a new flow finds its backend and its ports ([`crate::hash`]).
     fn flow_hash(&self, key: &FlowKey<F::Addr>) -> u32;
 
-    /// Copies a flow's entry into `flow` and marks it as used; whether there is one.
+    /// Copies a flow's entry into `flow`; whether there is one.
     fn flow(&self, key: &FlowKey<F::Addr>, flow: &mut Flow<F::Addr>) -> bool;
 
     /// Puts an entry into the flow table.

@@ -151,7 +151,7 @@ impl Maps {
 
     fn has_flow_of<F: FamilyTables>(&self, source: F::Addr) -> Result<bool> {
         let rows = self.rows::<F::Flows>()?;
-        let mut flows = rows.iter().filter(|row| row.key.protocol != 0);
+        let mut flows = rows.iter().filter(|row| row.is_there());
         Ok(flows.any(|row| row.key.src == source))
     }
 

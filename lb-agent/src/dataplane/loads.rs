@@ -13,7 +13,7 @@ use lb_common::{Flow, FlowFlags, FlowKey, FlowRow, ServiceFlags, Settings, TcpSt
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{debug, warn};
 
-use super::clock::{FirstReading, MASK};
+use super::clock::{FirstReading, MASK, since};
 use super::{Access, KernelStore, Pins};
 use crate::store::{ArrayRows, FamilyTables, Kind, MapStore, StoreError, Table};
 
@@ -105,8 +105,11 @@ where
             counts.insert(index, (row.epoch, 0));
         }
     })?;
-    store.for_each_row::<F::Flows>(&mut |_, FlowRow { key, flow }| {
-        if is_open(&key, &flow, settings, now)
+    store.for_each_row::<F::Flows>(&mut |_, row| {
+        let FlowRow { key, flow } = &row;
+        // A row stays as it was, but for its protocol, when its flow is taken out.
+        if row.is_there()
+            && is_open(key, flow, settings, now)
             && let Some((epoch, count)) = counts.get_mut(&flow.backend)
         {
             *count += u32::from(*epoch == flow.epoch);
@@ -132,10 +135,9 @@ fn is_open<A>(key: &FlowKey<A>, flow: &Flow<A>, settings: &Settings, now: u32) -
         _ => settings.udp_idle,
     };
     // Seen later than now: between the reading of the clock and this one.
-    let idle = now.wrapping_sub(flow.last_seen) & MASK;
+    let idle = since(flow.last_seen, now);
     let is_idle = idle > longest && idle <= MASK / 2;
-    // What was taken out is of no protocol.
-    key.protocol != 0 && flow.flags & FlowFlags::COUNTED != 0 && !is_idle
+    flow.flags & FlowFlags::COUNTED != 0 && !is_idle
 }
 
 #[cfg(test)]

@@ -14,9 +14,9 @@ impl KernelStore {
         &self,
         take: &mut dyn FnMut(FlowKey<F::Addr>, Flow<F::Addr>),
     ) -> Result<(), StoreError> {
-        self.for_each_row::<F::Flows>(&mut |_, FlowRow { key, flow }| {
-            if key.protocol != 0 {
-                take(key, flow);
+        self.for_each_row::<F::Flows>(&mut |_, row| {
+            if row.is_there() {
+                take(row.key, row.flow);
             }
         })
     }
@@ -70,9 +70,9 @@ impl PinnedMap {
     pub fn flows(&self) -> io::Result<usize> {
         let mut flows = 0;
         self.for_each_row(|_, row| {
-            let four = sys::from_bytes::<FlowRow<Ip4>>(row).map(|row| row.key.protocol);
-            let six = || sys::from_bytes::<FlowRow<Ip6>>(row).map(|row| row.key.protocol);
-            flows += usize::from(four.or_else(six).unwrap_or_default() != 0);
+            let four = sys::from_bytes::<FlowRow<Ip4>>(row).map(|row| row.is_there());
+            let six = || sys::from_bytes::<FlowRow<Ip6>>(row).map(|row| row.is_there());
+            flows += usize::from(four.or_else(six).unwrap_or_default());
         })?;
         Ok(flows)
     }
