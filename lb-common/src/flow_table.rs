@@ -166,13 +166,22 @@ pub struct Way {
     pub seen: u16,
     /// [`FlowTags::assured`].
     pub assured: u8,
+    /// Its number, exclusive or [`turn`]: of ways that are the same otherwise, the one with the highest goes first.
+    pub order: u64,
+}
+
+/// What makes the order of ways another one each time that a bucket is written: or else of two entries in a row, as the two
+/// of a flow, the second one would push out the first one where all are of the same age.
+#[inline(always)]
+pub const fn turn(version: u32) -> u64 {
+    (version >> 1) as u64 & (WAYS as u64 - 1)
 }
 
 /// A way that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Which it is.
-    pub way: usize,
+    /// Which it is: [`Way::order`].
+    pub order: u64,
     /// [`Claim::OWN`], [`Claim::FREE`], [`Claim::ASSURED`], as bits.
     pub what: u64,
 }
@@ -211,24 +220,21 @@ pub fn find(tags: impl Fn(usize) -> u64, tag: u32) -> u64 {
 /// The way for an entry with this tag: that which has it, a free one, one that is not assured, the one that was written
 /// longest ago; in this order. `now` is in the units of [`FlowTags::seen`]. Without branches, as [`find`].
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "three bits")]
 pub fn claim(ways: impl Fn(usize) -> Way, tag: u32, now: u16) -> Claim {
     const AGE: u32 = 3;
     const WHAT: u32 = AGE + 16;
-    /// The first of several goes first.
-    const LAST: u64 = WAYS as u64 - 1;
     let best = (0..WAYS as usize).fold(0, |best: u64, number| {
         let way = ways(number);
         let own = mask(way.tag ^ u64::from(tag)) & Claim::OWN;
         let free = mask(way.tag) & Claim::FREE;
         let unassured = u64::from(way.assured & 1) ^ Claim::UNASSURED;
         let age = u64::from(now.wrapping_sub(way.seen));
-        let wanted = (own | free | unassured) << WHAT | age << AGE | (number as u64 ^ LAST);
+        let wanted = (own | free | unassured) << WHAT | age << AGE | way.order;
         let is_better = (best.wrapping_sub(wanted).cast_signed() >> 63).cast_unsigned();
         best ^ ((best ^ wanted) & is_better)
     });
     Claim {
-        way: (best & LAST ^ LAST) as usize,
+        order: best & (WAYS as u64 - 1),
         what: best >> WHAT,
     }
 }
@@ -259,12 +265,15 @@ impl FlowTags {
     /// Makes room for a flow with this tag; its number in the bucket.
     #[expect(clippy::cast_possible_truncation, reason = "below eight")]
     pub fn put<A>(&mut self, tag: u32, flow: &Flow<A>) -> u32 {
+        let turn = turn(self.version);
         let way = |way: usize| Way {
             tag: self.tags[way].into(),
             seen: self.seen[way],
             assured: self.assured[way],
+            order: way as u64 ^ turn,
         };
-        let Claim { way, .. } = claim(way, tag, flow.seen());
+        let way = (claim(way, tag, flow.seen()).order ^ turn) as usize;
+        self.version = self.version.wrapping_add(2);
         self.tags[way] = tag;
         self.seen[way] = flow.seen();
         self.assured[way] = flow.is_assured().into();
@@ -382,6 +391,20 @@ mod tests {
             "the one that is not open, young as it is"
         );
         assert_eq!(put(12, flow(100, OPEN)), [1, 2, 11, 4, 5, 9, 7, 12], "the oldest");
+    }
+
+    /// All entries are of one age: the two of a flow, one after the other, must both stay.
+    #[test]
+    fn two_entries_in_a_row_do_not_push_each_other_out() {
+        let mut tags = FlowTags::default();
+        for number in 1..=8 {
+            tags.put(number, &flow(100, 0));
+        }
+        for pair in 10..100 {
+            let ways = [2 * pair, 2 * pair + 1].map(|tag| tags.put(tag, &flow(100, 0)));
+            assert_ne!(ways[0], ways[1], "{pair}");
+            assert!(tags.tags.contains(&(2 * pair)), "{pair}: {:?}", tags.tags);
+        }
     }
 
     #[test]

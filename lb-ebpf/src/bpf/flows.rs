@@ -187,8 +187,9 @@ fn put<F: FamilyMaps>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, replace: u32
         // SAFETY: elements of arrays live as long as the map, and are written under the lock.
         unsafe {
             let version = at.version();
-            let claim = flow_table::claim(|way| at.way(way), at.place.tag, seen);
-            let way = masked(claim.way as u64);
+            let turn = opaque(flow_table::turn(version));
+            let claim = flow_table::claim(|way| at.way(way, turn), at.place.tag, seen);
+            let way = masked(claim.order ^ turn);
             let Some(row) = row::<F>(&at, way) else {
                 return NO_ROOM;
             };
@@ -347,7 +348,7 @@ impl Bucket {
     /// # Safety
     /// The bucket is one of the table, and the number is below eight.
     #[inline(always)]
-    unsafe fn way(&self, way: usize) -> Way {
+    unsafe fn way(&self, way: usize, turn: u64) -> Way {
         // SAFETY: the caller's.
         unsafe {
             Way {
@@ -360,6 +361,7 @@ impl Bucket {
                     .cast::<u8>()
                     .add(way)
                     .read_volatile(),
+                order: opaque(way as u64 ^ turn),
             }
         }
     }
