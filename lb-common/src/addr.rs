@@ -23,7 +23,7 @@ pub struct Ip6 {
     pub octets: [u8; 16],
 }
 
-/// A TCP or UDP port in network order.
+/// A TCP, UDP or SCTP port in network order.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C, align(2))]
 pub struct Port {

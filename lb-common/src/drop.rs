@@ -80,5 +80,8 @@ numbered! {
         TimeExceeded = 24 "time-exceeded",
         /// A packet that is masqueraded, is in mid-connection and has no flow.
         NoFlow = 25 "no-flow",
+        /// A fragment of an SCTP packet whose ports would have to change: the checksum of the whole cannot be made right in
+        /// its first part.
+        SctpFragment = 26 "sctp-fragment",
     }
 }

@@ -5,10 +5,10 @@
 
 use lb_common::{
     Affinity, ClientKey, Counter, Device, DeviceRole, DropReason, FlowFlags, RangeKey, RangeList,
-    ServiceFlags, SettingsFlags,
+    ServiceFlags, SettingsFlags, protocol,
 };
 
-use crate::ctx::{Ctx, Hook, ServiceEvent};
+use crate::ctx::{Ctx, Hook, Packet, ServiceEvent};
 use crate::limit;
 use crate::verdict::{Reason, Stop};
 use crate::wire::Wire;
@@ -98,10 +98,10 @@ fn check_state<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Sto
     if !is_ours || work.given != 0 {
         return Ok(());
     }
-    let opens = if work.packet.is_tcp() {
-        work.packet.is_syn()
-    } else {
-        !cx.connected_socket(key)
+    let opens = match key.protocol {
+        protocol::TCP => work.packet.is_syn(),
+        protocol::SCTP => is_init(cx, work.packet.l4),
+        _ => !cx.connected_socket(key),
     };
     if opens {
         return Ok(());
@@ -110,6 +110,18 @@ fn check_state<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Sto
         cx.count(Counter::NotOpening);
     }
     Err(Stop::PASS)
+}
+
+/// Whether an SCTP packet opens an association: its first chunk is an INIT, and has no other beside it (RFC 9260, section
+/// 6.10).
+#[inline(always)]
+fn is_init<P: Packet>(packet: &P, l4: u32) -> bool {
+    const COMMON_HEADER: u32 = 12;
+    const INIT: u8 = 1;
+    packet.read_u16(l4 + COMMON_HEADER).is_ok_and(|word| {
+        let [kind, _flags] = word.to_ne_bytes();
+        kind == INIT
+    })
 }
 
 /// Notes what is known of the device that a packet arrived on which may open a flow.

@@ -9,6 +9,7 @@ use lb_common::{
 };
 
 use crate::checksum;
+use crate::crc32c;
 use crate::verdict::Stop;
 
 /// The bytes of one packet. Words are in memory order: as they stand in the packet, not swapped.
@@ -37,8 +38,13 @@ pub trait Packet {
     /// Overwrites four bytes, at any even offset.
     fn write_u32(&mut self, at: u32, word: u32) -> Result<(), Stop>;
 
-    /// Makes a TCP or UDP checksum right again. The last change to a packet: offsets must be checked anew after it.
+    /// Makes a TCP or UDP checksum right again; SCTP has another. The last change to a packet: offsets must be checked anew after it.
     fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop>;
+
+    /// [`crc32c::change`]: in the kernel a function that the verifier checks once, whoever calls it.
+    fn crc32c_change(&self, difference: u32, length: u32) -> u32 {
+        crc32c::change(difference, length)
+    }
 
     /// Bytes were changed that no checksum in the packet balances; `change` is the one's complement sum of (new - old). A
     /// sum of all its bytes may have come with the packet.
@@ -313,7 +319,8 @@ pub trait Tables<F: Family> {
     /// Whether a UDP socket of the node is connected with the sender of this packet.
     fn connected_socket(&self, packet: &FlowKey<F::Addr>) -> bool;
 
-    /// Whether this packet would find a socket of the node: connected, listening or bound.
+    /// Whether this packet would find a socket of the node: connected, listening or bound. Nobody can tell for SCTP: then
+    /// it would not.
     fn any_socket(&self, packet: &FlowKey<F::Addr>) -> bool;
 }
 

@@ -188,11 +188,9 @@ fn key<F: Wire>(work: &Work<F>, part: Part) -> FragmentKey<F::Addr> {
 /// The least of a transport header, which a first fragment has to hold.
 #[inline(always)]
 fn header_length<F: Wire>(work: &Work<F>) -> u32 {
-    const TCP: u32 = 20;
-    const UDP: u32 = 8;
-    if work.packet.key.protocol == protocol::TCP {
-        TCP
-    } else {
-        UDP
+    match work.packet.key.protocol {
+        protocol::TCP => 20,
+        protocol::SCTP => 12,
+        _ => 8,
     }
 }

@@ -31,9 +31,9 @@ pub struct Headers<F: Wire> {
     pub key: FlowKey<F::Addr>,
     /// Offset of the network header.
     pub l3: u32,
-    /// Offset of the TCP or UDP header.
+    /// Offset of the TCP, UDP or SCTP header.
     pub l4: u32,
-    /// TCP flags; 0 for UDP.
+    /// TCP flags; 0 for others.
     pub tcp_flags: u8,
     /// [`Fragment`].
     pub fragment: u8,
@@ -62,9 +62,9 @@ impl Fragment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Kind {
-    /// TCP or UDP, whole.
+    /// TCP, UDP or SCTP, whole.
     Transport,
-    /// A part of a TCP or UDP packet. Ports and flags are those of the first part; a later one has none.
+    /// A part of a TCP, UDP or SCTP packet. Ports and flags are those of the first part; a later one has none.
     Fragment,
     /// ICMP of this family, whole; `l4` is its header's offset, and there are no ports.
     Icmp,
@@ -91,13 +91,13 @@ impl<F: Wire> Headers<F> {
         self.l4 = transport.at;
         self.fragment = transport.fragment;
         let tcp = transport.protocol == protocol::TCP;
-        if (!tcp && transport.protocol != protocol::UDP) || transport.fragment == Fragment::LATER {
+        if !has_ports(transport.protocol) || transport.fragment == Fragment::LATER {
             return self.without_ports();
         }
         let start = if tcp {
             tcp_start(cx, self.l4)
         } else {
-            udp_start(cx, self.l4)
+            datagram_start(cx, self.l4, transport.protocol)
         };
         let (ports, tcp_flags) = match start {
             Ok(start) => start,
@@ -148,7 +148,7 @@ impl<F: Wire> Headers<F> {
         self.key.dst_port = Port::default();
         self.tcp_flags = 0;
         match self.key.protocol {
-            protocol::TCP | protocol::UDP => Ok(Kind::Fragment),
+            kind if has_ports(kind) => Ok(Kind::Fragment),
             _ if self.fragment != Fragment::NONE => Err(Stop::PASS),
             kind if kind == F::ICMP => Ok(Kind::Icmp),
             kind if kind == F::IN_ITSELF => Ok(Kind::Wrapped),
@@ -170,7 +170,7 @@ impl<F: Wire> Headers<F> {
         F::hash(Hash::new(seed), self.key.src).finish(length, number.into())
     }
 
-    /// TCP, not UDP.
+    /// TCP, not UDP or SCTP.
     #[inline(always)]
     pub fn is_tcp(&self) -> bool {
         self.key.protocol == protocol::TCP
@@ -216,9 +216,21 @@ fn tcp_start<P: Packet>(packet: &P, l4: u32) -> Result<(u32, u8), Stop> {
 
 /// Ports and no flags, of a header that is whole.
 #[inline(always)]
-fn udp_start<P: Packet>(packet: &P, l4: u32) -> Result<(u32, u8), Stop> {
-    let [ports, _length_and_checksum] = packet.read::<2>(l4)?;
+fn datagram_start<P: Packet>(packet: &P, l4: u32, protocol: u8) -> Result<(u32, u8), Stop> {
+    if protocol == protocol::SCTP {
+        let _the_end_of_the_checksum = packet.read_u16(l4 + 10)?;
+    }
+    let [ports, _more] = packet.read::<2>(l4)?;
     Ok((ports, 0))
+}
+
+/// Whether services have ports of this protocol: TCP, UDP or SCTP. All of them begin with the two ports.
+///
+/// By one comparison: each is one more way for the verifier to follow.
+#[inline(always)]
+pub fn has_ports(protocol: u8) -> bool {
+    let difference = |other: u8| u32::from(protocol ^ other);
+    difference(protocol::TCP) * difference(protocol::UDP) * difference(protocol::SCTP) == 0
 }
 
 /// The hash of addresses, ports and protocol.

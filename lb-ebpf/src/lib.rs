@@ -11,6 +11,7 @@ pub mod admit;
 pub mod answer;
 pub mod checksum;
 pub mod choose;
+pub mod crc32c;
 pub mod ctx;
 pub mod direct;
 pub mod fragment;

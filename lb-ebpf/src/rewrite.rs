@@ -16,8 +16,8 @@ pub fn destination<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(),
     let change = F::change(packet.key.dst, flow.addr);
     F::write(cx, packet.l3 + F::DESTINATION, flow.addr)
         .and_then(|()| F::patch_header(cx, packet.l3, change))
-        .and_then(|()| transport(cx, packet, change, (flow.peer_port, flow.port)))
         .map_err(failed)
+        .and_then(|()| transport(cx, packet, change, (flow.peer_port, flow.port)))
 }
 
 /// Rewrites the source, and the destination's port where the flow says so.
@@ -27,8 +27,8 @@ pub fn source<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Stop
     let change = F::change(packet.key.src, flow.addr);
     F::write(cx, packet.l3 + F::SOURCE, flow.addr)
         .and_then(|()| F::patch_header(cx, packet.l3, change))
-        .and_then(|()| transport(cx, packet, change, (flow.port, flow.peer_port)))
         .map_err(failed)
+        .and_then(|()| transport(cx, packet, change, (flow.port, flow.peer_port)))
 }
 
 /// Rewrites both endpoints; with `hop`, the packet has also come one hop further.
@@ -46,8 +46,8 @@ pub fn both<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, hop: bool) -> Result
                 F::patch_header(cx, packet.l3, change)
             }
         })
-        .and_then(|()| transport(cx, packet, change, (flow.peer_port, flow.port)))
         .map_err(failed)
+        .and_then(|()| transport(cx, packet, change, (flow.peer_port, flow.port)))
 }
 
 /// The bounds were checked when the same words were read; half a rewrite must not get out in any case.
@@ -72,6 +72,9 @@ fn transport<F: Wire, C: Ctx<F>>(
         return Ok(());
     }
     let key = &packet.key;
+    if key.protocol == protocol::SCTP {
+        return sctp(cx, packet, addresses, word(ports));
+    }
     let (old_ports, new_ports) = (word((key.src_port, key.dst_port)), word(ports));
     let patch = ChecksumPatch {
         at: packet.l4
@@ -82,15 +85,66 @@ fn transport<F: Wire, C: Ctx<F>>(
             },
         addresses,
         ports: checksum::fold32(checksum::step(0, old_ports, new_ports)),
-        zero_is_none: key.protocol == protocol::UDP,
+        zero_is_none: !packet.is_tcp(),
         balanced_in_header: F::HEADER_CHECKSUM,
     };
-    cx.write_u32(packet.l4, new_ports)?;
-    cx.patch_checksum(patch)
+    cx.write_u32(packet.l4, new_ports)
+        .and_then(|()| cx.patch_checksum(patch))
+        .map_err(failed)
+}
+
+/// The same for SCTP, whose checksum is a CRC32c of its own bytes alone (RFC 9260, section 6.8).
+#[inline(always)]
+fn sctp<F: Wire, C: Ctx<F>>(
+    cx: &mut C,
+    packet: &Headers<F>,
+    addresses: u32,
+    new_ports: u32,
+) -> Result<(), Stop> {
+    if !F::HEADER_CHECKSUM {
+        cx.unbalanced(addresses);
+    }
+    let old_ports = word((packet.key.src_port, packet.key.dst_port));
+    if old_ports == new_ports {
+        return Ok(());
+    }
+    if packet.fragment != Fragment::NONE {
+        // The checksum covers the parts that are yet to come.
+        return Err(Stop::drop(DropReason::SctpFragment));
+    }
+    if sctp_ports(cx, packet, old_ports, new_ports) {
+        Ok(())
+    } else {
+        Err(Stop::drop(DropReason::RewriteFailed))
+    }
+}
+
+/// Whether all went well: see [`crate::answer::error::make`].
+#[inline(never)]
+fn sctp_ports<F: Wire, C: Ctx<F>>(cx: &mut C, packet: &Headers<F>, old_ports: u32, new_ports: u32) -> bool {
+    let at = packet.l4 + SCTP_CHECKSUM;
+    let (Ok(end), Ok([old])) = (F::end(cx, packet.l3), cx.read::<1>(at)) else {
+        return false;
+    };
+    let mut change = checksum::step(0, old_ports, new_ports);
+    // Zero: it is yet to be computed, or the two have agreed to do without (RFC 9653).
+    if old != 0 {
+        let new = old ^ cx.crc32c_change(old_ports ^ new_ports, end.wrapping_sub(packet.l4));
+        if cx.write_u32(at, new).is_err() {
+            return false;
+        }
+        change = checksum::step(change, old, new);
+    }
+    if cx.write_u32(packet.l4, new_ports).is_err() {
+        return false;
+    }
+    cx.unbalanced(checksum::fold32(change));
+    true
 }
 
 const TCP_CHECKSUM: u32 = 16;
 const UDP_CHECKSUM: u32 = 6;
+const SCTP_CHECKSUM: u32 = 8;
 
 /// Both ports, as they stand in the packet.
 #[inline(always)]

@@ -130,7 +130,7 @@ pub fn own<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<Next, S
     translate(cx, work, stands)
 }
 
-/// The way of a TCP or UDP packet whose key is that of stage pre, and has been looked up.
+/// The way of a TCP, UDP or SCTP packet whose key is that of stage pre, and has been looked up.
 #[inline(always)]
 fn translate<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, stands: bool) -> Result<Next, Stop> {
     let is_known = stands && wrap::agrees(work) && (is_steady(cx, work) || known::look(cx, work)?);

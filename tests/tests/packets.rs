@@ -26,6 +26,9 @@ fn run_all<F: TestFamily>(engines: &mut [&mut dyn Engine<F>]) -> Vec<String> {
     failed
 }
 
+/// Those that services have ports of.
+const PROTOCOLS: [u8; 3] = [protocol::TCP, protocol::UDP, protocol::SCTP];
+
 /// Buckets of the flow table, so many that none of a case's flows has to make room, and so few that all are quickly read.
 const FOR_CASES: u32 = 256;
 /// The same for flows of random packets.
@@ -67,7 +70,7 @@ fn cases_on_host_and_kernel() {
 
 #[test]
 fn random_packets_on_the_host() {
-    for protocol in [protocol::TCP, protocol::UDP] {
+    for protocol in PROTOCOLS {
         random::run::<V4>(&mut [&mut Host::default()], protocol);
         random::run::<V6>(&mut [&mut Host::default()], protocol);
     }
@@ -77,7 +80,7 @@ fn random_packets_on_the_host() {
 fn random_packets_on_host_and_kernel() {
     need_root!();
     with_kernels(FOR_MANY, |plain, complete| {
-        for protocol in [protocol::TCP, protocol::UDP] {
+        for protocol in PROTOCOLS {
             random::run::<V4>(&mut [&mut Host::default(), plain, complete], protocol);
             random::run::<V6>(&mut [&mut Host::default(), plain, complete], protocol);
         }
@@ -86,7 +89,7 @@ fn random_packets_on_host_and_kernel() {
 
 #[test]
 fn kept_packets_on_the_host() {
-    for protocol in [protocol::TCP, protocol::UDP] {
+    for protocol in PROTOCOLS {
         search::replay::<V4>(&mut [&mut Host::default()], protocol);
         search::replay::<V6>(&mut [&mut Host::default()], protocol);
     }
@@ -96,7 +99,7 @@ fn kept_packets_on_the_host() {
 fn kept_packets_on_host_and_kernel() {
     need_root!();
     with_kernels(FOR_MANY, |plain, complete| {
-        for protocol in [protocol::TCP, protocol::UDP] {
+        for protocol in PROTOCOLS {
             search::replay::<V4>(&mut [&mut Host::default(), plain, complete], protocol);
             search::replay::<V6>(&mut [&mut Host::default(), plain, complete], protocol);
         }
@@ -106,7 +109,7 @@ fn kept_packets_on_host_and_kernel() {
 #[test]
 fn search_on_the_host() {
     const PACKETS: u32 = 20_000;
-    for protocol in [protocol::TCP, protocol::UDP] {
+    for protocol in PROTOCOLS {
         search::run::<V4>(protocol, PACKETS);
         search::run::<V6>(protocol, PACKETS);
     }

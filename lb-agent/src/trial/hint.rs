@@ -86,6 +86,9 @@ pub(super) const fn of_drop(reason: DropReason) -> &'static str {
         DropReason::TimeExceeded => {
             "the packet has been forwarded too often: there is a loop between routers, or somebody runs a traceroute"
         }
+        DropReason::SctpFragment => {
+            "the sender has to make smaller packets, or port and targetPort have to be the same"
+        }
         DropReason::NoFlow => {
             "the connection is not known here any more: the client has to connect anew; if that happens often, raise \
              --max-flows of `lb-agent run`"

@@ -7,6 +7,7 @@ use lb_common::{
     Affinity, Backend, ClientKey, Counter, Device, Flow, FlowKey, Fragment, FragmentKey, Hop, LocalKey,
     NodeAddress, PathMtu, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings, Slot,
 };
+use lb_ebpf::crc32c;
 use lb_ebpf::ctx::{
     ChecksumPatch, Hook, Insert, InsertError, Node, Packet, Room, Route, ServiceEvent, Tables,
 };
@@ -368,6 +369,11 @@ impl<H: Packet> Packet for Cx<H> {
     }
 
     #[inline(always)]
+    fn crc32c_change(&self, difference: u32, length: u32) -> u32 {
+        lb_crc32c_change(difference, length)
+    }
+
+    #[inline(always)]
     fn unbalanced(&mut self, change: u32) {
         self.0.unbalanced(change);
     }
@@ -406,4 +412,11 @@ impl<H: Packet> Packet for Cx<H> {
     fn is_for(&self, mac: [u8; 6]) -> bool {
         self.0.is_for(mac)
     }
+}
+
+/// A global function: see [`super::flows`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_crc32c_change(difference: u32, length: u32) -> u32 {
+    crc32c::change(difference, length)
 }

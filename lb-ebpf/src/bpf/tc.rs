@@ -41,6 +41,8 @@ const FOR_NODE: u32 = 0;
 /// In a packet's `tc_index`: sent on by one of our programs. Nothing in the kernel looks at it any more, and what others
 /// put there stays.
 const SENT_ON: u32 = 1 << 14;
+/// The kernel's `GSO_BY_FRAGS`: the size of packets that are of any sizes.
+const BY_FRAGMENTS: u32 = 0xffff;
 /// The context of the ingress hook, or of the egress one.
 pub(super) struct Tc<const EGRESS: bool> {
     pub(super) skb: *mut __sk_buff,
@@ -130,7 +132,11 @@ impl<const EGRESS: bool> Packet for Tc<EGRESS> {
 
     #[inline(always)]
     fn segment_size(&self) -> u32 {
-        field!(self.gso_size)
+        match field!(self.gso_size) {
+            // SCTP's packets are each as long as its sender has made them, for the way that it knows.
+            BY_FRAGMENTS => 1,
+            size => size,
+        }
     }
 
     #[inline(always)]

@@ -22,7 +22,7 @@ pub struct Quoted<F: Wire> {
     pub l3: u32,
     /// Offset of what follows it: the ports, or the header of a packet inside.
     pub l4: u32,
-    /// Offset of the quoted TCP or UDP checksum; 0 when it is not quoted, or when there is none.
+    /// Offset of the quoted TCP, UDP or SCTP checksum; 0 when it is not quoted, or when there is none.
     pub checksum: u32,
     /// 1 in a redirect.
     pub is_redirect: u32,
@@ -39,7 +39,7 @@ pub(super) enum About {
     Nothing,
     /// It asks for an echo.
     Echo,
-    /// An error, or a redirect, about a TCP or UDP packet.
+    /// An error, or a redirect, about a TCP, UDP or SCTP packet.
     Transport,
     /// An error about a packet with another one inside, of the same family.
     Wrapped,
@@ -110,11 +110,17 @@ fn transport_of<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> About {
     let checksum = match quoted.key.protocol {
         protocol::TCP => TCP_CHECKSUM,
         protocol::UDP => UDP_CHECKSUM,
+        protocol::SCTP => SCTP_CHECKSUM,
         kind if kind == F::IN_ITSELF => return About::Wrapped,
         _ => return About::Nothing,
     };
     let checksum = quoted.l4 + checksum;
     let is_udp = quoted.key.protocol == protocol::UDP;
+    let length = if quoted.key.protocol == protocol::SCTP {
+        4
+    } else {
+        2
+    };
     let (Ok(end), Ok([ports])) = (F::end(cx, packet.l3), cx.read::<1>(quoted.l4)) else {
         return About::Nothing;
     };
@@ -125,8 +131,8 @@ fn transport_of<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> About {
     quoted.key.dst_port = Port { octets: [a, b] };
     quoted.key.src_port = Port { octets: [c, d] };
     quoted.checksum = 0;
-    if checksum + 2 <= end {
-        match cx.read_u16(checksum) {
+    if checksum + length <= end {
+        match cx.read_u16(checksum + length - 2) {
             Ok(0) if is_udp => {}
             Ok(_) => quoted.checksum = checksum,
             // It should be there.
@@ -149,3 +155,5 @@ const PORTS: u32 = 4;
 const TCP_CHECKSUM: u32 = 16;
 /// Where it stands in a UDP header.
 const UDP_CHECKSUM: u32 = 6;
+/// Where it stands in an SCTP header.
+const SCTP_CHECKSUM: u32 = 8;

@@ -6,7 +6,7 @@ use lb_common::addr::Address as _;
 use lb_common::{
     Affinity, Backend, ClientKey, Counter, Device, DropReason, Flow, FlowKey, Fragment, FragmentKey, Hop,
     LocalKey, NodeAddress, PathMtu, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings,
-    Slot,
+    Slot, protocol,
 };
 
 use super::{Frame, Host, Kept};
@@ -352,11 +352,14 @@ impl<F: Kept> Tables<F> for Cx<'_> {
     }
 
     fn connected_socket(&self, packet: &FlowKey<F::Addr>) -> bool {
-        F::of(self.host).connected(packet)
+        packet.protocol == protocol::UDP && F::of(self.host).connected(packet)
     }
 
     fn any_socket(&self, packet: &FlowKey<F::Addr>) -> bool {
         let tables = F::of(self.host);
+        if packet.protocol == protocol::SCTP {
+            return false;
+        }
         tables.connected(packet)
             || tables
                 .bound

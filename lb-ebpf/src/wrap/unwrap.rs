@@ -16,7 +16,7 @@ use crate::verdict::Stop;
 use crate::wire::{MAX_HEADERS, Network, Wire};
 use crate::work::Work;
 
-/// Unwraps a packet of another node, and leaves the inner packet's headers in `work.packet`: one of TCP or UDP, ports
+/// Unwraps a packet of another node, and leaves the inner packet's headers in `work.packet`: one of TCP, UDP or SCTP, ports
 /// included, or an ICMP error.
 ///
 /// Whoever can send wrapped packets can send from any address, so only nodes may. What is of no service with direct

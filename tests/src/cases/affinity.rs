@@ -9,7 +9,7 @@ use crate::engine::{Bed, POD, Step, TestFamily, UNIT, UPLINK, backend, end, far}
 use crate::packet::{PacketBuilder, flag};
 
 cases! {
-    BOTH:
+    ALL:
         a_client_stays,
         clients_are_spread,
         every_front_end_of_a_port_shares_it,

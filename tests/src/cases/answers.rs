@@ -12,7 +12,7 @@ use crate::engine::{
 use crate::packet::{Extension, IcmpError, PacketBuilder, View, flag};
 
 cases! {
-    BOTH:
+    ALL:
         a_service_without_backends_is_refused,
         it_is_refused_until_it_has_backends,
         a_pod_gets_the_answer_at_its_own_device,

@@ -6,7 +6,7 @@ use super::{DROPPED, both_ways, cases, chosen, client, open, vip};
 use crate::engine::{Bed, Rows, TestFamily, UPLINK, backend};
 
 cases! {
-    BOTH:
+    ALL:
         a_backend_that_takes_no_new_flows_keeps_its_own,
         a_backend_that_left_keeps_its_tcp_flows,
         a_backend_that_does_not_serve_keeps_its_tcp_flows,

@@ -7,7 +7,7 @@ use crate::engine::{Bed, TestFamily, backend, end};
 use crate::packet::PacketBuilder;
 
 cases! {
-    BOTH:
+    ALL:
         a_flow_is_translated_there_and_back,
         clients_are_spread_and_each_comes_back_to_its_backend,
         a_node_port_is_reached_at_the_right_addresses_only,
@@ -132,7 +132,7 @@ fn what_is_for_no_service_is_untouched<F: TestFamily>(bed: &mut Bed<'_, F>) {
             bed.post(&back).untouched().counts(&[]);
         }
     }
-    // The other protocol on the same port.
+    // Another protocol on the same port.
     let packet = if bed.is_tcp() {
         PacketBuilder::udp(client, vip::<F>(2))
     } else {

@@ -10,7 +10,7 @@ use crate::engine::{Bed, POD, TestFamily, backend, end};
 use crate::packet::flag;
 
 cases! {
-    BOTH:
+    ALL:
         an_evicted_flow_finds_its_backend,
         both_halves_of_the_seed_count,
         a_backend_has_as_many_flows_as_slots,

@@ -9,7 +9,7 @@ use crate::engine::{Bed, TestFamily, backend, end};
 use crate::packet::flag;
 
 cases! {
-    BOTH:
+    ALL:
         a_live_flow_makes_the_later_one_change_its_port,
         a_finished_flow_is_taken_over,
         a_flow_whose_backend_is_gone_is_taken_over,

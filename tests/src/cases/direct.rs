@@ -9,7 +9,7 @@ use crate::engine::{BRIDGE, Bed, POD, TestFamily, backend};
 use crate::packet::flag;
 
 cases! {
-    BOTH:
+    ALL:
         a_dead_entry_is_deleted,
         a_live_entry_makes_it_change_its_port,
         on_a_stacked_device_it_is_left_alone,

@@ -8,7 +8,7 @@ use super::{both_ways, cases, client, open, vip};
 use crate::engine::{Bed, TestFamily, backend};
 
 cases! {
-    BOTH:
+    ALL:
         the_way_back_is_made_again_by_the_way_there,
         the_way_there_is_made_again_by_the_way_back,
         a_replaced_port_is_made_again_both_ways;

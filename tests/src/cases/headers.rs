@@ -8,7 +8,7 @@ use crate::engine::{Bed, TestFamily, Verdict, backend};
 use crate::packet::{Extension, PacketBuilder};
 
 cases! {
-    BOTH:
+    ALL:
         vlan_tags_are_looked_through,
         ipv4_options_are_looked_through,
         ipv6_extension_headers_are_looked_through,

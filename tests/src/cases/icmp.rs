@@ -10,7 +10,7 @@ use crate::engine::{Bed, GATEWAY_MAC, MAC, TestFamily, UPLINK, Verdict, WEB, bac
 use crate::packet::{Extension, IcmpError, PacketBuilder, flag};
 
 cases! {
-    BOTH:
+    ALL:
         an_error_about_a_reply_reaches_the_pod,
         an_error_about_a_request_reaches_the_client,
         every_error_is_translated_and_redirects_are_dropped,
@@ -120,7 +120,12 @@ fn packets_quoted_in_part<F: TestFamily>(bed: &mut Bed<'_, F>) {
     let (reply, original) = (bed.data(service, client), bed.data(pod, client));
     let (request, asked) = (bed.data(client, pod), bed.data(client, service));
     let header = if F::SUFFIX == '4' { 20 } else { 40 };
-    let half_a_checksum = if bed.is_tcp() { 17 } else { 7 };
+    // Where the checksum stands.
+    let checksum = match bed.protocol {
+        protocol::TCP => 16..18,
+        protocol::UDP => 6..8,
+        _ => 8..12,
+    };
     let whole = reply.network_length() as usize;
     let from = router::<F>();
     for length in 0..=whole {
@@ -134,8 +139,8 @@ fn packets_quoted_in_part<F: TestFamily>(bed: &mut Bed<'_, F>) {
             ] {
                 bed.run(program, &packet.build()).untouched().counts(&[]);
             }
-        } else if length == header + half_a_checksum {
-            // It cannot be made right: the other half is not there.
+        } else if (header + checksum.start + 1..header + checksum.end).contains(&length) {
+            // It cannot be made right: the rest is not there.
             let after = bed.pre(&back).view();
             assert_eq!(bed.xdp(&back).view(), after);
             assert_eq!(after.destination, pod.ip());
@@ -148,8 +153,7 @@ fn packets_quoted_in_part<F: TestFamily>(bed: &mut Bed<'_, F>) {
     }
     // The frame ends before the packet does.
     let bytes = error(&reply, from, TOO_BIG).build();
-    let checksum_ends = half_a_checksum + 1;
-    for length in 14..14 + header + 8 + header + checksum_ends {
+    for length in 14..14 + header + 8 + header + checksum.end {
         bed.run(Program::Pre, &bytes[..length]).untouched();
         bed.run(Program::Xdp, &bytes[..length]).untouched();
     }

@@ -8,7 +8,7 @@ use super::{DROPPED, cases, client, node, vip};
 use crate::engine::{Bed, TestFamily, UNIT, backend, end};
 
 cases! {
-    BOTH:
+    ALL:
         a_service_takes_so_many_in_a_second,
         a_source_may_open_so_many_in_a_second,
         what_a_source_is_refused_is_not_taken_of_the_service,

@@ -13,7 +13,7 @@ use crate::engine::{
 use crate::packet::{PacketBuilder, flag};
 
 cases! {
-    BOTH:
+    ALL:
         who_is_masqueraded,
         the_address_is_that_of_the_device,
         the_port_is_of_the_range,
@@ -21,12 +21,13 @@ cases! {
         a_range_without_ports_is_no_range,
         a_live_flow_keeps_its_port,
         a_dead_flow_loses_its_port,
-        the_port_of_a_socket_is_not_taken,
         the_search_ends,
         a_flow_goes_back_to_its_own_port,
         two_services_with_one_backend,
         a_pod_that_is_its_own_backend,
         processes_of_the_node_do_not_share_a_port;
+    BOTH:
+        the_port_of_a_socket_is_not_taken;
     TCP:
         a_stray_packet_is_reset_and_leaves_nothing,
         in_mid_connection_the_same_port_or_none;
@@ -331,7 +332,13 @@ fn a_flow_goes_back_to_its_own_port<F: TestFamily>(bed: &mut Bed<'_, F>) {
         .find(|client| {
             let opening = bed.opening(*client, vip::<F>(5));
             let step = bed.pre(&opening);
-            step.counts.counters.contains_key(&Counter::SnatRetried)
+            let had_to_give_way = step.counts.counters.contains_key(&Counter::SnatRetried);
+            if !had_to_give_way {
+                let taken = source(&step.view());
+                bed.evict(Stage::Pre, *client, vip::<F>(5));
+                bed.evict(Stage::Pre, far::<F>(0), taken);
+            }
+            had_to_give_way
         })
         .unwrap();
     let taken = bed

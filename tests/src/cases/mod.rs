@@ -26,6 +26,7 @@ mod node;
 mod node_itself;
 pub mod random;
 mod ranges;
+mod sctp;
 mod sent_on;
 mod state;
 mod tcp;
@@ -46,6 +47,14 @@ const TCP: &[u8] = &[lb_common::protocol::TCP];
 const UDP: &[u8] = &[lb_common::protocol::UDP];
 /// TCP and UDP.
 const BOTH: &[u8] = &[lb_common::protocol::TCP, lb_common::protocol::UDP];
+/// SCTP alone.
+const SCTP: &[u8] = &[lb_common::protocol::SCTP];
+/// TCP, UDP and SCTP.
+const ALL: &[u8] = &[
+    lb_common::protocol::TCP,
+    lb_common::protocol::UDP,
+    lb_common::protocol::SCTP,
+];
 
 /// One packet was dropped.
 const DROPPED: ServiceStats = ServiceStats {
@@ -98,6 +107,7 @@ pub fn all<F: TestFamily>() -> Vec<Case<F>> {
         node_itself::cases(),
         eviction::cases(),
         sent_on::cases(),
+        sctp::cases(),
         dsr::all(),
         choice::cases(),
         affinity::cases(),
@@ -113,13 +123,13 @@ pub fn all<F: TestFamily>() -> Vec<Case<F>> {
     .collect()
 }
 
-/// Where a TCP or UDP packet is from.
+/// Where a TCP, UDP or SCTP packet is from.
 #[track_caller]
 fn source(view: &View) -> SocketAddr {
     SocketAddr::new(view.source, ports(view)[0])
 }
 
-/// Where a TCP or UDP packet goes.
+/// Where a TCP, UDP or SCTP packet goes.
 #[track_caller]
 fn destination(view: &View) -> SocketAddr {
     SocketAddr::new(view.destination, ports(view)[1])
@@ -128,7 +138,7 @@ fn destination(view: &View) -> SocketAddr {
 #[track_caller]
 fn ports(view: &View) -> [u16; 2] {
     match &view.content {
-        Content::Tcp { ports, .. } | Content::Udp { ports, .. } => *ports,
+        Content::Tcp { ports, .. } | Content::Udp { ports, .. } | Content::Sctp { ports, .. } => *ports,
         other => panic!("no ports: {other:?}"),
     }
 }
@@ -196,7 +206,7 @@ fn both_ways<F: TestFamily>(
     bed.post(&reply).becomes(&reply.clone().from(service));
 }
 
-/// Ends a TCP connection by FIN both ways, lets a UDP one become idle.
+/// Ends a TCP connection by FIN both ways, lets another one become idle.
 #[track_caller]
 fn finish<F: TestFamily>(bed: &mut Bed<'_, F>, client: SocketAddr, service: SocketAddr, backend: SocketAddr) {
     if !bed.is_tcp() {

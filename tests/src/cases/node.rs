@@ -6,7 +6,7 @@ use super::{DROPPED, cases, client, node, open, vip};
 use crate::engine::{BRIDGE_PORT, Bed, POD, TestFamily, backend, end};
 
 cases! {
-    BOTH:
+    ALL:
         a_pod_with_a_forged_source_opens_nothing,
         a_pod_behind_a_bridge_is_routed_by_the_bridge,
         a_device_that_is_not_known_is_taken_for_an_uplink,

@@ -16,7 +16,7 @@ use crate::engine::{
 use crate::packet::{PacketBuilder, flag};
 
 cases! {
-    BOTH:
+    ALL:
         a_near_backend_and_its_reply,
         a_far_backend_and_its_reply,
         xdp_leaves_replies_to_the_stack,

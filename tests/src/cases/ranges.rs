@@ -8,7 +8,7 @@ use super::{DROPPED, both_ways, cases, client, node, open, stranger, vip};
 use crate::engine::{Bed, POD, TestFamily, backend, end};
 
 cases! {
-    BOTH:
+    ALL:
         only_sources_in_the_ranges_open_flows,
         each_service_has_its_own_ranges,
         without_backends_others_are_dropped_all_the_same,

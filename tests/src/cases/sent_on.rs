@@ -13,7 +13,7 @@ use crate::engine::{
 use crate::packet::{PacketBuilder, flag};
 
 cases! {
-    BOTH:
+    ALL:
         a_far_backend_is_reached_by_xdp_alone,
         a_far_backend_is_reached_by_tc_alone,
         another_uplink_gets_its_own_addresses,

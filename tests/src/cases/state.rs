@@ -23,7 +23,7 @@ cases! {
     UDP:
         a_datagram_flow_gives_way_when_it_is_idle,
         a_backend_that_left_loses_its_datagrams_at_once;
-    BOTH:
+    ALL:
         the_entries_of_a_sent_on_flow_restore_each_other;
 }
 

@@ -10,7 +10,7 @@ use crate::engine::{Bed, TestFamily, UPLINK, WEB, backend, end};
 use crate::packet::{PacketBuilder, flag};
 
 cases! {
-    BOTH:
+    ALL:
         both_ways,
         a_live_flow_keeps_its_port,
         a_flow_begins_anew,

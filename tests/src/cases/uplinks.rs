@@ -9,7 +9,7 @@ use crate::engine::{Bed, OTHER_UPLINK, POD, Rows, TestFamily, UPLINK, WEB, backe
 use crate::packet::{IcmpError, flag};
 
 cases! {
-    BOTH:
+    ALL:
         a_reply_leaves_by_the_uplink_of_arrival,
         by_any_route_out_of_it_where_the_kernel_finds_one,
         a_rule_for_another_uplink_counts_for_ipv6,

@@ -10,7 +10,7 @@ use crate::engine::{BRIDGE, Bed, OTHER_UPLINK, POD, TestFamily, UPLINK, Verdict,
 use crate::packet::PacketBuilder;
 
 cases! {
-    BOTH:
+    ALL:
         a_port_that_no_service_has_is_refused,
         an_address_may_answer_at_uplinks_alone,
         the_address_of_the_node_is_never_refused,
@@ -105,9 +105,9 @@ fn an_address_without_the_flag_is_left_alone<F: TestFamily>(bed: &mut Bed<'_, F>
 }
 
 fn other_protocols_are_refused<F: TestFamily>(bed: &mut Bed<'_, F>) {
-    const SCTP: u8 = 132;
+    const UDP_LITE: u8 = 136;
     let closed = closed(bed, ServiceFlags::REJECT);
-    let packet = PacketBuilder::other(client::<F>(), closed, SCTP).payload(b"\x00\x01\x00\x02 and so on");
+    let packet = PacketBuilder::other(client::<F>(), closed, UDP_LITE).payload(b"\x00\x01\x00\x02 and so on");
     is_refused(bed, Program::Pre, &packet);
     bed.own = true;
     is_refused(bed, Program::Post, &packet.clone().from(node::<F>(1)));
@@ -137,7 +137,7 @@ fn an_unused_address_of_services_is_dropped<F: TestFamily>(bed: &mut Bed<'_, F>)
         bed.own(&own)
             .dropped(DropReason::UnusedServiceAddress)
             .counts(&[]);
-        let other = PacketBuilder::other(client::<F>(), unused, 132);
+        let other = PacketBuilder::other(client::<F>(), unused, 136);
         bed.pre(&other).dropped(DropReason::UnusedServiceAddress);
         // In mid-connection it may be anybody's, and a connection to such an address cannot have been opened.
         let data = bed.data(client::<F>(), unused);

@@ -57,22 +57,22 @@ impl<'a, F: TestFamily> Bed<'a, F> {
         self.write();
     }
 
-    /// The first packet of a connection: SYN, or a datagram.
+    /// The first packet of a connection: SYN, INIT, or a datagram.
     pub fn opening(&self, source: SocketAddr, destination: SocketAddr) -> PacketBuilder {
         let packet = self.data(source, destination);
-        if self.is_tcp() {
-            packet.flags(flag::SYN)
-        } else {
-            packet
+        match self.protocol {
+            protocol::TCP => packet.flags(flag::SYN),
+            protocol::SCTP => packet.init(),
+            _ => packet,
         }
     }
 
     /// A packet of an open connection.
     pub fn data(&self, source: SocketAddr, destination: SocketAddr) -> PacketBuilder {
-        if self.is_tcp() {
-            PacketBuilder::tcp(source, destination).flags(flag::ACK | flag::PSH)
-        } else {
-            PacketBuilder::udp(source, destination)
+        match self.protocol {
+            protocol::TCP => PacketBuilder::tcp(source, destination).flags(flag::ACK | flag::PSH),
+            protocol::SCTP => PacketBuilder::sctp(source, destination),
+            _ => PacketBuilder::udp(source, destination),
         }
     }
 

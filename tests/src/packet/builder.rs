@@ -9,6 +9,9 @@ use etherparse::{
 use super::checksum::{self, Ends};
 use super::{Extension, flag};
 
+/// The header of an SCTP DATA chunk (RFC 9260, section 3.3.1) with 27 bytes of data.
+const DATA_CHUNK: [u8; 16] = [0, 3, 0, 43, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0];
+
 /// A VLAN tag's `EtherType` (IEEE 802.1Q).
 const VLAN: u16 = 0x8100;
 /// The `EtherType` of an outer tag (IEEE 802.1ad).
@@ -20,6 +23,9 @@ pub(super) enum Transport {
         flags: u8,
     },
     Udp {
+        checksum: bool,
+    },
+    Sctp {
         checksum: bool,
     },
     Icmp {
@@ -61,6 +67,26 @@ impl PacketBuilder {
     /// A UDP datagram.
     pub fn udp(source: SocketAddr, destination: SocketAddr) -> Self {
         Self::new(source, destination, Transport::Udp { checksum: true })
+    }
+
+    /// An SCTP packet with some data; the payload is its chunks.
+    pub fn sctp(source: SocketAddr, destination: SocketAddr) -> Self {
+        let packet = Self::new(source, destination, Transport::Sctp { checksum: true });
+        let data = [DATA_CHUNK.as_slice(), &packet.payload, &[0]].concat();
+        packet.payload(&data)
+    }
+
+    /// An SCTP packet that opens an association: with an INIT chunk (RFC 9260, section 3.3.2).
+    #[must_use]
+    pub fn init(self) -> Self {
+        let chunk = [
+            &[1, 0, 0, 20],
+            [7; 4].as_slice(),
+            &[0, 1, 0, 0, 0, 1, 0, 1],
+            &[9; 4],
+        ]
+        .concat();
+        self.payload(&chunk)
     }
 
     /// An ICMP or `ICMPv6` echo request; the ports are not used.
@@ -243,10 +269,12 @@ impl PacketBuilder {
         self
     }
 
-    /// UDP without checksum.
+    /// UDP or SCTP without checksum.
     #[must_use]
     pub fn without_checksum(mut self) -> Self {
-        self.transport = Transport::Udp { checksum: false };
+        if let Transport::Udp { checksum } | Transport::Sctp { checksum } = &mut self.transport {
+            *checksum = false;
+        }
         self
     }
 
@@ -413,6 +441,16 @@ impl PacketBuilder {
                     header.checksum = checksum::udp(&header, ends, &self.payload);
                 }
                 (IpNumber::UDP, header.to_bytes().to_vec())
+            }
+            Transport::Sctp { checksum } => {
+                let ports = [from, to].map(u16::to_be_bytes);
+                // The ports, a verification tag, and the checksum.
+                let mut header = [ports.as_flattened(), &[1, 2, 3, 4], &[0; 4]].concat();
+                if checksum {
+                    let sum = checksum::sctp(&header, &self.payload);
+                    header[8..].copy_from_slice(&sum.to_le_bytes());
+                }
+                (IpNumber::SCTP, header)
             }
             Transport::Icmp { kind, code, rest } => self.icmp_header(kind, code, rest, ends),
             Transport::Raw(number) => (IpNumber(number), Vec::new()),

@@ -43,6 +43,11 @@ transport!(
     UdpHeader
 );
 
+/// An SCTP checksum: that of a header, whose own is 0 yet, and chunks.
+pub(super) fn sctp(header: &[u8], chunks: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(header), chunks)
+}
+
 /// The checksum of an ICMP or `ICMPv6` message, whose own is 0 yet.
 pub(super) fn icmp(message: &[u8], ends: Ends) -> u16 {
     match (ends.source, ends.destination) {
@@ -90,7 +95,7 @@ pub fn with_checksum(frame: &[u8]) -> Vec<u8> {
 /// How far one checksum of a packet is off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Residue {
-    /// Which one: `"ip"`, `"tcp"`, `"udp"` or `"icmp"`.
+    /// Which one: `"ip"`, `"tcp"`, `"udp"`, `"sctp"` or `"icmp"`.
     pub what: &'static str,
     /// In how many other packets this one is, wrapped or quoted.
     pub depth: u8,
@@ -98,7 +103,7 @@ pub struct Residue {
     pub is_whole: bool,
     /// 0, or what is wrong about it. A translation never changes it: a wrong checksum must stay as wrong as it was, and
     /// so must that of a packet of which only the first bytes are quoted.
-    pub off: u16,
+    pub off: u32,
 }
 
 impl Residue {
@@ -106,7 +111,7 @@ impl Residue {
         // Zero has two forms in ones' complement.
         let off = match sum.ones_complement() {
             0xffff => 0,
-            off => off,
+            off => off.into(),
         };
         Self {
             what,
@@ -130,8 +135,8 @@ pub fn network_residues(bytes: &[u8]) -> Vec<Residue> {
     found
 }
 
-/// Whether every checksum of an Ethernet packet is right that can be judged; `None` for a packet that is no whole TCP, UDP
-/// or ICMP packet.
+/// Whether every checksum of an Ethernet packet is right that can be judged; `None` for a packet that is no whole TCP, UDP,
+/// SCTP or ICMP packet.
 pub fn checksums_are_right(frame: &[u8]) -> Option<bool> {
     let link = layers::link(frame)?;
     network_checksums_are_right(link.network)
@@ -155,6 +160,7 @@ fn header_is_whole(network: &Network<'_>) -> bool {
     match network.protocol {
         6 => payload.len() >= 20 && payload.len() >= usize::from(payload[12] >> 4) * 4,
         17 => payload.len() >= 8 && layers::word(payload, 4).map(usize::from) == Some(payload.len()),
+        132 => payload.len() >= 12,
         1 | 58 => payload.len() >= 8,
         4 | 41 => layers::network(payload)
             .is_some_and(|inner| inner.is_whole && inner.fragment.is_none() && header_is_whole(&inner)),
@@ -185,6 +191,7 @@ fn collect(bytes: &[u8], depth: u8, found: &mut Vec<Residue>) {
         17 if layers::word(payload, 6).is_some_and(|checksum| checksum != 0) => {
             found.push(Residue::new("udp", depth, is_whole, &with_pseudo()));
         }
+        132 if is_whole => found.extend(sctp_residue(payload, depth)),
         1 if payload.len() >= 4 => {
             let sum = Sum16BitWords::new().add_slice(payload);
             found.push(Residue::new("icmp", depth, is_whole, &sum));
@@ -198,6 +205,21 @@ fn collect(bytes: &[u8], depth: u8, found: &mut Vec<Residue>) {
         4 | 41 if depth < 3 => collect(payload, depth + 1, found),
         _ => {}
     }
+}
+
+/// Of a whole SCTP packet with a checksum.
+fn sctp_residue(packet: &[u8], depth: u8) -> Option<Residue> {
+    let (header, chunks) = packet.split_first_chunk::<12>()?;
+    let [ports @ .., a, b, c, d] = *header;
+    let checksum = u32::from_le_bytes([a, b, c, d]);
+    let ports: [u8; 8] = ports;
+    let right = sctp(&[ports.as_slice(), &[0; 4]].concat(), chunks);
+    (checksum != 0).then_some(Residue {
+        what: "sctp",
+        depth,
+        is_whole: true,
+        off: checksum ^ right,
+    })
 }
 
 /// An error may quote an error only by mistake, so the depth ends this, too.

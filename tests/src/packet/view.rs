@@ -56,6 +56,17 @@ pub enum Content {
         /// The data.
         data: Vec<u8>,
     },
+    /// An SCTP packet.
+    Sctp {
+        /// Source and destination port.
+        ports: [u16; 2],
+        /// The verification tag.
+        tag: u32,
+        /// There is a checksum.
+        has_checksum: bool,
+        /// The chunks.
+        data: Vec<u8>,
+    },
     /// An echo request or reply.
     Echo(Echo),
     /// An ICMP error.
@@ -133,7 +144,7 @@ impl View {
     /// Source and destination, with ports where there are any.
     pub fn ends(&self) -> [SocketAddr; 2] {
         let [from, to] = match &self.content {
-            Content::Tcp { ports, .. } | Content::Udp { ports, .. } => *ports,
+            Content::Tcp { ports, .. } | Content::Udp { ports, .. } | Content::Sctp { ports, .. } => *ports,
             _ => [0; 2],
         };
         [
@@ -176,6 +187,7 @@ fn content(network: &Network<'_>) -> Result<Content, String> {
     let content = match network.protocol {
         6 => tcp(bytes).ok_or("a TCP header cut off")?,
         17 => udp(bytes).ok_or("a UDP header cut off, or of another length")?,
+        132 => sctp(bytes).ok_or("an SCTP header cut off")?,
         1 | 58 => icmp(network).unwrap_or_else(other),
         4 | 41 => Content::Wrapped(Box::new(View::of_network(bytes)?)),
         _ => other(),
@@ -203,6 +215,15 @@ fn udp(bytes: &[u8]) -> Option<Content> {
     })
 }
 
+fn sctp(bytes: &[u8]) -> Option<Content> {
+    Some(Content::Sctp {
+        ports: [word(bytes, 0)?, word(bytes, 2)?],
+        tag: long(bytes, 4)?,
+        has_checksum: long(bytes, 8)? != 0,
+        data: bytes.get(12..)?.to_vec(),
+    })
+}
+
 fn icmp(network: &Network<'_>) -> Option<Content> {
     let (header, data) = network.payload.split_first_chunk::<8>()?;
     let [kind, code, _, _, rest @ ..] = *header;
@@ -223,7 +244,7 @@ fn icmp(network: &Network<'_>) -> Option<Content> {
 
 fn error(error: IcmpError, quoted: &[u8]) -> Content {
     let about = layers::network(quoted).map(|about| {
-        let has_ports = about.is_first() && [6, 17].contains(&about.protocol);
+        let has_ports = about.is_first() && [6, 17, 132].contains(&about.protocol);
         let port = |at| {
             has_ports
                 .then(|| word(about.payload, at))

@@ -11,7 +11,7 @@ use crate::engine::{
 use crate::packet::{IcmpError, PacketBuilder, flag};
 
 cases! {
-    BOTH:
+    ALL:
         xdp_wraps,
         tc_wraps,
         what_the_sender_has_asked_for_holds_outside_too,

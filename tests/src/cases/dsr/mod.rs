@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::RangeList;
 
-use super::{BOTH, Case, TCP, UDP, answer, cases, client, stranger, vip};
+use super::{ALL, Case, TCP, UDP, answer, cases, client, stranger, vip};
 use crate::engine::{Bed, TestFamily, end};
 
 /// All of them.

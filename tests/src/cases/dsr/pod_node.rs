@@ -12,7 +12,7 @@ use crate::engine::{Bed, OTHER_UPLINK, POD, Rows, TestFamily, UPLINK, backend, e
 use crate::packet::{Extension, IcmpError, PacketBuilder, flag};
 
 cases! {
-    BOTH:
+    ALL:
         xdp_unwraps,
         tc_unwraps,
         the_wrapper_says_which_backend,

@@ -83,12 +83,12 @@ fn inside(residues: &[Residue]) -> Vec<Residue> {
         .collect()
 }
 
-/// A packet between two who have to do with no service, and not about packets of others: TCP or UDP.
+/// A packet between two who have to do with no service, and not about packets of others: TCP, UDP or SCTP.
 fn is_nobodys<F: TestFamily>(bytes: &[u8]) -> bool {
     let Some((ends, protocol)) = crate::packet::ends(bytes) else {
         return true;
     };
-    [6, 17].contains(&protocol) && !ends.into_iter().any(has_to_do_with_services::<F>)
+    [6, 17, 132].contains(&protocol) && !ends.into_iter().any(has_to_do_with_services::<F>)
 }
 
 fn has_to_do_with_services<F: TestFamily>(ip: IpAddr) -> bool {

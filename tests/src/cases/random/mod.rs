@@ -56,8 +56,8 @@ pub fn run<F: TestFamily>(engines: &mut [&mut dyn Engine<F>], protocol: u8) {
     let packets = env::var("SLUICE_RANDOM_PACKETS")
         .ok()
         .and_then(|number| number.parse::<u32>().ok())
-        // Two families and two protocols.
-        .map_or(PACKETS, |number| number.div_ceil(4));
+        // Two families and three protocols.
+        .map_or(PACKETS, |number| number.div_ceil(6));
     let mut bed = Bed::new(engines, protocol);
     let mut random = Random::new(u64::from(protocol));
     let mut pool = Pool::new(bed.opening(client::<F>(), vip::<F>(1)).build());

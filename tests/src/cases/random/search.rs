@@ -92,7 +92,11 @@ fn path() -> PathBuf {
 
 /// What begins the lines of a family and a protocol.
 fn prefix<F: TestFamily>(number: u8) -> String {
-    let protocol = if number == protocol::TCP { "tcp" } else { "udp" };
+    let protocol = match number {
+        protocol::TCP => "tcp",
+        protocol::UDP => "udp",
+        _ => "sctp",
+    };
     format!("{} {protocol} ", F::NAME)
 }
 

@@ -237,10 +237,19 @@ fn transport(
             flag::RST,
         ]);
         PacketBuilder::tcp(client, service).flags(flags)
-    } else if random.once_in(8) {
-        PacketBuilder::udp(client, service).without_checksum()
     } else {
-        PacketBuilder::udp(client, service)
+        let packet = if protocol == protocol::UDP {
+            PacketBuilder::udp(client, service)
+        } else if random.once_in(2) {
+            PacketBuilder::sctp(client, service).init()
+        } else {
+            PacketBuilder::sctp(client, service)
+        };
+        if random.once_in(8) {
+            packet.without_checksum()
+        } else {
+            packet
+        }
     };
     // Without link layer, too, as long as the least that the kernel runs.
     let length = 26 + random.below(60) as usize;
