@@ -60,4 +60,6 @@ pub mod protocol {
     pub const IPV6: u8 = 41;
     /// Internet Control Message Protocol for IPv6.
     pub const ICMPV6: u8 = 58;
+    /// Stream Control Transmission Protocol.
+    pub const SCTP: u8 = 132;
 }
