@@ -20,15 +20,17 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
 impl Protocol {
     /// That of a service's port.
     pub fn of(port: manifests::Port) -> Self {
-        if port.protocol == "UDP" {
-            Self::Udp
-        } else {
-            Self::Tcp
+        match port.protocol {
+            "UDP" => Self::Udp,
+            "SCTP" => Self::Sctp,
+            _ => Self::Tcp,
         }
     }
 
@@ -36,6 +38,7 @@ impl Protocol {
         match self {
             Self::Tcp => protocol::TCP,
             Self::Udp => protocol::UDP,
+            Self::Sctp => protocol::SCTP,
         }
     }
 }

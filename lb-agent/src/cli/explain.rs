@@ -66,6 +66,7 @@ pub(super) struct ExplainArgs {
 enum Proto {
     Tcp,
     Udp,
+    Sctp,
 }
 
 impl ExplainArgs {
@@ -118,6 +119,7 @@ impl Proto {
         match self {
             Self::Tcp => Protocol::Tcp,
             Self::Udp => Protocol::Udp,
+            Self::Sctp => Protocol::Sctp,
         }
     }
 }

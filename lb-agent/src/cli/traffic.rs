@@ -61,7 +61,7 @@ pub(super) struct TrafficArgs {
     /// A closing TCP flow without packets is finished after this time.
     #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration)]
     tcp_closing: Duration,
-    /// A UDP flow without packets is finished after this time.
+    /// A UDP or SCTP flow without packets is finished after this time.
     #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration)]
     udp_idle: Duration,
     /// Established TCP connections of an endpoint that has left its slices live on for this time.

@@ -8,12 +8,13 @@ use lb_common::addr::Address as _;
 use lb_common::layout::map;
 use lb_common::{
     Backend, BackendFlags, BackendState, Family, ServiceFlags, ServiceName, ServiceStats, ServiceValue,
-    SlotRange, V4, V6, protocol,
+    SlotRange, V4, V6,
 };
 use serde::Serialize;
 
 use crate::dataplane::{Access, KernelStore, PerCpu, Pins};
 use crate::image::{algorithm, is_address};
+use crate::model::Protocol;
 use crate::store::{FamilyTables, MapStore as _, Names, Policies, SettingsTable};
 
 /// A service port.
@@ -319,9 +320,5 @@ fn text(name: &ServiceName) -> String {
 }
 
 pub(super) fn protocol_name(number: u8) -> &'static str {
-    match number {
-        protocol::TCP => "tcp",
-        protocol::UDP => "udp",
-        _ => "unknown",
-    }
+    Protocol::from_number(number).map_or("unknown", Protocol::as_str)
 }

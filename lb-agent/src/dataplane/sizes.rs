@@ -17,7 +17,7 @@ pub struct Sizes {
     pub slots: u32,
     /// Backends, per family.
     pub backends: u32,
-    /// Connections (and flows of UDP) that are remembered, per family.
+    /// Connections (and flows of UDP and SCTP) that are remembered, per family.
     pub flows: u32,
     /// Whether IPv4 is on; the maps of a family that is off have one row.
     pub ipv4: bool,

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use lb_common::ServiceKey;
 use lb_common::addr::Address;
-use lb_common::{ServiceKey, protocol};
 
-use crate::model::ObjectName;
+use crate::model::{ObjectName, Protocol};
 
 /// A front end, of either family. A NodePort has the unspecified address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,11 +110,7 @@ impl Claims {
 
 impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = if self.protocol == protocol::UDP {
-            "udp"
-        } else {
-            "tcp"
-        };
+        let protocol = Protocol::from_number(self.protocol).map_or("?", Protocol::as_str);
         match self.ip {
             ip if ip.is_unspecified() => write!(f, "NodePort {}/{protocol}", self.port),
             IpAddr::V4(ip) => write!(f, "{ip}:{}/{protocol}", self.port),
@@ -125,6 +121,8 @@ impl fmt::Display for Claim {
 
 #[cfg(test)]
 mod tests {
+    use lb_common::protocol;
+
     use super::*;
 
     fn claim(ip: [u8; 4], port: u16) -> Claim {
@@ -156,6 +154,26 @@ mod tests {
         check(&mut claims, "b", &[2], &[], Some("a"));
         check(&mut claims, "a", &[], &["c"], Some("c"));
         check(&mut claims, "c", &[], &[], None);
+    }
+
+    #[test]
+    fn one_port_of_several_protocols_is_several_front_ends() {
+        let mut claims = Claims::default();
+        let owners = [
+            (Protocol::Sctp, "sctp", "NodePort 30000/sctp"),
+            (Protocol::Udp, "udp", "NodePort 30000/udp"),
+            (Protocol::Tcp, "tcp", "NodePort 30000/tcp"),
+        ];
+        for (protocol, owner, text) in owners {
+            let claim = Claim {
+                protocol: protocol.number(),
+                ..claim([0; 4], 30_000)
+            };
+            let owner = ObjectName::new("default", owner);
+            assert!(claims.update(&owner, [claim].into()).is_empty());
+            assert!(claims.holds(&claim, &owner));
+            assert_eq!(claim.to_string(), text);
+        }
     }
 
     #[test]

@@ -25,8 +25,13 @@ mod tests {
 
     #[test]
     fn a_name_comes_back_from_its_row() {
-        let longest = format!("{}/{}:{}/tcp", "n".repeat(63), "s".repeat(63), "p".repeat(15));
-        for text in ["default/web:http/tcp", "kube-system/dns:53/udp", &longest] {
+        let longest = format!("{}/{}:{}/sctp", "n".repeat(63), "s".repeat(63), "p".repeat(15));
+        for text in [
+            "default/web:http/tcp",
+            "kube-system/dns:53/udp",
+            "core/amf:n2/sctp",
+            &longest,
+        ] {
             let name = PortName::parse(text).unwrap();
             assert_eq!(name_text(&service_name(&name)), text);
             assert_eq!(PortName::parse(name_text(&service_name(&name))), Some(name));
@@ -40,7 +45,7 @@ mod tests {
             "web",
             "default/web",
             "default/web:http",
-            "default/web:http/sctp",
+            "default/web:http/icmp",
         ] {
             assert_eq!(PortName::parse(text), None, "{text}");
         }

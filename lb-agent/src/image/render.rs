@@ -11,11 +11,12 @@ use lb_common::addr::Address;
 use lb_common::{
     Backend, BackendFlags, BackendState, Device, DeviceRole, FamilySettings, NodeAddress, Port, RangeKey,
     RangeList, ServiceFlags, ServiceKey, ServicePolicy, ServiceValue, Settings, SettingsFlags, SlotRange, V4,
-    V6, protocol,
+    V6,
 };
 
 use super::{is_address, maglev, name_text};
 use crate::desired::seed_of_words;
+use crate::model::Protocol;
 use crate::store::{DevicesTable, FamilyTables, Names, Policies, Rows, SettingsTable};
 
 /// Every row as a line, sorted by the name of the port that it belongs to.
@@ -248,10 +249,6 @@ fn socket<A: Address>(addr: A, port: Port) -> impl fmt::Display {
     SocketAddr::new(ip, port.number())
 }
 
-const fn protocol_name(number: u8) -> &'static str {
-    match number {
-        protocol::TCP => "tcp",
-        protocol::UDP => "udp",
-        _ => "?",
-    }
+fn protocol_name(number: u8) -> &'static str {
+    Protocol::from_number(number).map_or("?", Protocol::as_str)
 }

@@ -56,6 +56,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
 /// Which endpoints traffic may go to.
@@ -110,12 +112,21 @@ impl Service {
 }
 
 impl Protocol {
+    /// All of them, by number.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
     /// Its number in packets and maps.
     pub const fn number(self) -> u8 {
         match self {
             Self::Tcp => protocol::TCP,
             Self::Udp => protocol::UDP,
+            Self::Sctp => protocol::SCTP,
         }
+    }
+
+    /// The one with that number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.number() == number)
     }
 
     /// Its name in maps and in the CLI.
@@ -123,6 +134,16 @@ impl Protocol {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+
+    /// Its name in Kubernetes' objects.
+    pub const fn object_name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
         }
     }
 }
@@ -142,15 +163,11 @@ impl PortName {
         let (service, rest) = text.split_once(':')?;
         let (namespace, name) = service.split_once('/')?;
         let (port, protocol) = rest.split_once('/')?;
-        let protocol = match protocol {
-            "tcp" => Protocol::Tcp,
-            "udp" => Protocol::Udp,
-            _ => return None,
-        };
+        let mut protocols = Protocol::ALL.into_iter();
         Some(Self {
             service: ObjectName::new(namespace, name),
             port: port.into(),
-            protocol,
+            protocol: protocols.find(|other| other.as_str() == protocol)?,
         })
     }
 }
@@ -158,5 +175,22 @@ impl PortName {
 impl fmt::Display for PortName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}/{}", self.service, self.port, self.protocol.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_have_numbers_and_names() {
+        let expected = [(6, "tcp", "TCP"), (17, "udp", "UDP"), (132, "sctp", "SCTP")];
+        let found =
+            Protocol::ALL.map(|protocol| (protocol.number(), protocol.as_str(), protocol.object_name()));
+        assert_eq!(found, expected);
+        for protocol in Protocol::ALL {
+            assert_eq!(Protocol::from_number(protocol.number()), Some(protocol));
+        }
+        assert_eq!(Protocol::from_number(protocol::ICMP), None);
     }
 }

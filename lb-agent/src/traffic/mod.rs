@@ -51,7 +51,7 @@ pub struct Timeouts {
     pub tcp_handshake: Duration,
     /// TCP, closing.
     pub tcp_closing: Duration,
-    /// UDP.
+    /// UDP and SCTP.
     pub udp_idle: Duration,
 }
 

@@ -159,20 +159,8 @@ impl Place<'_> {
                 {
                     bail!("{ip} and {address} are of different families");
                 }
-                let of = |protocol: Protocol| {
-                    let mut same = all.iter().filter(|other| other.protocol == protocol.number());
-                    same.any(|other| other.address == *address)
-                };
-                let protocol = question.protocol.unwrap_or_else(|| {
-                    if of(Protocol::Udp) && !of(Protocol::Tcp) {
-                        notes.push(format!(
-                            "The protocol was not said; only UDP is served at {address}."
-                        ));
-                        Protocol::Udp
-                    } else {
-                        Protocol::Tcp
-                    }
-                });
+                let protocol = question.protocol;
+                let protocol = protocol.unwrap_or_else(|| served_protocol(&all, *address, notes));
                 Ok((*address, protocol))
             }
             Destination::Service(service, port) => {
@@ -202,8 +190,9 @@ impl Place<'_> {
                     bail!("Service {service} has no such front end; it has {}", list(&ours));
                 };
                 notes.extend(asked_by(service, first, &ours));
-                let udp = first.protocol == Protocol::Udp.number();
-                Ok((first.address, if udp { Protocol::Udp } else { Protocol::Tcp }))
+                let protocol = Protocol::from_number(first.protocol)
+                    .with_context(|| format!("protocol {} is unknown", first.protocol))?;
+                Ok((first.address, protocol))
             }
         }
     }
@@ -314,6 +303,25 @@ fn role(device: &Device) -> Option<DeviceRole> {
     DeviceRole::from_number(device.role)
 }
 
+/// The protocol that a packet to an address probably has: TCP, unless others alone are served there.
+fn served_protocol(all: &[FrontEnd], address: SocketAddr, notes: &mut Vec<String>) -> Protocol {
+    let is_served = |protocol: &Protocol| {
+        let mut same = all
+            .iter()
+            .filter(|front_end| front_end.protocol == protocol.number());
+        same.any(|front_end| front_end.address == address)
+    };
+    let first = Protocol::ALL.into_iter().find(is_served);
+    let protocol = first.unwrap_or(Protocol::Tcp);
+    if protocol != Protocol::Tcp {
+        notes.push(format!(
+            "The protocol was not said; at {address} {} is served, TCP is not.",
+            protocol.object_name()
+        ));
+    }
+    protocol
+}
+
 fn fits(front_end: &FrontEnd, port: Option<&PortChoice>, protocol: Option<Protocol>) -> bool {
     let right_port = match port {
         None => true,
@@ -352,11 +360,65 @@ fn list(front_ends: &[&FrontEnd]) -> String {
 }
 
 fn name(front_end: &FrontEnd) -> String {
-    let udp = front_end.protocol == Protocol::Udp.number();
     format!(
         "{}/{} ({})",
         front_end.address,
-        if udp { "udp" } else { "tcp" },
+        front_end.protocol_name(),
         front_end.kind.as_str()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_protocol_that_was_not_said_is_tcp_unless_others_alone_are_served() {
+        let address = "10.96.0.1:80".parse().unwrap();
+        let front_end = |protocol: Protocol, address| FrontEnd {
+            address,
+            protocol: protocol.number(),
+            kind: Kind::ClusterIp,
+            name: None,
+            row: lb_common::ServiceValue::default(),
+        };
+        let cases: [(&[Protocol], Protocol, Option<&str>); 5] = [
+            (&[], Protocol::Tcp, None),
+            (
+                &[Protocol::Sctp, Protocol::Udp, Protocol::Tcp],
+                Protocol::Tcp,
+                None,
+            ),
+            (&[Protocol::Sctp, Protocol::Udp], Protocol::Udp, Some("UDP")),
+            (&[Protocol::Udp], Protocol::Udp, Some("UDP")),
+            (&[Protocol::Sctp], Protocol::Sctp, Some("SCTP")),
+        ];
+        for (served, expected, told) in cases {
+            let mut all = vec![front_end(Protocol::Tcp, "10.96.0.1:81".parse().unwrap())];
+            all.extend(served.iter().map(|protocol| front_end(*protocol, address)));
+            let mut notes = Vec::new();
+            assert_eq!(served_protocol(&all, address, &mut notes), expected, "{served:?}");
+            let note =
+                |name| format!("The protocol was not said; at 10.96.0.1:80 {name} is served, TCP is not.");
+            assert_eq!(notes, Vec::from_iter(told.map(note)));
+        }
+    }
+
+    #[test]
+    fn front_ends_are_listed_with_their_protocols() {
+        for (protocol, expected) in [
+            (Protocol::Tcp, "192.0.2.10:30412/tcp (NodePort)"),
+            (Protocol::Udp, "192.0.2.10:30412/udp (NodePort)"),
+            (Protocol::Sctp, "192.0.2.10:30412/sctp (NodePort)"),
+        ] {
+            let front_end = FrontEnd {
+                address: "192.0.2.10:30412".parse().unwrap(),
+                protocol: protocol.number(),
+                kind: Kind::NodePort,
+                name: None,
+                row: lb_common::ServiceValue::default(),
+            };
+            assert_eq!(name(&front_end), expected);
+        }
+    }
 }

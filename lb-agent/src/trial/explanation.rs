@@ -50,7 +50,7 @@ pub enum Verdict {
 /// The packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PacketView {
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub protocol: &'static str,
     /// Where it comes from.
     pub source: SocketAddr,

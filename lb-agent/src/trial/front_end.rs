@@ -62,6 +62,11 @@ impl FrontEnd {
             .as_ref()
             .map_or_else(|| format!("#{}", self.row.service), ToString::to_string)
     }
+
+    /// What its protocol is called.
+    pub(super) fn protocol_name(&self) -> &'static str {
+        Protocol::from_number(self.protocol).map_or("?", Protocol::as_str)
+    }
 }
 
 impl Kind {

@@ -20,6 +20,7 @@ mod made_up;
 mod packet;
 mod question;
 mod route;
+mod sctp;
 mod walk;
 mod words;
 

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, bail};
-use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use etherparse::{IpNumber, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 
+use super::sctp;
 use crate::model::Protocol;
 
-/// The first packet of a connection: a SYN, or a datagram.
+/// The first packet of a connection: a SYN, a datagram, or an INIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Its protocol.
@@ -56,6 +57,7 @@ impl Packet {
         match self.protocol {
             Protocol::Tcp => ip.tcp(from, to, 1, WINDOW).syn().write(&mut bytes, &[]),
             Protocol::Udp => ip.udp(from, to).write(&mut bytes, b"lb-agent"),
+            Protocol::Sctp => ip.write(&mut bytes, IpNumber::SCTP, &sctp::init(from, to)),
         }
         .context("the packet cannot be made")?;
         Ok(bytes)
@@ -79,14 +81,25 @@ impl After {
             }
             _ => return Self::Other,
         };
-        let ports = match &sliced.transport {
-            Some(TransportSlice::Tcp(tcp)) => (tcp.source_port(), tcp.destination_port()),
-            Some(TransportSlice::Udp(udp)) => (udp.source_port(), udp.destination_port()),
-            _ => return Self::Other,
+        let Some(ports) = ports(&sliced) else {
+            return Self::Other;
         };
         Self::Ends {
             source: SocketAddr::new(addresses.0, ports.0),
             destination: SocketAddr::new(addresses.1, ports.1),
+        }
+    }
+}
+
+fn ports(sliced: &SlicedPacket<'_>) -> Option<(u16, u16)> {
+    match &sliced.transport {
+        Some(TransportSlice::Tcp(tcp)) => Some((tcp.source_port(), tcp.destination_port())),
+        Some(TransportSlice::Udp(udp)) => Some((udp.source_port(), udp.destination_port())),
+        Some(_) => None,
+        None => {
+            let packet = sliced.net.as_ref()?.ip_payload_ref()?;
+            let is_sctp = packet.ip_number == IpNumber::SCTP && !packet.fragmented;
+            is_sctp.then(|| sctp::ports(packet.payload)).flatten()
         }
     }
 }
@@ -100,6 +113,8 @@ mod tests {
         for (protocol, source, destination) in [
             (Protocol::Tcp, "192.0.2.1:40000", "10.96.0.1:443"),
             (Protocol::Udp, "[2001:db8::1]:40000", "[fd00:96::1]:53"),
+            (Protocol::Sctp, "192.0.2.1:40000", "10.96.0.1:38412"),
+            (Protocol::Sctp, "[2001:db8::1]:40000", "[fd00:96::1]:38412"),
         ] {
             let packet = Packet {
                 protocol,

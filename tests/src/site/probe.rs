@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{Context as _, Error, Result, bail};
 
 use crate::answer::Answer;
 use crate::dns::Resolver;
@@ -108,6 +108,7 @@ fn ask(protocol: Protocol, to: SocketAddr, from: Option<SocketAddr>) -> Result<A
     match protocol {
         Protocol::Tcp => Ok(Echo::open_within(to, from, PATIENCE)?.answer().clone()),
         Protocol::Udp => Resolver::open_within(to, from, PATIENCE)?.ask(),
+        Protocol::Sctp => bail!("there is no client for SCTP: many kernels have no such sockets"),
     }
 }
 

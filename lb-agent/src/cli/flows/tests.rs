@@ -242,8 +242,12 @@ fn a_state_is_told_in_the_words_of_the_protocol() {
         (OPEN | TcpState::FIN, "closing", "assured"),
         (OPEN | TcpState::FIN | TcpState::RST, "reset", "assured"),
     ];
-    for (tcp, of_tcp, of_udp) in cases {
-        for (number, name, state) in [(protocol::TCP, "tcp", of_tcp), (protocol::UDP, "udp", of_udp)] {
+    for (tcp, of_tcp, of_others) in cases {
+        for (number, name, state) in [
+            (protocol::TCP, "tcp", of_tcp),
+            (protocol::UDP, "udp", of_others),
+            (protocol::SCTP, "sctp", of_others),
+        ] {
             let entry = Entry {
                 tcp,
                 ..pre(VIP, LOCAL, 0)
@@ -251,6 +255,8 @@ fn a_state_is_told_in_the_words_of_the_protocol() {
             let node = Node::default().with_changed(&entry, |key, _| key.protocol = number);
             let row = node.row();
             assert_eq!((&*row[1], &*row[7]), (name, state), "{tcp}");
+            let json = &node.all().1[0];
+            assert_eq!((&json["protocol"], &json["state"]), (&json!(name), &json!(state)));
         }
     }
 }

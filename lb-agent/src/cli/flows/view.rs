@@ -33,7 +33,8 @@ pub(super) struct FlowView<'a> {
     pub(super) backend: Option<u32>,
     /// The backend's epoch when it was chosen.
     pub(super) epoch: u16,
-    /// What this direction has shown: `opening`, `established`, `closing`, `reset` of TCP, `new` or `assured` of UDP.
+    /// What this direction has shown: `opening`, `established`, `closing`, `reset` of TCP, `new` or `assured` of UDP and
+    /// SCTP.
     pub(super) state: &'static str,
     /// In words.
     pub(super) flags: Vec<&'static str>,

@@ -10,14 +10,6 @@ use crate::model::{IpPrefix, ObjectName, Protocol};
 /// The longest label of DNS (RFC 1123).
 const LABEL: usize = 63;
 
-/// What a protocol may be.
-pub(super) enum Transport {
-    /// One that we balance.
-    Known(Protocol),
-    /// One that we do not: what is told of it.
-    Other(String),
-}
-
 /// The name of an object; objects without namespace are in `default`, as for kubectl.
 pub(super) fn object_name(metadata: &ObjectMeta) -> Result<ObjectName, ParseError> {
     let missing = || ParseError::Missing {
@@ -68,24 +60,25 @@ pub(super) fn port(field: impl FnOnce() -> String, value: i32) -> Result<u16, Pa
     })
 }
 
-/// A protocol; TCP when there is none.
-pub(super) fn protocol(field: impl FnOnce() -> String, value: Option<&str>) -> Transport {
-    match value.unwrap_or("TCP") {
-        "TCP" => Transport::Known(Protocol::Tcp),
-        "UDP" => Transport::Known(Protocol::Udp),
-        "SCTP" => Transport::Other(format!(
-            "{}: SCTP is not supported yet; this port is left out",
-            field()
-        )),
-        other => {
-            let error = ParseError::Unknown {
-                field: field(),
-                value: other.into(),
-                known: "TCP or UDP",
-            };
-            Transport::Other(format!("{error}; this port is left out"))
-        }
+/// A protocol; TCP when there is none. Of a port with one that we do not balance, people are told.
+pub(super) fn protocol(
+    field: impl FnOnce() -> String,
+    value: Option<&str>,
+    notices: &mut Vec<String>,
+) -> Option<Protocol> {
+    let value = value.unwrap_or(Protocol::Tcp.object_name());
+    let found = Protocol::ALL
+        .into_iter()
+        .find(|protocol| protocol.object_name() == value);
+    if found.is_none() {
+        let error = ParseError::Unknown {
+            field: field(),
+            value: value.into(),
+            known: "TCP, UDP or SCTP",
+        };
+        notices.push(format!("{error}; this port is left out"));
     }
+    found
 }
 
 /// What a word means; an empty or unknown one means what the first one does. An unknown one may be of a newer Kubernetes;

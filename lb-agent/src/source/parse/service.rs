@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as api;
 
-use super::field::{self, Transport};
+use super::field;
 use super::{ParseError, Parsed, annotation};
 use crate::model::{IpFamily, IpPrefix, Object, Service, ServiceOptions, ServicePort, TrafficPolicy};
 
@@ -237,12 +237,8 @@ fn ports(spec: &api::ServiceSpec, notices: &mut Vec<String>) -> Result<Vec<Servi
             });
         }
         let number = field::port(|| path("port"), port.port)?;
-        let protocol = match field::protocol(|| path("protocol"), port.protocol.as_deref()) {
-            Transport::Known(protocol) => protocol,
-            Transport::Other(notice) => {
-                notices.push(notice);
-                continue;
-            }
+        let Some(protocol) = field::protocol(|| path("protocol"), port.protocol.as_deref(), notices) else {
+            continue;
         };
         if !numbers.insert((number, protocol)) {
             let value = format!("{number}/{}", protocol.as_str());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1 as api;
 
-use super::field::{self, Transport};
+use super::field;
 use super::{ParseError, Parsed, annotation};
 use crate::model::{Conditions, Endpoint, EndpointSlice, Hints, IpFamily, Object, ObjectName, SlicePort};
 
@@ -69,17 +69,11 @@ fn slice_port(place: usize, port: &api::EndpointPort, notices: &mut Vec<String>)
     let path = |field: &str| format!("ports[{place}].{field}");
     let number = port.port.filter(|number| *number != 0)?;
     let number = field::or_left_out(field::port(|| path("port"), number), notices)?;
-    match field::protocol(|| path("protocol"), port.protocol.as_deref()) {
-        Transport::Known(protocol) => Some(SlicePort {
-            name: port.name.as_deref().unwrap_or_default().into(),
-            port: number,
-            protocol,
-        }),
-        Transport::Other(notice) => {
-            notices.push(notice);
-            None
-        }
-    }
+    Some(SlicePort {
+        name: port.name.as_deref().unwrap_or_default().into(),
+        port: number,
+        protocol: field::protocol(|| path("protocol"), port.protocol.as_deref(), notices)?,
+    })
 }
 
 fn endpoint(

@@ -8,7 +8,6 @@ use super::super::hint;
 use super::super::packet::After;
 use super::super::walk::{Entry, Fate, Run};
 use super::Findings;
-use crate::model::Protocol;
 
 /// The end of the way.
 pub(super) struct End {
@@ -109,13 +108,6 @@ impl Findings {
     /// What there is instead at the same address.
     fn near_hint(&self) -> Option<String> {
         let packet = self.case.packet;
-        let word = |number| {
-            if number == Protocol::Udp.number() {
-                "udp"
-            } else {
-                "tcp"
-            }
-        };
         let there: Vec<_> = self
             .near
             .iter()
@@ -123,7 +115,7 @@ impl Findings {
                 format!(
                     "{}/{} ({})",
                     front_end.address.port(),
-                    word(front_end.protocol),
+                    front_end.protocol_name(),
                     front_end.text()
                 )
             })

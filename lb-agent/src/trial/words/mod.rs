@@ -101,6 +101,7 @@ impl Findings {
         let what = match packet.protocol {
             Protocol::Tcp => "A TCP connection begins",
             Protocol::Udp => "A UDP datagram goes",
+            Protocol::Sctp => "An SCTP association begins",
         };
         let sender = match (who, pod) {
             (Who::Pod, Some(pod)) => format!("pod {pod}"),

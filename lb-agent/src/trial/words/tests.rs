@@ -138,6 +138,22 @@ fn every_drop_has_its_reason_and_a_hint() {
 }
 
 #[test]
+fn the_packet_is_told_in_the_words_of_its_protocol() {
+    for (protocol, words, name) in [
+        (Protocol::Tcp, "A TCP connection begins", "tcp"),
+        (Protocol::Udp, "A UDP datagram goes", "udp"),
+        (Protocol::Sctp, "An SCTP association begins", "sctp"),
+    ] {
+        let mut findings = findings(Walk::default(), 0);
+        findings.case.packet.protocol = protocol;
+        let told = findings.explain();
+        assert!(told.steps[0].starts_with(words), "{}", told.steps[0]);
+        let json = serde_json::to_value(&told).unwrap();
+        assert_eq!(json["packet"]["protocol"], name);
+    }
+}
+
+#[test]
 fn a_choice_is_told_with_its_reason() {
     let opened = [Counter::FlowOpened];
     let with_affinity = [Counter::FlowOpened, Counter::AffinityHit];

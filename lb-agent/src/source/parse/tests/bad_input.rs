@@ -77,7 +77,7 @@ fn words_that_are_unknown_mean_what_kube_proxy_takes_them_for() {
     let ports = json!([{"port": 80}, {"port": 1, "name": "a", "protocol": "ICMP"}]);
     let service = check(
         json!({"ports": ports}),
-        "spec.ports[1].protocol: \"ICMP\" is unknown; use TCP or UDP; this port is left out",
+        "spec.ports[1].protocol: \"ICMP\" is unknown; use TCP, UDP or SCTP; this port is left out",
     );
     assert_eq!(service.ports.len(), 1);
 }
@@ -172,18 +172,6 @@ fn addresses_that_can_be_nobodys_are_refused() {
 }
 
 #[test]
-fn sctp_ports_are_left_out() {
-    let ports =
-        json!([{"name": "a", "port": 1, "protocol": "SCTP"}, {"name": "b", "port": 2, "protocol": "UDP"}]);
-    let value = with_spec(json!({"ports": ports}));
-    assert_eq!(service_of(value.clone()).ports.len(), 1);
-    check_notice(
-        value,
-        &["spec.ports[0].protocol: SCTP is not supported yet; this port is left out"],
-    );
-}
-
-#[test]
 fn source_ranges_are_those_that_can_be_read() {
     let check = |kind: &str, ranges: Value, expected: &[&str], told: &[&str]| {
         let value = with_spec(json!({"type": kind, "loadBalancerSourceRanges": ranges}));
@@ -221,15 +209,15 @@ fn endpoints_and_ports_of_slices_that_cannot_be_used_are_left_out() {
         {"addresses": ["pod"]}, {"addresses": ["::ffff:10.0.0.2"]}]),
     );
     value["ports"] = json!([{"port": 8080}, {"name": "a", "port": 0}, {"name": "b", "port": 65536},
-        {"name": "c", "port": 1, "protocol": "ICMP"}, {"name": "d", "port": 1, "protocol": "SCTP"}]);
+        {"name": "c", "port": 1, "protocol": "ICMP"}, {"name": "d", "port": 1, "protocol": "sctp"}]);
     let Parsed { object, notices, .. } = parsed("EndpointSlice", value).unwrap();
     let Some(Object::EndpointSlice(slice)) = object else {
         panic!("no EndpointSlice")
     };
     let told = [
         "ports[2].port: 65536 is no port; use 1 to 65535; left out",
-        "ports[3].protocol: \"ICMP\" is unknown; use TCP or UDP; this port is left out",
-        "ports[4].protocol: SCTP is not supported yet; this port is left out",
+        "ports[3].protocol: \"ICMP\" is unknown; use TCP, UDP or SCTP; this port is left out",
+        "ports[4].protocol: \"sctp\" is unknown; use TCP, UDP or SCTP; this port is left out",
         "endpoints[1].addresses[0]: fd00::1 is no IPv4 address; left out",
         "endpoints[2].addresses[0] is missing; left out",
         "endpoints[3].addresses[0]: \"pod\" is no IP address; left out",

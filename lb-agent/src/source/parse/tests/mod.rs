@@ -65,6 +65,27 @@ fn slice_of(value: Value) -> crate::model::EndpointSlice {
 }
 
 #[test]
+fn ports_of_every_protocol_are_taken_and_share_a_number() {
+    let protocols = [
+        ("TCP", Protocol::Tcp),
+        ("UDP", Protocol::Udp),
+        ("SCTP", Protocol::Sctp),
+    ];
+    let port =
+        |name: &str| json!({"name": name.to_lowercase(), "port": 80, "nodePort": 30_080, "protocol": name});
+    let ports = protocols.map(|(name, _)| port(name));
+    let service = service_of(with_spec(json!({"type": "NodePort", "ports": ports})));
+    let mut slice = with_endpoints(json!([{"addresses": ["10.0.0.1"]}]));
+    slice["ports"] = json!(ports);
+    let slice = slice_of(slice);
+    let expected = protocols.map(|(_, protocol)| protocol);
+    let found: Vec<_> = service.ports.iter().map(|port| port.protocol).collect();
+    assert_eq!(found, expected);
+    let found: Vec<_> = slice.ports.iter().map(|port| port.protocol).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn absent_fields_have_kubernetes_defaults() {
     let service = service_of(with_spec(json!({})));
     assert_eq!(service.name.to_string(), "default/web");
