@@ -170,11 +170,13 @@ pub struct Way {
     pub order: u64,
 }
 
-/// What makes the order of ways another one each time that a bucket is written: or else of two entries in a row, as the two
-/// of a flow, the second one would push out the first one where all are of the same age.
+/// What makes the order of ways another one each time that a full bucket is written: or else of two entries in a row, as
+/// the two of a flow, the second one would push out the first one where all are of the same age. In a bucket whose `last`
+/// tag is 0 the first free way goes first.
 #[inline(always)]
-pub const fn turn(version: u32) -> u64 {
-    (version >> 1) as u64 & (WAYS as u64 - 1)
+pub const fn turn(version: u32, last: u64) -> u64 {
+    const LAST: u64 = WAYS as u64 - 1;
+    ((version >> 1) as u64 | mask(last)) & LAST
 }
 
 /// A way that was found.
@@ -265,7 +267,7 @@ impl FlowTags {
     /// Makes room for a flow with this tag; its number in the bucket.
     #[expect(clippy::cast_possible_truncation, reason = "below eight")]
     pub fn put<A>(&mut self, tag: u32, flow: &Flow<A>) -> u32 {
-        let turn = turn(self.version);
+        let turn = turn(self.version, self.tags[WAYS as usize - 1].into());
         let way = |way: usize| Way {
             tag: self.tags[way].into(),
             seen: self.seen[way],

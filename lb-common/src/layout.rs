@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The version of this layout; the pin folder carries it, so that two layouts never share a map.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Names of maps. The kernel keeps 15 bytes of a name.
 pub mod map {

@@ -1,9 +1,9 @@
 //! The folder in bpffs where maps and links outlive the agent.
 //!
-//! `<root>/v3/maps/<map>`, `<root>/v3/links/<ifindex>-<ingress|egress|xdp>`. bpffs holds no plain files, so what else has to
-//! be remembered is an empty folder: `<root>/v3/mounted` (the bpffs was mounted by us), `<root>/v3/qdiscs/<ifindex>` (the
-//! clsact qdisc of that device was made by us), `<root>/v3/no-xdp/<ifindex>-<reason>` (why that uplink has no XDP program),
-//! `<root>/v3/ports/<range>` (those ports were reserved by us), `<root>/v3/sysctls/<name>=<value>` (that setting of the
+//! `<root>/v4/maps/<map>`, `<root>/v4/links/<ifindex>-<ingress|egress|xdp>`. bpffs holds no plain files, so what else has to
+//! be remembered is an empty folder: `<root>/v4/mounted` (the bpffs was mounted by us), `<root>/v4/qdiscs/<ifindex>` (the
+//! clsact qdisc of that device was made by us), `<root>/v4/no-xdp/<ifindex>-<reason>` (why that uplink has no XDP program),
+//! `<root>/v4/ports/<range>` (those ports were reserved by us), `<root>/v4/sysctls/<name>=<value>` (that setting of the
 //! kernel was changed by us, and had this value).
 
 use std::fs;

@@ -104,6 +104,8 @@ macro_rules! flow_table {
 flow_table!(V4 Ip4: lb_find_flow4 lb_put_flow4 lb_take_flow4 lb_hash_flow4);
 flow_table!(V6 Ip6: lb_find_flow6 lb_put_flow6 lb_take_flow6 lb_hash_flow6);
 
+/// The number of the last way.
+const LAST: usize = flow_table::WAYS as usize - 1;
 /// How often something is tried anew because somebody wrote meanwhile.
 const ATTEMPTS: usize = 2;
 
@@ -187,7 +189,7 @@ fn put<F: FamilyMaps>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, replace: u32
         // SAFETY: elements of arrays live as long as the map, and are written under the lock.
         unsafe {
             let version = at.version();
-            let turn = opaque(flow_table::turn(version));
+            let turn = opaque(flow_table::turn(version, at.tag(LAST)));
             let claim = flow_table::claim(|way| at.way(way, turn), at.place.tag, seen);
             let way = masked(claim.order ^ turn);
             let Some(row) = row::<F>(&at, way) else {

@@ -48,13 +48,7 @@ struct Difference {
 
 /// Every difference of the fate of packets; docs/kube-proxy-differences.md has the same. Those of masquerade follow from
 /// [`Case::masquerade`].
-const DIFFERENCES: [Difference; 7] = [
-    Difference {
-        reason: "SCTP is not balanced",
-        expected: |fate| matches!(fate, Fate::Backends(_) | Fate::Word(Word::Reject | Word::Drop)),
-        found: |found| matches!(found, Found::Reject | Found::None),
-        only: |case| case.packet.proto == Protocol::Sctp,
-    },
+const DIFFERENCES: [Difference; 6] = [
     Difference {
         reason: "hints for nodes count in any case, as in Kubernetes from 1.35 on",
         expected: |fate| matches!(fate, Fate::Backends(_)),

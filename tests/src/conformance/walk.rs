@@ -12,9 +12,6 @@ use super::node::{LOOPBACK, PODS, Place, Places, UPLINK};
 use crate::engine::{Engine, Kernel, Outcome, Verdict};
 use crate::packet::{Content, IcmpError, PacketBuilder, View, flag};
 
-/// IP protocol number of SCTP.
-const SCTP: u8 = 132;
-
 /// How a packet meets the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Entry {
@@ -189,11 +186,7 @@ struct Tuple {
 impl Tuple {
     fn of(view: &View) -> Option<Self> {
         let [source, destination] = match &view.content {
-            Content::Tcp { ports, .. } | Content::Udp { ports, .. } => *ports,
-            Content::Other { protocol: SCTP, data } => match data[..] {
-                [a, b, c, d, ..] => [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])],
-                _ => return None,
-            },
+            Content::Tcp { ports, .. } | Content::Udp { ports, .. } | Content::Sctp { ports, .. } => *ports,
             _ => return None,
         };
         Some(Self {
@@ -208,14 +201,7 @@ fn opening(protocol: Protocol, Tuple { source, destination }: Tuple) -> Vec<u8> 
     match protocol {
         Protocol::Tcp => PacketBuilder::tcp(source, destination).flags(flag::SYN).build(),
         Protocol::Udp => PacketBuilder::udp(source, destination).build(),
-        Protocol::Sctp => {
-            // The common header and an INIT chunk (RFC 9260); nobody looks at more than the ports.
-            let ports = [source.port(), destination.port()].map(u16::to_be_bytes);
-            let payload = [ports.as_flattened(), &[0; 8], &[1, 0, 0, 20], &[0; 16]].concat();
-            PacketBuilder::other(source, destination, SCTP)
-                .payload(&payload)
-                .build()
-        }
+        Protocol::Sctp => PacketBuilder::sctp(source, destination).init().build(),
     }
 }
 
