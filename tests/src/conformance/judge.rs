@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use lb_common::DropReason;
 
 use super::Snat;
-use super::flows::{Backend, Fate, Packet, Protocol, Scenario, Word, written};
+use super::flows::{Backend, Fate, Packet, Scenario, Word, written};
 use super::node::{Place, Places};
 use super::walk::{Entry, Found};
 
