@@ -1,4 +1,4 @@
-//! CRC32c, the checksum of SCTP (RFC 9260, appendix A), made right again after a change.
+//! `CRC32c`, the checksum of SCTP (RFC 9260, appendix A), made right again after a change.
 //!
 //! It is linear: a change of the bytes changes it by the CRC, begun at zero, of the difference (exclusive or). Where only
 //! the first four bytes differ, that is a product of two polynomials, whatever all the other bytes are.

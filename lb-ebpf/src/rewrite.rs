@@ -93,7 +93,7 @@ fn transport<F: Wire, C: Ctx<F>>(
         .map_err(failed)
 }
 
-/// The same for SCTP, whose checksum is a CRC32c of its own bytes alone (RFC 9260, section 6.8).
+/// The same for SCTP, whose checksum is a `CRC32c` of its own bytes alone (RFC 9260, section 6.8).
 #[inline(always)]
 fn sctp<F: Wire, C: Ctx<F>>(
     cx: &mut C,
