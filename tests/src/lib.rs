@@ -26,6 +26,7 @@ pub mod packet;
 pub mod replay;
 pub mod root;
 pub mod scratch;
+pub mod sctp;
 pub mod server;
 pub mod site;
 pub mod socket;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::family::{Family, Pair};
-use crate::server::{DNS_PORT, ECHO_PORT, HTTP_PORT};
+use crate::server::{DNS_PORT, ECHO_PORT, HTTP_PORT, SCTP_PORT};
 use crate::topology::{self, Host};
 
 /// A folder of manifests.
@@ -88,7 +88,7 @@ pub fn node_of(name: &str, addresses: Pair, pod_prefixes: &[String]) -> Value {
 pub struct Port {
     /// Its name, the same in Service and EndpointSlices.
     pub name: &'static str,
-    /// `TCP` or `UDP`.
+    /// `TCP`, `UDP` or `SCTP`.
     pub protocol: &'static str,
     /// The service's port.
     pub port: u16,
@@ -129,6 +129,15 @@ pub const ECHO_UDP: Port = Port {
     port: 7,
     target: ECHO_PORT,
     node_port: Some(30007),
+};
+
+/// Diameter over SCTP, which the usual service does not have.
+pub const DIAMETER: Port = Port {
+    name: "diameter",
+    protocol: "SCTP",
+    port: 3868,
+    target: SCTP_PORT,
+    node_port: Some(30868),
 };
 
 /// A dual-stack service of type LoadBalancer.

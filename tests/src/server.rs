@@ -1,4 +1,4 @@
-//! The servers of a pod: HTTP, DNS and echo, on both families.
+//! The servers of a pod: HTTP, DNS, echo and SCTP, on both families.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -10,8 +10,9 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime;
 use tokio::sync::oneshot;
 
+use crate::family::Family;
 use crate::topology::Host;
-use crate::{dns, echo, http};
+use crate::{dns, echo, http, sctp};
 
 /// Where [`http`] is served.
 pub const HTTP_PORT: u16 = 8080;
@@ -19,6 +20,8 @@ pub const HTTP_PORT: u16 = 8080;
 pub const DNS_PORT: u16 = 5353;
 /// Where [`echo`] is served, over TCP and UDP.
 pub const ECHO_PORT: u16 = 7777;
+/// Where [`sctp`] is served.
+pub const SCTP_PORT: u16 = 13_868;
 
 /// The servers of one host, stopped on drop.
 #[derive(Debug)]
@@ -79,10 +82,13 @@ async fn serve(name: Arc<str>, ready: mpsc::Sender<()>) -> Result<()> {
     let echo_udp = UdpSocket::bind(address(ECHO_PORT))
         .await
         .context("echo over UDP")?;
+    let (sctp4, sctp6) = (sctp::listen(Family::V4)?, sctp::listen(Family::V6)?);
     ready.send(()).context("nobody waits for the servers")?;
     tokio::try_join!(
         http::serve(http, Arc::clone(&name)),
         dns::serve(dns, Arc::clone(&name)),
+        sctp::serve(sctp4, Arc::clone(&name)),
+        sctp::serve(sctp6, Arc::clone(&name)),
         echo::serve_tcp(echo_tcp, name),
         echo::serve_udp(echo_udp),
     )?;
