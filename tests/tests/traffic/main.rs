@@ -15,6 +15,7 @@ mod node_ports;
 mod paths;
 mod policies;
 mod rejects;
+mod sctp;
 mod shared_ports;
 mod shown;
 mod surroundings;
@@ -33,7 +34,7 @@ use lb_tests::http;
 use lb_tests::load::{Load, Sample};
 use lb_tests::manifests::{DNS, HTTP, Port};
 use lb_tests::topology::{Host, NODE1};
-use lb_tests::world::{CLUSTER_IP, VIP};
+use lb_tests::world::{CLUSTER_IP, VIP, World};
 
 /// Between two requests of a load.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -50,6 +51,12 @@ fn front_ends(family: Family, port: Port) -> [SocketAddr; 3] {
 
 fn vip(family: Family, port: Port) -> SocketAddr {
     SocketAddr::new(VIP.of(family), port.port)
+}
+
+/// Those who ask: outside, in a pod, on the node itself.
+fn askers(world: &World) -> [&Host; 3] {
+    let topology = &world.topology;
+    [&topology.client, &topology.toolbox, &topology.node1]
 }
 
 /// Does something on a host, which must succeed.

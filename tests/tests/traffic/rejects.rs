@@ -12,10 +12,10 @@ use lb_tests::http::{self, Connection};
 use lb_tests::manifests::{Condition, DNS, ECHO_TCP, HTTP};
 use lb_tests::need_root;
 use lb_tests::tools::Ping;
-use lb_tests::topology::{Host, Layout, PodNetwork, RpFilter};
+use lb_tests::topology::{Layout, PodNetwork, RpFilter};
 use lb_tests::world::{CLUSTER_IP, VIP, World};
 
-use super::{front_ends, on, vip};
+use super::{askers, front_ends, on, vip};
 
 /// Less than the second after which a SYN is sent again.
 const AT_ONCE: Duration = Duration::from_millis(800);
@@ -66,12 +66,6 @@ fn is_silent(to: SocketAddr) -> Result<()> {
     let error = ask_udp(to, SILENCE)?.err().context("answered")?;
     ensure!(error.kind() == ErrorKind::WouldBlock, "{to}: {error}");
     Ok(())
-}
-
-/// Those who ask: outside, in a pod, on the node itself.
-fn askers(world: &World) -> [&Host; 3] {
-    let topology = &world.topology;
-    [&topology.client, &topology.toolbox, &topology.node1]
 }
 
 /// Without endpoints every front end refuses everybody, over TCP and UDP, until there are endpoints.
