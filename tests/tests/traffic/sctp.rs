@@ -9,18 +9,23 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use anyhow::{Context as _, Result, ensure};
 use lb_common::Counter;
 use lb_tests::answer::Answer;
+use lb_tests::cluster::{Cluster, ClusterLayout};
 use lb_tests::family::Family;
-use lb_tests::manifests::{Condition, DIAMETER};
+use lb_tests::manifests::{Condition, DIAMETER, Service};
 use lb_tests::need_root;
 use lb_tests::sctp::Association;
-use lb_tests::topology::{CLIENT, Layout, NODE1};
+use lb_tests::topology::{CLIENT, Fabric, FabricLayout, Host, Layout, NODE1, Node};
 use lb_tests::world::{World, web};
 
-use super::{askers, front_ends, on};
+use super::{askers, front_ends, on, vip};
 
 const LOCAL: usize = 0;
 const OTHER_LOCAL: usize = 1;
 const REMOTE: usize = 2;
+
+/// The node that balances, and the one that has the pod.
+const BALANCER: Node = 1;
+const BACKEND: Node = 3;
 
 const PODS: &str = "--cluster-cidr=10.244.0.0/16,fd00:244::/32";
 /// `--snat-ports`, below the ports of the clients.
@@ -33,14 +38,18 @@ const GUARD: &str = "table inet guard {
     chain input { type filter hook input priority 0; ct state invalid counter drop; }
 }";
 
-/// The usual service has SCTP, too, with these endpoints.
+/// The usual service has SCTP, too, and these endpoints.
 fn world(endpoints: &[usize]) -> World {
     let world = World::with_options(Layout::default(), &[], &[PODS]).unwrap();
+    let endpoints: Vec<_> = endpoints.iter().map(|&pod| (pod, Condition::Ready)).collect();
+    world.add_service(&service(), &endpoints).unwrap();
+    world
+}
+
+fn service() -> Service {
     let mut service = web();
     service.ports.push(DIAMETER);
-    let endpoints: Vec<_> = endpoints.iter().map(|&pod| (pod, Condition::Ready)).collect();
-    world.add_service(&service, &endpoints).unwrap();
-    world
+    service
 }
 
 /// Opens an association from a port of its own: raw sockets know of none that are in use.
@@ -49,10 +58,13 @@ fn open(to: SocketAddr) -> Result<Association> {
     Association::open(to, NEXT_PORT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Of what [`talk`] says: it has to fit into a tunnel, too.
+const LENGTHS: [usize; 6] = [1, 2, 3, 4, 100, 1300];
+
 /// Opens an association, says something of several lengths, and tells who has heard it, and the client's own end.
 fn talk(to: SocketAddr) -> Result<(Answer, SocketAddr)> {
     let mut association = open(to)?;
-    for length in [1, 2, 3, 4, 100, 1400] {
+    for length in LENGTHS {
         association.say(&vec![0xc3; length])?;
     }
     Ok((association.answer().clone(), association.local()?))
@@ -112,6 +124,49 @@ fn a_pod_reaches_itself() {
             Ok(())
         });
     }
+}
+
+/// XDP alone sends associations to the pod of another node, which sees this host as the client.
+fn sent_by_xdp(forwarding: &str, seen: fn(&Fabric) -> &Host) {
+    let cluster = Cluster::new(ClusterLayout {
+        fabric: FabricLayout {
+            native_xdp: true,
+            ..FabricLayout::default()
+        },
+        agents: &[BALANCER, BACKEND],
+        options: &["--xdp=native"],
+    })
+    .unwrap();
+    let service = service().annotated("sluice.dev/forwarding", forwarding);
+    cluster
+        .set_service(&service, &[(BACKEND, Condition::Ready)])
+        .unwrap();
+    let fabric = cluster.fabric();
+    fabric.announce(&[BALANCER]).unwrap();
+    let maps = cluster.agent(BALANCER).maps();
+    let count = |counter| maps.counter(counter).unwrap();
+    for family in Family::BOTH {
+        let to = vip(family, DIAMETER);
+        // The neighbours are known from now on: of that XDP leaves to TC what waits for one.
+        on(fabric.client(), || talk(to));
+        let before = [Counter::XdpSent, Counter::TcSent].map(count);
+        let (answer, _) = on(fabric.client(), || talk(to));
+        assert_eq!(answer.client.ip(), seen(fabric).addresses.of(family));
+        assert!(count(Counter::XdpSent) - before[0] > LENGTHS.len() as u64);
+        assert_eq!(count(Counter::TcSent), before[1]);
+    }
+}
+
+#[test]
+fn associations_are_masqueraded_by_xdp() {
+    need_root!();
+    sent_by_xdp("snat", |fabric| fabric.node(BALANCER));
+}
+
+#[test]
+fn associations_with_direct_server_return_are_sent_by_xdp() {
+    need_root!();
+    sent_by_xdp("dsr", Fabric::client);
 }
 
 /// Connection tracking follows the association's states, tags and checksums.
