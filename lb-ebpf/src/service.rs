@@ -1,6 +1,6 @@
 //! Is the destination a service?
 
-use lb_common::{FlowKey, ServiceFlags, ServiceKey, ServiceValue};
+use lb_common::{FlowKey, Port, ServiceFlags, ServiceKey, ServiceValue};
 
 use crate::ctx::{Ctx, Hook};
 use crate::wire::Wire;
@@ -20,9 +20,7 @@ pub fn find<F: Wire, C: Ctx<F>>(cx: &C, packet: &FlowKey<F::Addr>, front_end: &m
             return true;
         }
     }
-    let settings = cx.settings();
-    let port = packet.dst_port.number();
-    if port < settings.node_port_min || port > settings.node_port_max {
+    if !is_node_port::<F, C>(cx, packet.dst_port) {
         return false;
     }
     if cx.node_address(packet.dst).is_none_or(|row| row.node_ports == 0) {
@@ -40,4 +38,11 @@ pub fn find<F: Wire, C: Ctx<F>>(cx: &C, packet: &FlowKey<F::Addr>, front_end: &m
         }
         _ => false,
     }
+}
+
+/// Whether a port is in the range of NodePorts.
+#[inline(always)]
+pub fn is_node_port<F: Wire, C: Ctx<F>>(cx: &C, port: Port) -> bool {
+    let (settings, port) = (cx.settings(), port.number());
+    port >= settings.node_port_min && port <= settings.node_port_max
 }

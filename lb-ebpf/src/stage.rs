@@ -33,9 +33,19 @@ pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Resul
     work.stands = stands.into();
     if stands && is_steady(cx, work) {
         finish(cx, work)
+    } else if !stands && is_foreign(cx, work) {
+        Err(Stop::PASS)
     } else {
         Ok(Next::More)
     }
+}
+
+/// Whether a packet without an entry is surely none of our business: a segment in mid-connection to an address that is no
+/// front end's, and to no NodePort. What [`more_of_pre`] would find out, for most packets that are for no service.
+#[inline(always)]
+fn is_foreign<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
+    let key = &work.packet.key;
+    !work.packet.opens() && !cx.may_be_front_end(key.dst) && !service::is_node_port::<F, C>(cx, key.dst_port)
 }
 
 /// The rest of pre-routing. The first look has read the headers.
