@@ -122,24 +122,33 @@ fn sctp<F: Wire, C: Ctx<F>>(
 /// Whether all went well: see [`crate::answer::error::make`].
 #[inline(never)]
 fn sctp_ports<F: Wire, C: Ctx<F>>(cx: &mut C, packet: &Headers<F>, old_ports: u32, new_ports: u32) -> bool {
-    let at = packet.l4 + SCTP_CHECKSUM;
-    let (Ok(end), Ok([old])) = (F::end(cx, packet.l3), cx.read::<1>(at)) else {
-        return false;
-    };
-    let mut change = checksum::step(0, old_ports, new_ports);
-    // Zero: it is yet to be computed, or the two have agreed to do without (RFC 9653).
-    if old != 0 {
-        let new = old ^ cx.crc32c_change(old_ports ^ new_ports, end.wrapping_sub(packet.l4));
-        if cx.write_u32(at, new).is_err() {
-            return false;
-        }
-        change = checksum::step(change, old, new);
+    let (l3, l4, at) = (packet.l3, packet.l4, packet.l4 + SCTP_CHECKSUM);
+    let ports = checksum::step(0, old_ports, new_ports);
+    let done = sctp_checksum(cx, (l3, l4, at), old_ports ^ new_ports).and_then(|change| {
+        cx.write_u32(l4, new_ports)?;
+        cx.unbalanced(checksum::fold32(ports + u64::from(change)));
+        Ok(())
+    });
+    done.is_ok()
+}
+
+/// Makes the SCTP checksum at `at` right for ports that differ (exclusive or) from those that it was made for, of a packet
+/// whose headers begin at `l3` and `l4`. Returns the change of its bytes.
+#[inline(always)]
+pub fn sctp_checksum<F: Wire, C: Ctx<F>>(
+    cx: &mut C,
+    (l3, l4, at): (u32, u32, u32),
+    ports: u32,
+) -> Result<u32, Stop> {
+    let [old] = cx.read::<1>(at)?;
+    // It is yet to be computed, or the two have agreed to do without (RFC 9653).
+    if old == 0 {
+        return Ok(0);
     }
-    if cx.write_u32(packet.l4, new_ports).is_err() {
-        return false;
-    }
-    cx.unbalanced(checksum::fold32(change));
-    true
+    let length = F::end(cx, l3)?.wrapping_sub(l4);
+    let new = old ^ cx.crc32c_change(ports, length);
+    cx.write_u32(at, new)?;
+    Ok(checksum::fold32(checksum::step(0, old, new)))
 }
 
 const TCP_CHECKSUM: u32 = 16;

@@ -107,20 +107,15 @@ fn network_of<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, stage: Stage) 
 #[inline(never)]
 fn transport_of<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> About {
     let Work { packet, quoted, .. } = black_box(work);
-    let checksum = match quoted.key.protocol {
-        protocol::TCP => TCP_CHECKSUM,
-        protocol::UDP => UDP_CHECKSUM,
-        protocol::SCTP => SCTP_CHECKSUM,
+    let (checksum, length) = match quoted.key.protocol {
+        protocol::TCP => (TCP_CHECKSUM, 2),
+        protocol::UDP => (UDP_CHECKSUM, 2),
+        protocol::SCTP => (SCTP_CHECKSUM, 4),
         kind if kind == F::IN_ITSELF => return About::Wrapped,
         _ => return About::Nothing,
     };
     let checksum = quoted.l4 + checksum;
     let is_udp = quoted.key.protocol == protocol::UDP;
-    let length = if quoted.key.protocol == protocol::SCTP {
-        4
-    } else {
-        2
-    };
     let (Ok(end), Ok([ports])) = (F::end(cx, packet.l3), cx.read::<1>(quoted.l4)) else {
         return About::Nothing;
     };

@@ -8,6 +8,7 @@ use lb_common::protocol;
 
 use crate::checksum;
 use crate::ctx::Ctx;
+use crate::rewrite::sctp_checksum;
 use crate::verdict::Stop;
 use crate::wire::Wire;
 use crate::work::Work;
@@ -79,9 +80,14 @@ fn quoted<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<u32, Stop> {
     if !F::HEADER_CHECKSUM {
         change += u64::from(addresses);
     }
+    if quoted.checksum == 0 {
+        return Ok(checksum::fold32(change));
+    }
     if packet.key.protocol == protocol::SCTP {
-        change += u64::from(sctp_checksum(cx, work, old_ports ^ new_ports)?);
-    } else if quoted.checksum != 0 {
+        let at = (quoted.l3, quoted.l4, quoted.checksum);
+        // It covers all of a packet that is quoted in part.
+        change += u64::from(sctp_checksum(cx, at, old_ports ^ new_ports)?);
+    } else {
         let covered = checksum::fold32(u64::from(addresses) + u64::from(ports));
         let old = cx.read_u16(quoted.checksum)?;
         let new = match checksum::patched(old, covered) {
@@ -92,23 +98,6 @@ fn quoted<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<u32, Stop> {
         change = checksum::step(change, old.into(), new.into());
     }
     Ok(checksum::fold32(change))
-}
-
-/// The quoted SCTP checksum ([`crate::rewrite`]), which covers all of a packet that is quoted in part. Returns its change.
-#[inline(always)]
-fn sctp_checksum<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, ports: u32) -> Result<u32, Stop> {
-    let quoted = &work.quoted;
-    if quoted.checksum == 0 {
-        return Ok(0);
-    }
-    let [old] = cx.read::<1>(quoted.checksum)?;
-    if old == 0 {
-        return Ok(0);
-    }
-    let length = F::end(cx, quoted.l3)?.wrapping_sub(quoted.l4);
-    let new = old ^ cx.crc32c_change(ports, length);
-    cx.write_u32(quoted.checksum, new)?;
-    Ok(checksum::fold32(checksum::step(0, old, new)))
 }
 
 /// Where the checksum stands in an ICMP header.
