@@ -38,7 +38,8 @@ pub trait Packet {
     /// Overwrites four bytes, at any even offset.
     fn write_u32(&mut self, at: u32, word: u32) -> Result<(), Stop>;
 
-    /// Makes a TCP or UDP checksum right again; SCTP has another. The last change to a packet: offsets must be checked anew after it.
+    /// Makes a TCP or UDP checksum right again; SCTP has another. The last change to a packet: offsets must be checked anew
+    /// after it.
     fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop>;
 
     /// [`crc32c::change`]: in the kernel a function that the verifier checks once, whoever calls it.

@@ -6,6 +6,7 @@ use lb_common::addr::Address as _;
 use lb_common::{
     Affinity, Backend, ClientKey, Counter, Device, Flow, FlowKey, Fragment, FragmentKey, Hop, LocalKey,
     NodeAddress, PathMtu, Prefix, RangeKey, ServiceKey, ServicePolicy, ServiceValue, Settings, Slot,
+    protocol,
 };
 use lb_ebpf::crc32c;
 use lb_ebpf::ctx::{
@@ -313,12 +314,12 @@ impl<H: Context, F: KernelFamily> Tables<F> for Cx<H> {
 
     #[inline(always)]
     fn connected_socket(&self, packet: &FlowKey<F::Addr>) -> bool {
-        F::connected_socket(self.0.as_ptr(), packet)
+        packet.protocol == protocol::UDP && F::connected_socket(self.0.as_ptr(), packet)
     }
 
     #[inline(always)]
     fn any_socket(&self, packet: &FlowKey<F::Addr>) -> bool {
-        F::any_socket(self.0.as_ptr(), packet)
+        packet.protocol != protocol::SCTP && F::any_socket(self.0.as_ptr(), packet)
     }
 }
 

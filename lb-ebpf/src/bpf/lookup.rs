@@ -220,15 +220,10 @@ impl KernelFamily for V4 {
     fn connected_socket(context: *mut c_void, packet: &FlowKey<Ip4>) -> bool {
         let (peer, peer_port) = (packet.src.word(), packet.src_port.word());
         let mut tuple = (peer, packet.dst.word(), peer_port, packet.dst_port.word());
-        connected(
-            context,
-            (&raw mut tuple).cast(),
-            (12, packet.protocol),
-            |socket| {
-                // SAFETY: the kernel gave the socket, and it is not released yet.
-                unsafe { (*socket).dst_ip4 == peer && (*socket).dst_port == peer_port }
-            },
-        )
+        connected(context, (&raw mut tuple).cast(), 12, |socket| {
+            // SAFETY: the kernel gave the socket, and it is not released yet.
+            unsafe { (*socket).dst_ip4 == peer && (*socket).dst_port == peer_port }
+        })
     }
 
     #[inline(never)]
@@ -253,24 +248,19 @@ impl KernelFamily for V6 {
     fn connected_socket(context: *mut c_void, packet: &FlowKey<Ip6>) -> bool {
         let (peer, peer_port) = (packet.src.words(), packet.src_port.word());
         let mut tuple = (peer, packet.dst.words(), peer_port, packet.dst_port.word());
-        connected(
-            context,
-            (&raw mut tuple).cast(),
-            (36, packet.protocol),
-            |socket| {
-                let [a, b, c, d] = peer;
-                // SAFETY: the kernel gave the socket, and it is not released yet. Word by word: the compiler would make
-                // one wide access of it, which the kernel refuses on a socket.
-                unsafe {
-                    let words = (&raw const (*socket).dst_ip6).cast::<u32>();
-                    words.read_volatile() == a
-                        && words.add(1).read_volatile() == b
-                        && words.add(2).read_volatile() == c
-                        && words.add(3).read_volatile() == d
-                        && (*socket).dst_port == peer_port
-                }
-            },
-        )
+        connected(context, (&raw mut tuple).cast(), 36, |socket| {
+            let [a, b, c, d] = peer;
+            // SAFETY: the kernel gave the socket, and it is not released yet. Word by word: the compiler would make
+            // one wide access of it, which the kernel refuses on a socket.
+            unsafe {
+                let words = (&raw const (*socket).dst_ip6).cast::<u32>();
+                words.read_volatile() == a
+                    && words.add(1).read_volatile() == b
+                    && words.add(2).read_volatile() == c
+                    && words.add(3).read_volatile() == d
+                    && (*socket).dst_port == peer_port
+            }
+        })
     }
 
     #[inline(never)]
@@ -283,9 +273,6 @@ impl KernelFamily for V6 {
 
 #[inline(always)]
 fn any(context: *mut c_void, tuple: *mut bpf_sock_tuple, size: u32, protocol: u8) -> bool {
-    if protocol == protocol::SCTP {
-        return false;
-    }
     // SAFETY: the tuple has the given size, and the context is valid.
     let socket = unsafe {
         if protocol == protocol::TCP {
@@ -306,12 +293,9 @@ fn any(context: *mut c_void, tuple: *mut bpf_sock_tuple, size: u32, protocol: u8
 fn connected(
     context: *mut c_void,
     tuple: *mut bpf_sock_tuple,
-    (size, protocol): (u32, u8),
+    size: u32,
     is_peer: impl Fn(*mut bpf_sock) -> bool,
 ) -> bool {
-    if protocol != protocol::UDP {
-        return false;
-    }
     // SAFETY: the tuple has the given size, and the context is valid.
     let socket = unsafe { bpf_sk_lookup_udp(context, tuple, size, BPF_F_CURRENT_NETNS as u64, 0) };
     if socket.is_null() {
