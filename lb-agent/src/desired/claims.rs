@@ -110,7 +110,7 @@ impl Claims {
 
 impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = Protocol::from_number(self.protocol).map_or("?", Protocol::as_str);
+        let protocol = Protocol::name_of(self.protocol);
         match self.ip {
             ip if ip.is_unspecified() => write!(f, "NodePort {}/{protocol}", self.port),
             IpAddr::V4(ip) => write!(f, "{ip}:{}/{protocol}", self.port),

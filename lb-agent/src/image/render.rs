@@ -87,7 +87,7 @@ fn service_line<F: FamilyTables>(rows: &Rows, key: &ServiceKey<F::Addr>, row: &S
     if inside != outside {
         backends = format!("{backends} inside {}", region_text::<F>(rows, inside));
     }
-    let (name, protocol) = (name_of(rows, service), protocol_name(key.protocol));
+    let (name, protocol) = (name_of(rows, service), Protocol::name_of(key.protocol));
     let front = if flags & ServiceFlags::NODE_PORT != 0 {
         format!(
             "{}:{}",
@@ -247,8 +247,4 @@ fn name_of(rows: &Rows, id: u32) -> String {
 fn socket<A: Address>(addr: A, port: Port) -> impl fmt::Display {
     let ip: IpAddr = addr.ip();
     SocketAddr::new(ip, port.number())
-}
-
-fn protocol_name(number: u8) -> &'static str {
-    Protocol::from_number(number).map_or("?", Protocol::as_str)
 }

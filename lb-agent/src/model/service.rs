@@ -129,6 +129,11 @@ impl Protocol {
         Self::ALL.into_iter().find(|protocol| protocol.number() == number)
     }
 
+    /// The name of the one with that number; `?` when there is none.
+    pub fn name_of(number: u8) -> &'static str {
+        Self::from_number(number).map_or("?", Self::as_str)
+    }
+
     /// Its name in maps and in the CLI.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -65,7 +65,7 @@ impl FrontEnd {
 
     /// What its protocol is called.
     pub(super) fn protocol_name(&self) -> &'static str {
-        Protocol::from_number(self.protocol).map_or("?", Protocol::as_str)
+        Protocol::name_of(self.protocol)
     }
 }
 
