@@ -39,7 +39,7 @@ use std::net::SocketAddr;
 use lb_common::ServiceStats;
 
 use crate::engine::{Bed, Step, TestFamily, backend, end};
-use crate::packet::{Content, PacketBuilder, View, flag};
+use crate::packet::{PacketBuilder, View, flag};
 
 /// TCP alone.
 const TCP: &[u8] = &[lb_common::protocol::TCP];
@@ -137,10 +137,8 @@ fn destination(view: &View) -> SocketAddr {
 
 #[track_caller]
 fn ports(view: &View) -> [u16; 2] {
-    match &view.content {
-        Content::Tcp { ports, .. } | Content::Udp { ports, .. } | Content::Sctp { ports, .. } => *ports,
-        other => panic!("no ports: {other:?}"),
-    }
+    view.ports()
+        .unwrap_or_else(|| panic!("no ports: {:?}", view.content))
 }
 
 /// A client outside of the node.

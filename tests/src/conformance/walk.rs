@@ -185,10 +185,7 @@ struct Tuple {
 
 impl Tuple {
     fn of(view: &View) -> Option<Self> {
-        let [source, destination] = match &view.content {
-            Content::Tcp { ports, .. } | Content::Udp { ports, .. } | Content::Sctp { ports, .. } => *ports,
-            _ => return None,
-        };
+        let [source, destination] = view.ports()?;
         Some(Self {
             source: SocketAddr::new(view.source, source),
             destination: SocketAddr::new(view.destination, destination),

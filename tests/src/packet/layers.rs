@@ -87,6 +87,11 @@ pub fn quoted(bytes: &[u8]) -> Option<&[u8]> {
     is_error.then(|| network.payload.get(8..)).flatten()
 }
 
+/// Whether packets of this protocol begin with two ports: TCP, UDP or SCTP.
+pub fn has_ports(protocol: u8) -> bool {
+    [6, 17, 132].contains(&protocol)
+}
+
 /// Takes an IP header off; `None` when it is not all there.
 pub(super) fn network(bytes: &[u8]) -> Option<Network<'_>> {
     match bytes.first()? >> 4 {

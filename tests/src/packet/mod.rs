@@ -29,7 +29,7 @@ pub use checksum::{
 };
 pub use extension::Extension;
 pub use icmp::IcmpError;
-pub use layers::{ends, is_later_fragment, link_length, quoted};
+pub use layers::{ends, has_ports, is_later_fragment, link_length, quoted};
 pub use turn::turned;
 pub use view::{Content, Echo, View};
 

@@ -3,7 +3,8 @@
 use super::layers;
 
 /// An Ethernet packet as its receiver would answer it: hardware addresses, addresses and ports change places, and all
-/// checksums stay as they are, for a sum does not mind the order; that of SCTP does, and is as wrong as it may be. `None` when there is no IP packet in it.
+/// checksums stay as they are, for a sum does not mind the order; that of SCTP does, and is as wrong as it may be. `None`
+/// when there is no IP packet in it.
 pub fn turned(frame: &[u8]) -> Option<Vec<u8>> {
     let link = layers::link(frame)?;
     let network = layers::network(link.network)?;
@@ -16,7 +17,7 @@ pub fn turned(frame: &[u8]) -> Option<Vec<u8>> {
     } else {
         swap(&mut bytes, l3 + 8, 16);
     }
-    if network.is_first() && [6, 17, 132].contains(&network.protocol) && network.payload.len() >= 4 {
+    if network.is_first() && layers::has_ports(network.protocol) && network.payload.len() >= 4 {
         swap(&mut bytes, at(network.payload), 2);
     }
     Some(bytes)

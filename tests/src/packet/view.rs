@@ -141,12 +141,19 @@ impl View {
         })
     }
 
+    /// Source and destination port, where there are any.
+    pub fn ports(&self) -> Option<[u16; 2]> {
+        match &self.content {
+            Content::Tcp { ports, .. } | Content::Udp { ports, .. } | Content::Sctp { ports, .. } => {
+                Some(*ports)
+            }
+            _ => None,
+        }
+    }
+
     /// Source and destination, with ports where there are any.
     pub fn ends(&self) -> [SocketAddr; 2] {
-        let [from, to] = match &self.content {
-            Content::Tcp { ports, .. } | Content::Udp { ports, .. } | Content::Sctp { ports, .. } => *ports,
-            _ => [0; 2],
-        };
+        let [from, to] = self.ports().unwrap_or_default();
         [
             SocketAddr::new(self.source, from),
             SocketAddr::new(self.destination, to),
@@ -244,7 +251,7 @@ fn icmp(network: &Network<'_>) -> Option<Content> {
 
 fn error(error: IcmpError, quoted: &[u8]) -> Content {
     let about = layers::network(quoted).map(|about| {
-        let has_ports = about.is_first() && [6, 17, 132].contains(&about.protocol);
+        let has_ports = about.is_first() && layers::has_ports(about.protocol);
         let port = |at| {
             has_ports
                 .then(|| word(about.payload, at))

@@ -88,7 +88,7 @@ fn is_nobodys<F: TestFamily>(bytes: &[u8]) -> bool {
     let Some((ends, protocol)) = crate::packet::ends(bytes) else {
         return true;
     };
-    [6, 17, 132].contains(&protocol) && !ends.into_iter().any(has_to_do_with_services::<F>)
+    crate::packet::has_ports(protocol) && !ends.into_iter().any(has_to_do_with_services::<F>)
 }
 
 fn has_to_do_with_services<F: TestFamily>(ip: IpAddr) -> bool {
