@@ -166,8 +166,7 @@ impl<F: Wire> Headers<F> {
     /// The hash of the client's address alone, and of a number.
     #[inline(never)]
     pub fn client_hash(&self, seed: Key, number: u16) -> u32 {
-        let length = F::ADDRESS + 2;
-        F::hash(Hash::new(seed), self.key.src).finish(length, number.into())
+        F::hash_one(Hash::new(seed), self.key.src, number)
     }
 
     /// TCP, not UDP or SCTP.
@@ -236,10 +235,9 @@ pub fn has_ports(protocol: u8) -> bool {
 /// The hash of addresses, ports and protocol.
 #[inline(always)]
 pub fn flow_hash<F: Wire>(key: &FlowKey<F::Addr>, seed: Key) -> u32 {
-    let ports = u32::from(key.src_port.word()) << 16 | u32::from(key.dst_port.word());
-    let hash = F::hash(F::hash(Hash::new(seed), key.src), key.dst);
+    let ports = u64::from(key.src_port.word()) | u64::from(key.dst_port.word()) << 16;
     let length = 2 * F::ADDRESS + 5;
-    hash.word(ports).finish(length, key.protocol.into())
+    F::hash(Hash::new(seed), key.src, key.dst).finish(length, ports | u64::from(key.protocol) << 32)
 }
 
 #[cfg(test)]

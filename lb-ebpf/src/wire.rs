@@ -130,8 +130,11 @@ pub trait Wire: Family + Message + Outer {
     /// Whether an address never leaves its node.
     fn is_loopback(addr: Self::Addr) -> bool;
 
-    /// Takes an address into a hash.
-    fn hash(hash: Hash, addr: Self::Addr) -> Hash;
+    /// Takes two addresses into a hash.
+    fn hash(hash: Hash, one: Self::Addr, other: Self::Addr) -> Hash;
+
+    /// The hash of an address and of a number.
+    fn hash_one(hash: Hash, addr: Self::Addr, number: u16) -> u32;
 }
 
 impl Wire for V4 {
@@ -251,8 +254,13 @@ impl Wire for V4 {
     }
 
     #[inline(always)]
-    fn hash(hash: Hash, addr: Ip4) -> Hash {
-        hash.word(addr.word())
+    fn hash(hash: Hash, one: Ip4, other: Ip4) -> Hash {
+        hash.words(one.word(), other.word())
+    }
+
+    #[inline(always)]
+    fn hash_one(hash: Hash, addr: Ip4, number: u16) -> u32 {
+        hash.finish(6, u64::from(addr.word()) | u64::from(number) << 32)
     }
 }
 
@@ -384,9 +392,15 @@ impl Wire for V6 {
     }
 
     #[inline(always)]
-    fn hash(hash: Hash, addr: Ip6) -> Hash {
+    fn hash(hash: Hash, one: Ip6, other: Ip6) -> Hash {
+        let ([a, b, c, d], [e, f, g, h]) = (one.words(), other.words());
+        hash.words(a, b).words(c, d).words(e, f).words(g, h)
+    }
+
+    #[inline(always)]
+    fn hash_one(hash: Hash, addr: Ip6, number: u16) -> u32 {
         let [a, b, c, d] = addr.words();
-        hash.word(a).word(b).word(c).word(d)
+        hash.words(a, b).words(c, d).finish(18, number.into())
     }
 }
 
