@@ -193,16 +193,31 @@ unsafe fn restore<const WORDS: usize>(plan: *mut Plan, data: usize, end: usize, 
             (run & 0xfff, run >> 12)
         };
         let port = ((*plan).first_port + (port & 0xffff)) as u16;
-        let (port_at, addr_at) = if (*plan).client_is_destination == 0 {
-            (places.ports, places.source)
+        let (address_at, is_source) = if (*plan).client_is_destination == 0 {
+            (places.source, true)
         } else {
-            (places.ports + 2, places.destination)
+            (places.destination, false)
         };
-        store16(data + port_at, port.to_be());
-        // The first client's address ends with 1.
-        store16(data + addr_at, (client as u16).wrapping_add(1).to_be());
+        // Whole words: a processor cannot hand on what was written in two pieces, and would wait for all that was written
+        // before, as it never has to for a packet from a device.
+        let (ports, address) = (places.ports / 4, address_at / 4);
+        if let (Some(old), Some(old_address)) = ((*plan).words.get(ports), (*plan).words.get(address)) {
+            let new = with_half(*old, is_source, port.to_be());
+            store32(data + ports * 4, new);
+            // The first client's address ends with 1.
+            let new = with_half(*old_address, false, (client as u16).wrapping_add(1).to_be());
+            store32(data + address * 4, new);
+        }
     }
     true
+}
+
+/// A word of which the half that stands first in memory, or the other, is a new one.
+#[inline(always)]
+const fn with_half(word: u32, is_first: bool, half: u16) -> u32 {
+    let [a, b, c, d] = word.to_ne_bytes();
+    let [e, f] = half.to_ne_bytes();
+    u32::from_ne_bytes(if is_first { [e, f, c, d] } else { [a, b, e, f] })
 }
 
 /// # Safety
