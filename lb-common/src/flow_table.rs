@@ -1,7 +1,7 @@
 //! The flow table: buckets, each with room for eight flows.
 //!
 //! A flow's key says to which bucket it belongs, and no other ever holds it: so a flow is found in one look, is written
-//! under one lock, and where its bucket is full, the flow that is wanted least makes room. The kernel's LRU maps take more
+//! at once, and where its bucket is full, the flow that is wanted least makes room. The kernel's LRU maps take more
 //! than twice as long to write, and forget an open connection as soon as one that was never answered.
 //!
 //! A bucket is in two arrays: what its flows are found by, in a cache line of its own, and the flows themselves. Most look-ups
@@ -14,22 +14,13 @@ use crate::{Flow, FlowKey, Ip4, Ip6, TcpState};
 /// Flows that a bucket has room for.
 pub const WAYS: u32 = 8;
 
-/// The kernel's lock (`linux/bpf.h`), which it knows by its name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct bpf_spin_lock {
-    /// The kernel's own business; user space reads 0.
-    pub val: u32,
-}
-
 /// Row of `lb_flow_tags4`, `lb_flow_tags6`: what the flows of a bucket are found by. A cache line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C, align(4))]
+#[repr(C, align(8))]
 pub struct FlowTags {
-    /// Held while the bucket is written.
-    pub lock: bpf_spin_lock,
-    /// Odd while the bucket is written, and another one afterwards: what was read meanwhile does not count.
-    pub version: u32,
+    /// Odd while somebody writes the bucket, and another one afterwards: what was read meanwhile does not count. Who makes
+    /// it odd, by a compare-and-exchange, is the only one to write.
+    pub version: u64,
     /// By which each flow is found ([`Place::tag`]); 0: there is none. No two are the same.
     pub tags: [u32; WAYS as usize],
     /// 1: a flow that is open as far as is known, so that others make room before it.
@@ -69,6 +60,16 @@ pub struct FlowHash {
     pub buckets4: u32,
     /// How many buckets there are for IPv6.
     pub buckets6: u32,
+    /// 1: other processors may see what this one writes in another order, so a writer has to keep it.
+    pub reorders: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
+impl FlowHash {
+    /// [`FlowHash::reorders`] of the machine that this is built for. Of x86 each processor's writes are seen in their order
+    /// (Intel SDM, volume 3, "Memory Ordering"; Linux, tools/memory-model).
+    pub const REORDERS: u32 = !cfg!(target_arch = "x86_64") as u32;
 }
 
 /// Where a flow belongs.
@@ -174,9 +175,9 @@ pub struct Way {
 /// the two of a flow, the second one would push out the first one where all are of the same age. In a bucket whose `last`
 /// tag is 0 the first free way goes first.
 #[inline(always)]
-pub const fn turn(version: u32, last: u64) -> u64 {
+pub const fn turn(version: u64, last: u64) -> u64 {
     const LAST: u64 = WAYS as u64 - 1;
-    ((version >> 1) as u64 | mask(last)) & LAST
+    ((version >> 1) | mask(last)) & LAST
 }
 
 /// A way that was found.
@@ -299,6 +300,7 @@ mod tests {
             }),
             buckets4: BUCKETS,
             buckets6: BUCKETS,
+            ..FlowHash::default()
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The version of this layout; the pin folder carries it, so that two layouts never share a map.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Names of maps. The kernel keeps 15 bytes of a name.
 pub mod map {
@@ -220,10 +220,10 @@ layout! {
     Hop: 24 / 4,
     Flow<Ip4>: 56 / 8,
     Flow<Ip6>: 80 / 8,
-    FlowTags: 64 / 4,
+    FlowTags: 64 / 8,
     FlowRow<Ip4>: 72 / 8,
     FlowRow<Ip6>: 120 / 8,
-    FlowHash: 96 / 8,
+    FlowHash: 104 / 8,
     FragmentKey<Ip4>: 16 / 4,
     FragmentKey<Ip6>: 40 / 4,
     Fragment: 8 / 4,

@@ -28,6 +28,8 @@ pub fn draw(ebpf: &mut Ebpf) -> Result<()> {
         }),
         buckets4: rows(ebpf, map::FLOW_TAGS4)?,
         buckets6: rows(ebpf, map::FLOW_TAGS6)?,
+        reorders: FlowHash::REORDERS,
+        pad: 0,
     };
     let row = ebpf.map_mut(map::FLOW_HASH).context(map::FLOW_HASH)?;
     Ok(Array::<_, FlowHash>::try_from(row)?.set(0, hash, 0)?)

@@ -29,6 +29,7 @@ pub(super) fn draw<'a>(ebpf: &mut Ebpf, sizes: impl Iterator<Item = &'a Size>) -
     }
     let mut hash = FlowHash {
         keys: std::array::from_fn(|_| random()),
+        reorders: FlowHash::REORDERS,
         ..standing
     };
     for size in sizes {

@@ -6,8 +6,7 @@
 
 use core::arch::asm;
 
-use aya_ebpf::bindings::bpf_spin_lock;
-use aya_ebpf::helpers::generated::{bpf_spin_lock as lock, bpf_spin_unlock as unlock};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use lb_common::flow_table::{self, FlowRow, FlowTags, Place, Way};
 use lb_common::{Counter, Flow, FlowKey, Ip4, Ip6, V4, V6};
 use lb_ebpf::headers::flow_hash;
@@ -108,18 +107,34 @@ flow_table!(V6 Ip6: lb_find_flow6 lb_put_flow6 lb_take_flow6 lb_hash_flow6);
 const LAST: usize = flow_table::WAYS as usize - 1;
 /// How often something is tried anew because somebody wrote meanwhile.
 const ATTEMPTS: usize = 2;
+/// How often a bucket that is being written is looked at until its writer is given up: longer than one takes, unless the
+/// machine under it has stopped. Then its flows are not found, and new ones not opened, until it goes on.
+const PATIENCE: u32 = 8;
+
+/// Whether nobody writes a bucket of this version.
+#[inline(always)]
+const fn is_quiet(version: u64) -> bool {
+    version & 1 == 0
+}
 
 /// The bucket of a key.
 struct Bucket {
     tags: *mut FlowTags,
     place: Place,
+    /// [`FlowHash::reorders`](lb_common::FlowHash::reorders).
+    reorders: bool,
 }
 
 #[inline(always)]
 fn bucket<F: FamilyMaps>(key: &FlowKey<F::Addr>) -> Option<Bucket> {
-    let place = key.place(maps::FLOW_HASH.get(0)?);
+    let hash = maps::FLOW_HASH.get(0)?;
+    let place = key.place(hash);
     let tags = F::flow_tags().get_ptr_mut(place.bucket)?;
-    Some(Bucket { tags, place })
+    Some(Bucket {
+        tags,
+        place,
+        reorders: hash.reorders != 0,
+    })
 }
 
 /// The flow of a bucket with that number.
@@ -128,8 +143,6 @@ fn row<F: FamilyMaps>(at: &Bucket, way: usize) -> Option<*mut FlowRow<F::Addr>> 
     F::flows().get_ptr_mut(at.place.row(way as u32))
 }
 
-/// Without the lock, unless somebody writes at that moment.
-///
 /// Where a processor does not keep the order of loads (arm64), what was copied may be of two moments even so. A known flow
 /// is used only if the packet's backend is the one that it says (`stage::is_steady`), and the rest is right within a second.
 ///
@@ -141,15 +154,13 @@ unsafe fn find<F: FamilyMaps>(key: &FlowKey<F::Addr>, flow: *mut Flow<F::Addr>) 
         return false;
     };
     for _attempt in 0..ATTEMPTS {
-        // SAFETY: elements of arrays live as long as the map; other CPUs write them only under the lock, and change the
-        // version before and after.
+        // SAFETY: elements of arrays live as long as the map; other CPUs change the version before and after they write them.
         unsafe {
-            let version = at.version();
+            let version = at.quiet();
             let found = copy_flow::<F>(&at, key, flow);
-            if version & 1 == 0 && at.version() == version {
+            if is_quiet(version) && at.version() == version {
                 return found;
             }
-            at.wait();
         }
     }
     false
@@ -178,7 +189,7 @@ unsafe fn copy_flow<F: FamilyMaps>(at: &Bucket, key: &FlowKey<F::Addr>, flow: *m
     }
 }
 
-/// The kernel allows no look-up under a lock: so the place is found first, and found anew if somebody wrote meanwhile.
+/// The place is found before the bucket is claimed, and found anew if somebody wrote meanwhile.
 #[inline(always)]
 fn put<F: FamilyMaps>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, replace: u32) -> i32 {
     let Some(at) = bucket::<F>(key) else {
@@ -186,28 +197,26 @@ fn put<F: FamilyMaps>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, replace: u32
     };
     let (seen, assured) = (flow.seen(), u8::from(flow.is_assured()));
     for _attempt in 0..ATTEMPTS {
-        // SAFETY: elements of arrays live as long as the map, and are written under the lock.
+        // SAFETY: elements of arrays live as long as the map, and are written by who has claimed their bucket.
         unsafe {
-            let version = at.version();
+            let version = at.quiet();
             let turn = opaque(flow_table::turn(version, at.tag(LAST)));
             let claim = flow_table::claim(|way| at.way(way, turn), at.place.tag, seen);
             let way = masked(claim.order ^ turn);
             let Some(row) = row::<F>(&at, way) else {
                 return NO_ROOM;
             };
-            if !at.lock_at(version) {
-                continue;
-            }
-            if replace == 0 && claim.is_own() && difference(&raw const (*row).key, key) == 0 {
-                unlock(at.lock());
+            let stands = replace == 0 && claim.is_own() && difference(&raw const (*row).key, key) == 0;
+            if stands && at.version() == version {
                 return EXISTS;
             }
-            at.begin(version);
+            if stands || !at.begin(version) {
+                continue;
+            }
             copy::<u32, _>(key, &raw mut (*row).key);
             copy::<u64, _>(flow, &raw mut (*row).flow);
             at.set(way, at.place.tag, seen, assured);
             at.end(version);
-            unlock(at.lock());
             if claim.evicts() {
                 env::count(Counter::FlowEvicted);
             }
@@ -225,22 +234,22 @@ fn take<F: FamilyMaps>(key: &FlowKey<F::Addr>) {
     for _attempt in 0..ATTEMPTS {
         // SAFETY: as in `put`.
         unsafe {
-            let version = at.version();
+            let version = at.quiet();
             let found = flow_table::find(|way| at.tag(way), at.place.tag);
             let way = masked(found.wrapping_sub(1));
             let Some(row) = row::<F>(&at, way) else {
                 return;
             };
-            if !at.lock_at(version) {
+            let stands = found != 0 && difference(&raw const (*row).key, key) == 0;
+            if !stands && at.version() == version {
+                return;
+            }
+            if !stands || !at.begin(version) {
                 continue;
             }
-            if found != 0 && difference(&raw const (*row).key, key) == 0 {
-                at.begin(version);
-                (&raw mut (*row).key.protocol).write_volatile(0);
-                at.set(way, 0, 0, 0);
-                at.end(version);
-            }
-            unlock(at.lock());
+            (&raw mut (*row).key.protocol).write_volatile(0);
+            at.set(way, 0, 0, 0);
+            at.end(version);
             return;
         }
     }
@@ -248,72 +257,79 @@ fn take<F: FamilyMaps>(key: &FlowKey<F::Addr>) {
 
 /// What is asked of it has to be a bucket of the table, with ways that it has.
 impl Bucket {
-    #[inline(always)]
-    fn lock(&self) -> *mut bpf_spin_lock {
-        // The first field.
-        self.tags.cast()
-    }
-
     /// # Safety
     /// The bucket is one of the table.
     #[inline(always)]
-    unsafe fn version(&self) -> u32 {
+    unsafe fn version(&self) -> u64 {
         // SAFETY: the caller's.
         unsafe { (&raw const (*self.tags).version).read_volatile() }
     }
 
-    /// Waits until nobody writes.
+    /// The version, once nobody writes; odd when somebody does all the time.
     ///
     /// # Safety
     /// As of [`Self::version`].
     #[inline(always)]
-    unsafe fn wait(&self) {
+    unsafe fn quiet(&self) -> u64 {
         // SAFETY: the caller's.
         unsafe {
-            lock(self.lock());
-            unlock(self.lock());
-        }
-    }
-
-    /// Takes the lock, if nobody has written since the bucket had this version; whether it is taken.
-    ///
-    /// # Safety
-    /// As of [`Self::version`].
-    #[inline(always)]
-    unsafe fn lock_at(&self, version: u32) -> bool {
-        // SAFETY: the caller's.
-        unsafe {
-            lock(self.lock());
-            if self.version() == version {
-                return true;
+            let mut looks = PATIENCE;
+            while !is_quiet(self.version()) && looks != 0 {
+                looks -= 1;
+                // For the time that it takes.
+                _ = bpf_ktime_get_ns();
             }
-            unlock(self.lock());
-            false
+            self.version()
         }
     }
 
-    /// What is read from now on does not count.
+    /// Claims the bucket, if nobody has written since it had this version; whether it is claimed. What others read from now
+    /// on does not count.
     ///
     /// # Safety
-    /// The lock is held, and the version is the bucket's.
+    /// As of [`Self::version`].
     #[inline(always)]
-    unsafe fn begin(&self, version: u32) {
-        // SAFETY: the caller's.
-        unsafe { (&raw mut (*self.tags).version).write_volatile(version.wrapping_add(1)) };
+    unsafe fn begin(&self, version: u64) -> bool {
+        if !is_quiet(version) {
+            return false;
+        }
+        let mut found = version;
+        // SAFETY: the caller's; a compare-and-exchange of eight bytes (the compiler's own is not for BPF), fully ordered.
+        unsafe {
+            asm!(
+                "r0 = cmpxchg_64({at} + 0, r0, {new})",
+                at = in(reg) &raw mut (*self.tags).version,
+                new = in(reg) version.wrapping_add(1),
+                inout("r0") found,
+                options(nostack),
+            );
+        }
+        found == version
     }
 
     /// The bucket is as it should be.
     ///
+    /// A plain write where others see it after those before it: what is atomic would wait for all of them, of which
+    /// that of the row mostly misses all caches.
+    ///
     /// # Safety
     /// As of [`Self::begin`], which came before, with the same version.
     #[inline(always)]
-    unsafe fn end(&self, version: u32) {
-        // SAFETY: the caller's.
-        unsafe { (&raw mut (*self.tags).version).write_volatile(version.wrapping_add(2)) };
+    unsafe fn end(&self, version: u64) {
+        let next = version.wrapping_add(2);
+        // SAFETY: the caller's; an exchange of eight bytes, fully ordered.
+        unsafe {
+            let at = &raw mut (*self.tags).version;
+            if self.reorders {
+                asm!("{0} = xchg_64({1} + 0, {0})", inout(reg) next => _, in(reg) at, options(nostack));
+            } else {
+                at.write_volatile(next);
+            }
+        }
     }
 
     /// # Safety
-    /// As of [`Self::way`], and the lock is held.
+    /// As of [`Self::way`], and the bucket is claimed.
     #[inline(always)]
     unsafe fn set(&self, way: usize, tag: u32, seen: u16, assured: u8) {
         // SAFETY: the caller's.
@@ -391,11 +407,13 @@ fn opaque(mut number: u64) -> u64 {
 /// # Safety
 /// Both can be read.
 #[inline(always)]
-unsafe fn difference<A>(one: *const FlowKey<A>, other: *const FlowKey<A>) -> u32 {
+unsafe fn difference<A>(one: *const FlowKey<A>, other: *const FlowKey<A>) -> u64 {
     let words = size_of::<FlowKey<A>>() / 4;
+    // One word after the other: or else the compiler reads all of them first, and has no place for them but the stack.
     // SAFETY: the caller's; keys are made of words.
     (0..words).fold(0, |found, word| unsafe {
-        found | one.cast::<u32>().add(word).read_volatile() ^ other.cast::<u32>().add(word).read_volatile()
+        let (one, other) = (one.cast::<u32>().add(word), other.cast::<u32>().add(word));
+        opaque(found | u64::from(one.read_volatile() ^ other.read_volatile()))
     })
 }
 
