@@ -44,7 +44,7 @@ pub trait Packet {
 
     /// [`crc32c::change`]: in the kernel a function that the verifier checks once, whoever calls it.
     fn crc32c_change(&self, difference: u32, length: u32) -> u32 {
-        crc32c::change(difference, length)
+        crc32c::change(difference, length, crc32c::product)
     }
 
     /// Bytes were changed that no checksum in the packet balances; `change` is the one's complement sum of (new - old). A

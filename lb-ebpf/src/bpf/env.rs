@@ -415,9 +415,16 @@ impl<H: Packet> Packet for Cx<H> {
     }
 }
 
-/// A global function: see [`super::flows`].
+// Global functions: see [`super::flows`].
+
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn lb_crc32c_change(difference: u32, length: u32) -> u32 {
-    crc32c::change(difference, length)
+    crc32c::change(difference, length, |one, other| lb_crc32c_product(one, other))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_crc32c_product(one: u32, other: u32) -> u32 {
+    crc32c::product(one, other)
 }
