@@ -10,6 +10,7 @@ use lb_common::{
 
 use crate::checksum;
 use crate::crc32c;
+use crate::hop::KnownWay;
 use crate::verdict::Stop;
 
 /// The bytes of one packet. Words are in memory order: as they stand in the packet, not swapped.
@@ -303,12 +304,19 @@ pub trait Tables<F: Family> {
     /// The address that masqueraded packets leave a device with; unspecified when there is none.
     fn snat_address(&self, ifindex: u32) -> F::Addr;
 
+    /// The address by which other nodes know this one; unspecified when there is none.
+    fn node_addr(&self) -> F::Addr;
+
     /// The row of an address that is the node's own.
     fn node_address(&self, addr: F::Addr) -> Option<NodeAddress>;
 
     /// The way of a packet of `length` bytes, from the network header on, between the two ends of `key`; fills in `hop`,
     /// but for its epoch. For [`Route::NoNeighbour`] without hardware addresses.
     fn route(&self, key: &FlowKey<F::Addr>, length: u32, hop: &mut Hop) -> Route;
+
+    /// What this CPU remembers of the way to the backend with this index, or to another: to be read and overwritten. `None`
+    /// where nothing is remembered.
+    fn known_way(&mut self, backend: u32) -> Option<&mut KnownWay<F::Addr>>;
 
     /// The size of the way out by the device with this ifindex between the two ends of `key`, whatever other ways there are;
     /// `None` without one. A size that the kernel does not tell is the largest.

@@ -1,9 +1,10 @@
 //! The next hop of a flow that the programs send on by themselves.
 //!
 //! A look-up in the kernel's routes costs more than all the rest, so the flow remembers what was found, together with
-//! the agent's epoch of routes.
+//! the agent's epoch of routes. For new flows each CPU remembers, for a moment, the ways to the backends that it has looked
+//! up last.
 
-use lb_common::{Counter, DeviceFlags, DropReason, HopFlags};
+use lb_common::{Counter, DeviceFlags, DropReason, Hop, HopFlags};
 
 use crate::ctx::{Ctx, Hook, Insert, Route};
 use crate::verdict::{Answer, Stop};
@@ -17,11 +18,92 @@ pub const LOOPBACK: u32 = 1;
 /// In [`lb_common::Hop::mtu`]: packets of any size. IPv6 knows some that are longer than the number says, and loopback takes them.
 pub const ANY_SIZE: u16 = u16::MAX;
 
-/// Asks the kernel how the packets of `work.flow` leave: to its endpoint, from its other endpoint. Uses
-/// `work.other_key`.
+/// How many ways a CPU remembers: a backend has that of its index, modulo this number.
+pub const KNOWN_WAYS: u32 = 256;
+
+/// A way to a backend that a CPU has looked up ([`Tables::known_way`](crate::ctx::Tables::known_way)).
+///
+/// The kernel may tell ways apart by what is not compared here, the client's port: rules for source ports, and several ways of
+/// one cost where `fib_multipath_hash_policy` is not 0. Then the flows of a moment go together.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct KnownWay<A> {
+    /// From where, which is unspecified where the way decides about it.
+    from: A,
+    /// To where.
+    to: A,
+    /// The device that packets come in by.
+    arrival: u32,
+    /// When it was looked up, in jiffies.
+    found: u32,
+    /// What was found.
+    hop: Hop,
+}
+
+/// Finds out how the packets of `work.flow` leave: to its endpoint, from its other endpoint. Uses `work.other_key`.
 #[inline(never)]
 pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     cx.count(Counter::HopLooked);
+    if !recall(cx, work) {
+        ask(cx, work)?;
+        keep(cx, work);
+    }
+    // What a router has said counts at once.
+    wrap::narrow(cx, &mut work.flow);
+    Ok(())
+}
+
+/// Whether this CPU knows the way from the moment before. Not for a packet that is too long for it: then the kernel says
+/// so.
+#[inline(always)]
+fn recall<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> bool {
+    let (now, arrival, settings) = (cx.now(), cx.ifindex(), cx.settings());
+    let (length, is_xdp) = (length(cx, work), cx.hook() == Hook::Xdp);
+    let flow = &mut work.flow;
+    let Some(known) = cx.known_way(flow.backend) else {
+        return false;
+    };
+    let difference = F::difference(known.to, flow.addr)
+        | F::difference(known.from, flow.peer_addr)
+        | (known.arrival ^ arrival)
+        | (known.hop.epoch ^ settings.route_epoch);
+    let is_old = now.wrapping_sub(known.found) >= settings.jiffies_per_second / 4;
+    let is_for_stack = is_xdp && known.hop.flags & HopFlags::XDP == 0;
+    if difference != 0 || is_old || is_for_stack || length > u32::from(known.hop.mtu) {
+        return false;
+    }
+    flow.hop = known.hop;
+    true
+}
+
+/// Remembers the way that was found; one without a neighbour has an epoch that is over.
+#[inline(always)]
+fn keep<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) {
+    let (found, arrival) = (cx.now(), cx.ifindex());
+    let flow = &work.flow;
+    if let Some(known) = cx.known_way(flow.backend) {
+        known.from = flow.peer_addr;
+        known.to = flow.addr;
+        known.arrival = arrival;
+        known.found = found;
+        known.hop = flow.hop;
+    }
+}
+
+/// The length of the packet as the kernel's routes are asked about it; 0 where it will be several.
+#[inline(always)]
+fn length<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> u32 {
+    if cx.segment_size() != 0 {
+        0
+    } else {
+        cx.length().wrapping_sub(work.packet.l3) + wrap::overhead(&work.flow)
+    }
+}
+
+/// Asks the kernel.
+#[inline(always)]
+fn ask<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
+    let length = length(cx, work);
     let Work {
         packet,
         flow,
@@ -31,23 +113,19 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
     (way.src, way.src_port) = (flow.peer_addr, flow.peer_port);
     (way.dst, way.dst_port) = (flow.addr, flow.port);
     way.protocol = packet.key.protocol;
-    let length = if cx.segment_size() != 0 {
-        0
-    } else {
-        cx.length().wrapping_sub(packet.l3) + wrap::overhead(flow)
-    };
     let epoch = cx.settings().route_epoch;
     flow.hop.flags = 0;
     flow.hop.epoch = epoch;
     let route = cx.route(way, length, &mut flow.hop);
-    wrap::narrow(cx, flow);
     match route {
         Route::Neighbour => {}
-        Route::TooLong => return Err(leave(cx, Answer::TooBig)),
+        Route::TooLong => {
+            wrap::narrow(cx, flow);
+            return Err(leave(cx, Answer::TooBig));
+        }
         Route::NoNeighbour if cx.hook() != Hook::Xdp => {
             flow.hop.epoch = epoch.wrapping_sub(1);
             flow.hop.mtu = device_mtu(cx, flow.hop.ifindex);
-            wrap::narrow(cx, flow);
         }
         Route::None if cx.hook() != Hook::Xdp => {
             // The kernel does not tell whether there is no way, or none is needed.

@@ -12,6 +12,7 @@ use lb_ebpf::crc32c;
 use lb_ebpf::ctx::{
     ChecksumPatch, Hook, Insert, InsertError, Node, Packet, Room, Route, ServiceEvent, Tables,
 };
+use lb_ebpf::hop::{KNOWN_WAYS, KnownWay};
 use lb_ebpf::verdict::Stop;
 
 use super::flows;
@@ -283,8 +284,13 @@ impl<H: Context, F: KernelFamily> Tables<F> for Cx<H> {
         // SAFETY: copied at once.
         match F::snat().get_ptr(ifindex).map(|row| unsafe { *row }) {
             Some(addr) => addr,
-            None => F::family().get(0).map_or(F::Addr::default(), |row| row.node_addr),
+            None => Tables::<F>::node_addr(self),
         }
+    }
+
+    #[inline(always)]
+    fn node_addr(&self) -> F::Addr {
+        F::family().get(0).map_or(F::Addr::default(), |row| row.node_addr)
     }
 
     #[inline(always)]
@@ -297,6 +303,13 @@ impl<H: Context, F: KernelFamily> Tables<F> for Cx<H> {
     fn route(&self, key: &FlowKey<F::Addr>, length: u32, hop: &mut Hop) -> Route {
         let asked = (self.0.ifindex(), length);
         lookup::route::<F>(self.0.as_ptr(), key, asked, hop)
+    }
+
+    #[inline(always)]
+    fn known_way(&mut self, backend: u32) -> Option<&mut KnownWay<F::Addr>> {
+        let row = F::known_ways().get_ptr_mut(backend % KNOWN_WAYS);
+        // SAFETY: this CPU's own element, which lives as long as the map; programs run one after the other on a CPU.
+        row.map(|row| unsafe { &mut *row })
     }
 
     #[inline(always)]

@@ -9,12 +9,14 @@ use lb_common::{
     FlowTags, Fragment, FragmentKey, Ip4, Ip6, LocalKey, NodeAddress, PathMtu, ServiceKey, ServiceName,
     ServicePolicy, ServiceStats, ServiceValue, Settings, Slot, V4, V6,
 };
+use lb_ebpf::hop::{KNOWN_WAYS, KnownWay};
 use lb_ebpf::wire::Wire;
 use lb_ebpf::work::Work;
 
 /// Do not set memory aside for every row (`linux/bpf.h`).
 const NO_PREALLOC: usize = 1;
-/// The agent may map it into its memory: so it reads all rows at once when it takes them up again.
+/// The agent may map it into its memory: so it reads all rows at once when it takes them up again. Rows begin with a page,
+/// so that none of a power of two is in two cache lines.
 const MMAPABLE: usize = 1 << 10;
 
 const SERVICES: usize = 65_536;
@@ -45,6 +47,7 @@ type SourceMap<A> = LruHashMap<ClientKey<A>, u64, CLIENTS>;
 type FragmentMap<A> = LruHashMap<FragmentKey<A>, Fragment, FRAGMENTS>;
 type PathMap<A> = LruHashMap<A, PathMtu, PATHS>;
 type LoadMap = Array<u32, BACKENDS>;
+type KnownWayMap<A> = PerCpuArray<KnownWay<A>, { KNOWN_WAYS as usize }>;
 type WorkMap<F> = PerCpuArray<Work<F>, 1>;
 
 /// What follows a prefix's length in the key of a list of prefixes: all of [`lb_common::RangeKey`] but that.
@@ -163,6 +166,12 @@ static WORK4: WorkMap<V4> = WorkMap::new();
 #[btf_map(name = "lb_work6")]
 static WORK6: WorkMap<V6> = WorkMap::new();
 
+/// The ways to backends that a CPU has looked up last; nobody else's business.
+#[btf_map(name = "lb_known_ways4")]
+static KNOWN_WAYS4: KnownWayMap<Ip4> = KnownWayMap::new();
+#[btf_map(name = "lb_known_ways6")]
+static KNOWN_WAYS6: KnownWayMap<Ip6> = KnownWayMap::new();
+
 /// What the agent says about a service port beside its front ends, by its id. Written by the agent.
 #[btf_map(name = "lb_policies")]
 pub(super) static POLICIES: Array<ServicePolicy, SERVICE_IDS> = Array::new();
@@ -235,4 +244,5 @@ family_maps! {
     paths: PathMap<Self::Addr>, PATH_MTU4 PATH_MTU6;
     loads: LoadMap, LOADS4 LOADS6;
     work: WorkMap<Self>, WORK4 WORK6;
+    known_ways: KnownWayMap<Self::Addr>, KNOWN_WAYS4 KNOWN_WAYS6;
 }

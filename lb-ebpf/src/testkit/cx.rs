@@ -12,6 +12,7 @@ use lb_common::{
 use super::{Frame, Host, Kept};
 use crate::ctx::{ChecksumPatch, Hook, Insert, InsertError, Node, Packet, Room, Route, ServiceEvent, Tables};
 use crate::headers;
+use crate::hop::KnownWay;
 use crate::verdict::Stop;
 
 /// A packet and the node around it.
@@ -321,6 +322,10 @@ impl<F: Kept> Tables<F> for Cx<'_> {
             .unwrap_or(tables.family.node_addr)
     }
 
+    fn node_addr(&self) -> F::Addr {
+        F::of(self.host).family.node_addr
+    }
+
     fn node_address(&self, addr: F::Addr) -> Option<NodeAddress> {
         F::of(self.host).node_addresses.get(&addr).copied()
     }
@@ -339,6 +344,11 @@ impl<F: Kept> Tables<F> for Cx<'_> {
         } else {
             Route::Neighbour
         }
+    }
+
+    /// Nothing: so the kernel, which remembers, is compared with an engine that looks each time.
+    fn known_way(&mut self, _backend: u32) -> Option<&mut KnownWay<F::Addr>> {
+        None
     }
 
     fn way_by(&self, key: &FlowKey<F::Addr>, ifindex: u32) -> Option<u16> {

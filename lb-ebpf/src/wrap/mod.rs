@@ -30,11 +30,11 @@ pub fn open<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
     hop::look(cx, work)
 }
 
-/// Makes the flow one that is wrapped, if there is an address for it. A real call, for the sake of the stack.
-#[inline(never)]
+/// Makes the flow one that is wrapped, if there is an address for it.
+#[inline(always)]
 fn has_source<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> bool {
     work.flow.flags |= FlowFlags::WRAPPED;
-    work.flow.peer_addr = cx.snat_address(0);
+    work.flow.peer_addr = cx.node_addr();
     F::difference(work.flow.peer_addr, F::Addr::default()) != 0
 }
 

@@ -42,7 +42,7 @@ enum Learned {
 
 #[inline(never)]
 fn learn<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Learned {
-    let is_ours = F::difference(work.packet.key.dst, cx.snat_address(0)) == 0;
+    let is_ours = F::difference(work.packet.key.dst, cx.node_addr()) == 0;
     let mtu = F::told_mtu(cx, work.packet.l4).unwrap_or(0);
     // What only passes by must stay as it is, and would not be answered.
     if !is_ours || mtu == 0 || !answer::is_for_node(cx) {
