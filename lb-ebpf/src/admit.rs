@@ -38,7 +38,7 @@ pub fn check<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
 
 /// The flow in `work.flow` is about to be remembered: it takes its share of the limits, and its client stays with the
 /// backend from now on.
-#[inline(never)]
+#[inline(always)]
 pub fn commit<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     if is_limited(work) {
         limits(cx, work, true)?;
@@ -94,12 +94,15 @@ pub fn client<F: Wire>(work: &Work<F>) -> ClientKey<F::Addr> {
 #[inline(always)]
 fn check_state<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Stop> {
     let key = &work.packet.key;
+    if work.packet.is_syn() || work.given != 0 {
+        return Ok(());
+    }
     let is_ours = work.front_end.flags & ServiceFlags::NODE_PORT != 0 || cx.node_address(key.dst).is_some();
-    if !is_ours || work.given != 0 {
+    if !is_ours {
         return Ok(());
     }
     let opens = match key.protocol {
-        protocol::TCP => work.packet.is_syn(),
+        protocol::TCP => false,
         protocol::SCTP => is_init(cx, work.packet.l4),
         _ => !cx.connected_socket(key),
     };
@@ -136,7 +139,7 @@ pub fn arrive<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) {
 
 /// A pod with a forged source must not create entries, nor somebody outside with one that is nobody's. The device is
 /// known by [`arrive`].
-#[inline(never)]
+#[inline(always)]
 pub fn has_forged_source<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> bool {
     match cx.hook() {
         // The node's own packets.

@@ -12,9 +12,7 @@ use crate::wire::Wire;
 use crate::work::Work;
 
 /// The entry of a new flow to the backend that is chosen, in `work.flow`, to be remembered.
-///
-/// A real call, as [`remember`]: their branches are not multiplied, and their stacks do not add up.
-#[inline(never)]
+#[inline(always)]
 pub fn entry<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) {
     // The replies to packets that another node has wrapped go their own way.
     let is_asked_for =

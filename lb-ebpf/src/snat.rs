@@ -7,6 +7,7 @@ use core::hint::black_box;
 
 use lb_common::{Counter, DropReason, FlowFlags, Port};
 
+use crate::choose;
 use crate::ctx::{Ctx, Insert, InsertError};
 use crate::hash;
 use crate::node;
@@ -79,9 +80,13 @@ pub fn search<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     work.search = Search {
         lowest,
         count: highest.wrapping_sub(lowest).wrapping_add(1),
-        hash: cx.flow_hash(&work.packet.key),
+        hash: choose::hash(cx, work),
         ..Search::default()
     };
+    if is_free(cx, work) {
+        cx.count(Counter::SnatOpened);
+        return Ok(());
+    }
     for _attempt in 0..TRIES {
         if attempt(cx, work) {
             break;
@@ -106,6 +111,15 @@ pub fn search<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     Ok(())
 }
 
+/// Takes the port that is tried first, if nobody has it: as nearly always, so that nothing is looked up before.
+#[inline(always)]
+fn is_free<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> bool {
+    work.other_key.dst_port = port(work.search.next());
+    work.packet.opens()
+        && !cx.any_socket(&work.other_key)
+        && cx.insert_flow(&work.other_key, &work.other, Insert::New).is_ok()
+}
+
 /// How far a search is. In memory, so that the verifier does not follow each way in which it came there.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -124,12 +138,20 @@ pub struct Search {
     stands: u32,
 }
 
+impl Search {
+    /// The port that comes after `hash`.
+    #[inline(always)]
+    const fn next(&self) -> u32 {
+        self.lowest + hash::below(hash::next(self.hash), self.count)
+    }
+}
+
 /// Tries the next port; whether the search is over.
 #[inline(always)]
 fn attempt<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> bool {
     let search = black_box(&mut work.search);
+    let number = search.next();
     search.hash = hash::next(search.hash);
-    let number = search.lowest + hash::below(search.hash, search.count);
     work.other_key.dst_port = port(number);
     if search.first == NONE {
         search.first = number;

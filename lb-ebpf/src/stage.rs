@@ -23,7 +23,7 @@ use crate::{
 /// thought over; for all others it is [`Next::More`].
 #[inline(always)]
 pub fn pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Result<Next, Stop> {
-    work.given = 0;
+    (work.given, work.hash) = (0, 0);
     let kind = work.packet.parse(cx, l3, Stage::Pre)?;
     work.kind = kind as u32;
     if kind != Kind::Transport {
@@ -73,7 +73,7 @@ pub fn more_of_pre<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result
 /// Post-routing: rewrites the source. As in [`pre`], all but the packets of known flows are for [`more_of_post`].
 #[inline(always)]
 pub fn post<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, l3: u32) -> Result<Next, Stop> {
-    work.given = 0;
+    (work.given, work.hash) = (0, 0);
     let kind = work.packet.parse(cx, l3, Stage::Post)?;
     work.kind = kind as u32;
     if kind != Kind::Transport {

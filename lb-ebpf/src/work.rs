@@ -53,6 +53,8 @@ pub struct Work<F: Wire> {
     pub term: u16,
     /// [`Origin`].
     pub origin: u32,
+    /// The packet's flow hash ([`crate::choose::hash`]); 0: not asked for yet.
+    pub hash: u32,
     /// One more than the index of the backend that another node has chosen; 0: none has.
     pub given: u32,
     /// The search for a port, while there is one.
@@ -111,6 +113,7 @@ impl<F: Wire> Default for Work<F> {
             stays: 0,
             term: 0,
             origin: 0,
+            hash: 0,
             given: 0,
             search: Search::default(),
             answer: 0,
