@@ -48,6 +48,18 @@ impl Port {
         }
     }
 
+    /// The two that stand one after the other in a word of memory.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of the word")]
+    pub const fn pair(word: u32) -> [Self; 2] {
+        let (low, high) = (Self::from_word(word as u16), Self::from_word((word >> 16) as u16));
+        if cfg!(target_endian = "little") {
+            [low, high]
+        } else {
+            [high, low]
+        }
+    }
+
     /// As it stands in memory: network order, not swapped.
     #[inline(always)]
     pub const fn word(self) -> u16 {

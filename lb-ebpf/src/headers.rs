@@ -107,9 +107,7 @@ impl<F: Wire> Headers<F> {
             }
             Err(stop) => return Err(stop),
         };
-        let [a, b, c, d] = ports.to_ne_bytes();
-        self.key.src_port = Port { octets: [a, b] };
-        self.key.dst_port = Port { octets: [c, d] };
+        [self.key.src_port, self.key.dst_port] = Port::pair(ports);
         self.tcp_flags = tcp_flags;
         if transport.fragment == Fragment::NONE {
             Ok(Kind::Transport)

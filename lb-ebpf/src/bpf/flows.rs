@@ -8,7 +8,7 @@ use core::arch::asm;
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use lb_common::flow_table::{self, FlowRow, FlowTags, Place, Way};
-use lb_common::{Counter, Flow, FlowKey, Ip4, Ip6, V4, V6};
+use lb_common::{Counter, Flow, FlowKey, Ip4, Ip6, Port, V4, V6};
 use lb_ebpf::headers::flow_hash;
 
 use super::env;
@@ -128,13 +128,32 @@ struct Bucket {
 #[inline(always)]
 fn bucket<F: FamilyMaps>(key: &FlowKey<F::Addr>) -> Option<Bucket> {
     let hash = maps::FLOW_HASH.get(0)?;
-    let place = key.place(hash);
+    let place = as_written(key).place(hash);
     let tags = F::flow_tags().get_ptr_mut(place.bucket)?;
     Some(Bucket {
         tags,
         place,
         reorders: hash.reorders != 0,
     })
+}
+
+/// A copy of a key, read in the pieces that it has been written in just now: a processor hands no others on, but waits until
+/// they are in the cache.
+#[inline(always)]
+fn as_written<A: Copy>(key: &FlowKey<A>) -> FlowKey<A> {
+    // SAFETY: they are read from a reference; a port is as a word is.
+    unsafe {
+        let port = |port: *const Port| Port::from_word(port.cast::<u16>().read_volatile());
+        FlowKey {
+            src: key.src,
+            dst: key.dst,
+            src_port: port(&raw const key.src_port),
+            dst_port: port(&raw const key.dst_port),
+            protocol: (&raw const key.protocol).read_volatile(),
+            stage: (&raw const key.stage).read_volatile(),
+            pad: [0; 2],
+        }
+    }
 }
 
 /// The flow of a bucket with that number.
