@@ -10,11 +10,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use anyhow::Result;
 use lb_common::flow_table::WAYS;
 use lb_common::{ServiceFlags, V4, V6, protocol};
 use lb_ebpf::testkit::Program;
-use lb_tests::engine::{Bed, Engine, Ground, Kernel, TestFamily, Verdict, backend, end};
+use lb_tests::engine::{Bed, Engine, Kernel, TestFamily, Verdict, backend, end};
 use lb_tests::need_root;
 use lb_tests::packet::{Content, PacketBuilder, View, flag};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -26,11 +25,7 @@ const ENTRIES: u32 = 8192;
 const OPEN: u16 = 1000;
 
 fn with_kernel(entries: u32, work: impl FnOnce(&mut Kernel) + Send) {
-    let inside = || -> Result<()> {
-        work(&mut Kernel::new(false, entries / WAYS)?);
-        Ok(())
-    };
-    let done = Ground::new().and_then(|ground| ground.run(inside));
+    let done = Kernel::on_its_ground(entries / WAYS, work);
     assert!(done.is_ok(), "{done:?}");
 }
 

@@ -17,7 +17,7 @@ use lb_ebpf::testkit::{Counts, Frame, Program};
 
 use super::tables::{KernelTables, ROWS, counts};
 use super::test_run::{run_tc, run_xdp};
-use super::{Engine, Outcome, Rows, TestFamily, Verdict, Written};
+use super::{Engine, Ground, Outcome, Rows, TestFamily, Verdict, Written};
 use crate::flow_table;
 use crate::object::object;
 
@@ -96,6 +96,48 @@ impl Kernel {
             datagrams: Vec::new(),
             listeners: Vec::new(),
         })
+    }
+
+    /// Works with an engine whose flow table has so many `buckets`, on a ground of its own.
+    pub fn on_its_ground(buckets: u32, work: impl FnOnce(&mut Self) + Send) -> Result<()> {
+        Ground::new()?.run(|| {
+            work(&mut Self::new(false, buckets)?);
+            Ok(())
+        })
+    }
+
+    /// The same maps, as the agent reads and writes them.
+    pub fn store(&mut self) -> &mut KernelStore {
+        &mut self.store
+    }
+
+    /// What runs stage pre at TC on packets, for several threads at the same time.
+    pub fn runner(&self) -> Result<impl Fn(&mut Frame) -> io::Result<i32> + Send + Sync + use<>> {
+        let program: &SchedClassifier = self
+            .ebpf
+            .program(program::PRE)
+            .context("no program")?
+            .try_into()?;
+        let program = program.fd()?.try_clone()?;
+        Ok(move |frame: &mut Frame| run_tc(program.as_fd(), frame, false))
+    }
+
+    /// Changes what each CPU remembers of the ways to backends of a family: rows as bytes.
+    pub fn change_known_ways<F: TestFamily, const BYTES: usize>(
+        &mut self,
+        change: impl Fn(&mut [u8; BYTES]),
+    ) -> Result<()> {
+        let map = self
+            .ebpf
+            .map_mut(&format!("lb_known_ways{}", F::SUFFIX))
+            .context("no map")?;
+        let mut rows = PerCpuArray::<_, [u8; BYTES]>::try_from(map)?;
+        for index in 0..rows.len() {
+            let mut row = rows.get(&index, 0)?.to_vec();
+            row.iter_mut().for_each(&change);
+            rows.set(index, row.try_into()?, 0)?;
+        }
+        Ok(())
     }
 
     /// Whether the kernel can run packets with the sum of their bytes (6.11).
