@@ -27,7 +27,7 @@ use crate::work::{Origin, Work};
 ///
 /// Between the look-up of the service and that of its slot an update may have moved the slots: then the service is
 /// looked up once more.
-#[inline(never)]
+#[inline(always)]
 pub fn backend<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     work.stays = 0;
     if work.given != 0 {

@@ -41,7 +41,7 @@ pub struct KnownWay<A> {
 }
 
 /// Finds out how the packets of `work.flow` leave: to its endpoint, from its other endpoint. Uses `work.other_key`.
-#[inline(never)]
+#[inline(always)]
 pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     cx.count(Counter::HopLooked);
     if !recall(cx, work) {

@@ -18,7 +18,7 @@ use crate::work::{Origin, Work};
 use crate::wrap;
 
 /// Decides how a new flow's packets, whose backend is chosen, go on.
-#[inline(never)]
+#[inline(always)]
 pub fn decide<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     if cx.hook() == Hook::Egress {
         return node::open(cx, work);

@@ -39,7 +39,7 @@ pub fn entry<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) {
 }
 
 /// Writes both entries of a new flow, the reverse one first: it decides about the client's port.
-#[inline(never)]
+#[inline(always)]
 pub fn remember<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     let reverse = if work.flow.flags & FlowFlags::WRAPPED != 0 {
         // The backend's node has the way back.

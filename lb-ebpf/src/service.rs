@@ -8,7 +8,7 @@ use crate::wire::Wire;
 /// Finds the front end that a packet is sent to: by its exact address, or as a NodePort on an address of the node.
 ///
 /// A real call: its branches are not multiplied.
-#[inline(never)]
+#[inline(always)]
 pub fn find<F: Wire, C: Ctx<F>>(cx: &C, packet: &FlowKey<F::Addr>, front_end: &mut ServiceValue) -> bool {
     if cx.may_be_front_end(packet.dst) {
         let exact = ServiceKey::new(packet.dst, packet.dst_port, packet.protocol);

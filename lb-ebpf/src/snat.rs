@@ -31,7 +31,7 @@ pub fn address<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(),
 }
 
 /// Inserts the entry of the way back of a new flow that rewrites both endpoints; settles its source port.
-#[inline(never)]
+#[inline(always)]
 pub fn claim<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     reverse::derive(work);
     let keeps_port = reverse::difference(work.flow.peer_port, node::OTHER_PORT) != 0;
