@@ -29,7 +29,7 @@ numbered! {
         XdpPassed = 10 "xdp-passed",
         /// A packet was sent on by TC without the stack.
         TcSent = 11 "tc-sent",
-        /// The next hop of a flow was looked up.
+        /// The next hop of a flow was looked up, in the kernel's routes or among the ways that this CPU knows.
         HopLooked = 12 "hop-looked",
         /// A flow was masqueraded.
         SnatOpened = 13 "snat-opened",
