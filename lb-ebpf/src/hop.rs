@@ -4,7 +4,7 @@
 //! the agent's epoch of routes. For new flows each CPU remembers, for a moment, the ways to the backends that it has looked
 //! up last.
 
-use lb_common::{Counter, DeviceFlags, DropReason, Hop, HopFlags};
+use lb_common::{Counter, DeviceFlags, DropReason, FlowFlags, Hop, HopFlags};
 
 use crate::ctx::{Ctx, Hook, Insert, Route};
 use crate::verdict::{Answer, Stop};
@@ -44,9 +44,13 @@ pub struct KnownWay<A> {
 #[inline(always)]
 pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     cx.count(Counter::HopLooked);
-    if !recall(cx, work) {
+    // Replies go to many clients.
+    let is_to_backend = work.flow.flags & FlowFlags::REPLY == 0;
+    if !(is_to_backend && recall(cx, work)) {
         ask(cx, work)?;
-        keep(cx, work);
+        if is_to_backend {
+            keep(cx, work);
+        }
     }
     // What a router has said counts at once.
     wrap::narrow(cx, &mut work.flow);

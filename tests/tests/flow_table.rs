@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use lb_agent::dataplane::KernelStore;
 use lb_agent::store::{FamilyTables, FlowHashTable, MapStore, SettingsTable};
+use lb_common::addr::Address;
 use lb_common::flow_table::WAYS;
-use lb_common::{DropReason, Flow, FlowHash, FlowKey, FlowRow, FlowTags, Stage, V4, V6, protocol};
+use lb_common::{
+    DropReason, Flow, FlowFlags, FlowHash, FlowKey, FlowRow, FlowTags, Port, Stage, V4, V6, protocol,
+};
 use lb_ebpf::testkit::Frame;
 use lb_tests::engine::{Bed, Engine, Kernel, TestFamily, UPLINK, backend, end};
 use lb_tests::need_root;
@@ -125,10 +128,12 @@ fn hash_buckets<F: TestFamily>(hash: &FlowHash) -> usize {
     buckets as usize
 }
 
+fn at(addr: impl Address, port: Port) -> SocketAddr {
+    SocketAddr::new(addr.ip(), port.number())
+}
+
 /// Whether key and value belong together.
 fn is_whole<F: TestFamily>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> bool {
-    use lb_common::addr::Address as _;
-    let at = |addr: F::Addr, port: lb_common::Port| SocketAddr::new(addr.ip(), port.number());
     let backends = [0, 1, 2].map(|number| backend::<F>(number));
     let put_in = at(flow.addr, flow.port);
     if key.stage == Stage::Pre as u8 {
@@ -233,6 +238,21 @@ where
             }
         }
     };
+    // The way back to a client is another one.
+    let answer = |kernel: &mut Kernel| {
+        let mut keys = Vec::new();
+        let take = &mut |key: FlowKey<F::Addr>, flow: Flow<F::Addr>| {
+            if flow.flags & FlowFlags::REPLY != 0 {
+                keys.push(key);
+            }
+        };
+        kernel.store().for_each_flow::<F>(take).unwrap();
+        assert!(!keys.is_empty());
+        for key in keys {
+            let (pod, node) = (at(key.src, key.src_port), at(key.dst, key.dst_port));
+            run(&mut packet(pod, node, flag::SYN | flag::ACK)).unwrap();
+        }
+    };
     let mislead = |kernel: &mut Kernel| {
         kernel
             .change_known_ways::<F, ROW>(|row| row[address..address + 6].copy_from_slice(&FALSE))
@@ -242,6 +262,7 @@ where
     assert!(real != FALSE && real != [0; 6], "{real:?}");
 
     mislead(kernel);
+    answer(kernel);
     assert_eq!(open(kernel).unwrap(), FALSE, "it is not asked for again");
     let (mut settings, store) = (None, kernel.store());
     store

@@ -162,6 +162,8 @@ fn row<F: FamilyMaps>(at: &Bucket, way: usize) -> Option<*mut FlowRow<F::Addr>> 
     F::flows().get_ptr_mut(at.place.row(way as u32))
 }
 
+/// What was copied while somebody wrote does not count.
+///
 /// Where a processor does not keep the order of loads (arm64), what was copied may be of two moments even so. A known flow
 /// is used only if the packet's backend is the one that it says (`stage::is_steady`), and the rest is right within a second.
 ///
