@@ -392,6 +392,7 @@ impl Wire for V6 {
     }
 
     #[inline(always)]
+    #[expect(clippy::many_single_char_names, reason = "the words of two addresses")]
     fn hash(hash: Hash, one: Ip6, other: Ip6) -> Hash {
         let ([a, b, c, d], [e, f, g, h]) = (one.words(), other.words());
         hash.words(a, b).words(c, d).words(e, f).words(g, h)

@@ -108,7 +108,7 @@ const LAST: usize = flow_table::WAYS as usize - 1;
 /// How often something is tried anew because somebody wrote meanwhile.
 const ATTEMPTS: usize = 2;
 /// How often a bucket that is being written is looked at until its writer is given up: longer than one takes, unless the
-/// machine under it has stopped. Then its flows are not found, and new ones not opened, until it goes on.
+/// machine under it has stopped. Until it goes on, flows are found as they stand there, and new ones not opened.
 const PATIENCE: u32 = 8;
 
 /// Whether nobody writes a bucket of this version.
@@ -162,7 +162,8 @@ fn row<F: FamilyMaps>(at: &Bucket, way: usize) -> Option<*mut FlowRow<F::Addr>> 
     F::flows().get_ptr_mut(at.place.row(way as u32))
 }
 
-/// What was copied while somebody wrote does not count.
+/// What was copied while somebody wrote does not count, unless who writes does not go on. Then a flow is as it should be if its
+/// key still stands there: a writer begins with that. Without it, a reply would leave with the pod's address.
 ///
 /// Where a processor does not keep the order of loads (arm64), what was copied may be of two moments even so. A known flow
 /// is used only if the packet's backend is the one that it says (`stage::is_steady`), and the rest is right within a second.
@@ -174,17 +175,18 @@ unsafe fn find<F: FamilyMaps>(key: &FlowKey<F::Addr>, flow: *mut Flow<F::Addr>) 
     let Some(at) = bucket::<F>(key) else {
         return false;
     };
-    for _attempt in 0..ATTEMPTS {
-        // SAFETY: elements of arrays live as long as the map; other CPUs change the version before and after they write them.
-        unsafe {
+    // SAFETY: elements of arrays live as long as the map; other CPUs change the version before and after they write them.
+    unsafe {
+        let mut found = false;
+        for _attempt in 0..ATTEMPTS {
             let version = at.quiet();
-            let found = copy_flow::<F>(&at, key, flow);
+            found = copy_flow::<F>(&at, key, flow);
             if is_quiet(version) && at.version() == version {
                 return found;
             }
         }
+        found && row_of::<F>(&at, key).is_some()
     }
-    false
 }
 
 /// Copies the flow of a key.
@@ -195,18 +197,28 @@ unsafe fn find<F: FamilyMaps>(key: &FlowKey<F::Addr>, flow: *mut Flow<F::Addr>) 
 unsafe fn copy_flow<F: FamilyMaps>(at: &Bucket, key: &FlowKey<F::Addr>, flow: *mut Flow<F::Addr>) -> bool {
     // SAFETY: the caller's.
     unsafe {
-        let found = flow_table::find(|way| at.tag(way), at.place.tag);
-        if found == 0 {
-            return false;
-        }
-        let Some(row) = row::<F>(at, masked(found - 1)) else {
+        let Some(row) = row_of::<F>(at, key) else {
             return false;
         };
-        if difference(&raw const (*row).key, key) != 0 {
-            return false;
-        }
         copy::<u64, _>(&raw const (*row).flow, flow);
         true
+    }
+}
+
+/// The row of a key's flow.
+///
+/// # Safety
+/// The bucket is one of the table.
+#[inline(always)]
+unsafe fn row_of<F: FamilyMaps>(at: &Bucket, key: &FlowKey<F::Addr>) -> Option<*mut FlowRow<F::Addr>> {
+    // SAFETY: the caller's.
+    unsafe {
+        let found = flow_table::find(|way| at.tag(way), at.place.tag);
+        if found == 0 {
+            return None;
+        }
+        let row = row::<F>(at, masked(found - 1))?;
+        (difference(&raw const (*row).key, key) == 0).then_some(row)
     }
 }
 
