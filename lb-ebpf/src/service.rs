@@ -6,8 +6,6 @@ use crate::ctx::{Ctx, Hook};
 use crate::wire::Wire;
 
 /// Finds the front end that a packet is sent to: by its exact address, or as a NodePort on an address of the node.
-///
-/// A real call: its branches are not multiplied.
 #[inline(always)]
 pub fn find<F: Wire, C: Ctx<F>>(cx: &C, packet: &FlowKey<F::Addr>, front_end: &mut ServiceValue) -> bool {
     if cx.may_be_front_end(packet.dst) {

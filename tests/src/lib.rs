@@ -23,6 +23,7 @@ pub mod maps;
 pub mod netns;
 mod object;
 pub mod packet;
+pub mod processor;
 pub mod replay;
 pub mod root;
 pub mod scratch;

@@ -19,8 +19,7 @@ use lb_ebpf::testkit::Frame;
 use lb_tests::engine::{Bed, Engine, Kernel, TestFamily, UPLINK, backend, end};
 use lb_tests::need_root;
 use lb_tests::packet::{PacketBuilder, flag};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
+use lb_tests::processor::stay_on;
 
 /// `TC_ACT_SHOT`.
 const DROPPED: i32 = 2;
@@ -54,10 +53,8 @@ fn packet(source: SocketAddr, destination: SocketAddr, flags: u8) -> Frame {
 }
 
 fn rows<F: FamilyTables>(store: &KernelStore) -> (FlowHash, Vec<FlowTags>, Vec<FlowRow<F::Addr>>) {
-    let (mut hash, mut tags, mut rows) = (FlowHash::default(), Vec::new(), Vec::new());
-    store
-        .for_each_row::<FlowHashTable>(&mut |_, row| hash = row)
-        .unwrap();
+    let hash = store.rows::<FlowHashTable>().unwrap().remove(&0).unwrap();
+    let (mut tags, mut rows) = (Vec::new(), Vec::new());
     store
         .for_each_row::<F::FlowTags>(&mut |_, row| tags.push(row))
         .unwrap();
@@ -89,9 +86,7 @@ where
     thread::scope(|scope| {
         for cpu in 0..cpus {
             scope.spawn(move || {
-                let mut set = CpuSet::new();
-                set.set(cpu).unwrap();
-                sched_setaffinity(Pid::from_raw(0), &set).unwrap();
+                stay_on(cpu).unwrap();
                 for number in 0..PACKETS {
                     let flags = if number % 3 == 0 { flag::ACK } else { flag::SYN };
                     let client = end::<F>([0, 10], 20_000 + number % 40);
@@ -100,12 +95,12 @@ where
             });
         }
     });
-    let (hash, tags, rows) = rows::<F>(kernel.store());
+    let (hash, buckets, rows) = rows::<F>(kernel.store());
     let mut keys = BTreeSet::new();
-    for (bucket, tags) in tags.iter().enumerate() {
+    for (bucket, tags) in buckets.iter().enumerate() {
         assert!(tags.version % 2 == 0 && tags.version > 0, "{tags:?}");
         for way in 0..WAYS as usize {
-            let FlowRow { key, flow } = rows[way * hash_buckets::<F>(&hash) + bucket];
+            let FlowRow { key, flow } = rows[way * buckets.len() + bucket];
             let place = key.place(&hash);
             assert_eq!(
                 (place.bucket as usize, place.tag),
@@ -117,15 +112,6 @@ where
         }
     }
     assert_eq!(keys.len(), rows.len(), "both buckets are full");
-}
-
-fn hash_buckets<F: TestFamily>(hash: &FlowHash) -> usize {
-    let buckets = if F::SUFFIX == '4' {
-        hash.buckets4
-    } else {
-        hash.buckets6
-    };
-    buckets as usize
 }
 
 fn at(addr: impl Address, port: Port) -> SocketAddr {
@@ -208,9 +194,7 @@ where
 {
     const FALSE: [u8; 6] = [2, 0, 0, 0, 0, 0xee];
     prepare::<F>(kernel);
-    let mut set = CpuSet::new();
-    set.set(0).unwrap();
-    sched_setaffinity(Pid::from_raw(0), &set).unwrap();
+    stay_on(0).unwrap();
     let run = kernel.runner().unwrap();
     let (mut ports, mut backend) = (20_000.., None);
     // The next hop of a new flow to the same backend as the first.
@@ -261,11 +245,8 @@ where
     mislead(kernel);
     answer(kernel);
     assert_eq!(open(kernel).unwrap(), FALSE, "it is not asked for again");
-    let (mut settings, store) = (None, kernel.store());
-    store
-        .for_each_row::<SettingsTable>(&mut |_, row| settings = Some(row))
-        .unwrap();
-    let mut settings = settings.unwrap();
+    let store = kernel.store();
+    let mut settings = store.rows::<SettingsTable>().unwrap().remove(&0).unwrap();
     settings.route_epoch += 1;
     store.set::<SettingsTable>(&0, &settings).unwrap();
     assert_eq!(open(kernel).unwrap(), real, "routes have changed");

@@ -16,8 +16,7 @@ use lb_ebpf::testkit::Program;
 use lb_tests::engine::{Bed, Engine, Kernel, TestFamily, Verdict, backend, end};
 use lb_tests::need_root;
 use lb_tests::packet::{Content, PacketBuilder, View, flag};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
+use lb_tests::processor::stay_on;
 
 /// Entries in the flow table.
 const ENTRIES: u32 = 8192;
@@ -125,9 +124,7 @@ fn each_cpu_takes_its_turns() {
         let cpus = std::thread::available_parallelism().unwrap().get();
         let mut shares = BTreeMap::<SocketAddr, u32>::new();
         for cpu in 0..cpus {
-            let mut set = CpuSet::new();
-            set.set(cpu).unwrap();
-            sched_setaffinity(Pid::from_raw(0), &set).unwrap();
+            stay_on(cpu).unwrap();
             let turns: Vec<SocketAddr> = (0..9)
                 .map(|number| {
                     let client = end::<V4>([cpu as u8, 10], 20_000 + number);

@@ -120,7 +120,7 @@ fn costs() -> BTreeMap<String, Cost> {
     programs.collect()
 }
 
-/// Loads the types of the object: by them the kernel knows locks, and functions that are verified by themselves.
+/// Loads the types of the object: by them the kernel knows functions that are verified by themselves.
 fn types(object: &mut Object) -> OwnedFd {
     let all = BtfFeatures::new(true, true, true, true, true, true, true, true);
     let types = object.fixup_and_sanitize_btf(&all).unwrap().unwrap().to_bytes();

@@ -2,17 +2,16 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use serde::Serialize;
 
 use super::median;
 use crate::family::Family;
 use crate::manifests::{Condition, Port, Service};
+use crate::processor::stay_on;
 use crate::socket;
 use crate::topology::{Host, Topology, web_address};
 use crate::world::{OTHER_CLUSTER_IP, OTHER_VIP, World};
@@ -94,7 +93,8 @@ fn measure_family(plain: &Topology, sluice: &Topology, family: Family) -> Result
 fn send(from: &Host, receiver: &Host, to: SocketAddr) -> Result<f64> {
     let arriving = receive_once(receiver)?;
     from.netns.run(|| {
-        stay_on_processor(SENDER)?;
+        // Where the scheduler puts the two ends would decide the figure otherwise.
+        stay_on(SENDER)?;
         let mut stream = socket::tcp(to, None)?;
         let chunk = vec![0x5a; CHUNK];
         let begin = Instant::now();
@@ -106,23 +106,13 @@ fn send(from: &Host, receiver: &Host, to: SocketAddr) -> Result<f64> {
     arriving.join().map_err(|_| anyhow!("the receiver panicked"))?
 }
 
-/// Where the scheduler puts the two ends would decide the figure otherwise. A machine with one processor has no choice.
-fn stay_on_processor(number: usize) -> Result<()> {
-    let mut processors = CpuSet::new();
-    if number < thread::available_parallelism()?.get() {
-        processors.set(number)?;
-        sched_setaffinity(Pid::from_raw(0), &processors).context("cannot stay on one processor")?;
-    }
-    Ok(())
-}
-
 /// Takes one connection until its end; gigabits per second from the first byte on.
 fn receive_once(host: &Host) -> Result<JoinHandle<Result<f64>>> {
     let listener = host
         .netns
         .run(|| Ok(TcpListener::bind((Ipv6Addr::UNSPECIFIED, BULK.target))?))?;
     host.netns.spawn(move || {
-        stay_on_processor(RECEIVER_PROCESSOR)?;
+        stay_on(RECEIVER_PROCESSOR)?;
         let (mut stream, _) = listener.accept()?;
         let mut buffer = vec![0; CHUNK];
         let mut bytes = stream.read(&mut buffer)?;
