@@ -46,8 +46,9 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
     cx.count(Counter::HopLooked);
     // Replies go to many clients.
     let is_to_backend = work.flow.flags & FlowFlags::REPLY == 0;
-    if !(is_to_backend && recall(cx, work)) {
-        ask(cx, work)?;
+    let length = length(cx, work);
+    if !(is_to_backend && recall(cx, work, length)) {
+        ask(cx, work, length)?;
         if is_to_backend {
             keep(cx, work);
         }
@@ -60,9 +61,9 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
 /// Whether this CPU knows the way from the moment before. Not for a packet that is too long for it: then the kernel says
 /// so.
 #[inline(always)]
-fn recall<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> bool {
+fn recall<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, length: u32) -> bool {
     let (now, arrival, settings) = (cx.now(), cx.ifindex(), cx.settings());
-    let (length, is_xdp) = (length(cx, work), cx.hook() == Hook::Xdp);
+    let is_xdp = cx.hook() == Hook::Xdp;
     let flow = &mut work.flow;
     let Some(known) = cx.known_way(flow.backend) else {
         return false;
@@ -106,8 +107,7 @@ fn length<F: Wire, C: Ctx<F>>(cx: &C, work: &Work<F>) -> u32 {
 
 /// Asks the kernel.
 #[inline(always)]
-fn ask<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
-    let length = length(cx, work);
+fn ask<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, length: u32) -> Result<(), Stop> {
     let Work {
         packet,
         flow,
