@@ -78,21 +78,6 @@ pub struct Hop {
     pub mtu: u16,
     /// The hardware address of the next hop.
     pub dst: [u8; 6],
-    /// The hardware address of the device.
-    pub src: [u8; 6],
-    /// [`HopFlags`].
-    pub flags: u8,
-    /// Always 0.
-    pub pad: u8,
-}
-
-/// Bits of [`Hop::flags`].
-#[derive(Clone, Copy, Debug)]
-pub struct HopFlags;
-
-impl HopFlags {
-    /// XDP may send packets this way.
-    pub const XDP: u8 = 1;
 }
 
 /// Bits of [`Flow::tcp`]. Each entry knows its own direction alone.

@@ -30,7 +30,7 @@ pub struct FlowTags {
     pub seen: [u16; WAYS as usize],
 }
 
-/// Row of `lb_flows4`, `lb_flows6`: a flow. Where the key's protocol is 0, there is none.
+/// Row of `lb_flows4`, `lb_flows6`: a flow; of IPv4 a cache line. Where the key's protocol is 0, there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct FlowRow<A> {

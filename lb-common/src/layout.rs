@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The version of this layout; the pin folder carries it, so that two layouts never share a map.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Names of maps. The kernel keeps 15 bytes of a name.
 pub mod map {
@@ -217,12 +217,12 @@ layout! {
     RangeKey<Ip6>: 24 / 4,
     FlowKey<Ip4>: 16 / 4,
     FlowKey<Ip6>: 40 / 4,
-    Hop: 24 / 4,
-    Flow<Ip4>: 56 / 8,
-    Flow<Ip6>: 80 / 8,
+    Hop: 16 / 4,
+    Flow<Ip4>: 48 / 8,
+    Flow<Ip6>: 72 / 8,
     FlowTags: 64 / 8,
-    FlowRow<Ip4>: 72 / 8,
-    FlowRow<Ip6>: 120 / 8,
+    FlowRow<Ip4>: 64 / 8,
+    FlowRow<Ip6>: 112 / 8,
     FlowHash: 104 / 8,
     FragmentKey<Ip4>: 16 / 4,
     FragmentKey<Ip6>: 40 / 4,

@@ -37,7 +37,7 @@ pub use device::{Device, DeviceFlags, DeviceRole, NodeAddress};
 pub use drop::DropReason;
 pub use family::{Family, V4, V6};
 pub use filter::FilterBit;
-pub use flow::{Flow, FlowFlags, FlowKey, Hop, HopFlags, Stage, TcpState};
+pub use flow::{Flow, FlowFlags, FlowKey, Hop, Stage, TcpState};
 pub use flow_table::{FlowHash, FlowRow, FlowTags};
 pub use fragment::{Fragment, FragmentKey};
 pub use path::PathMtu;

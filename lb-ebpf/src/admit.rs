@@ -133,7 +133,7 @@ pub fn arrive<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) {
     work.device = match cx.hook() {
         // The device is the one that it leaves by.
         Hook::Egress => Device::default(),
-        Hook::Xdp | Hook::Ingress => cx.device(cx.ifindex()).unwrap_or_default(),
+        Hook::Xdp | Hook::Ingress => cx.known_device(cx.ifindex()).unwrap_or_default(),
     };
 }
 

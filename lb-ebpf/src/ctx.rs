@@ -155,6 +155,9 @@ pub trait Node {
     /// The row of a device; `None` when the agent does not know it.
     fn device(&self, ifindex: u32) -> Option<Device>;
 
+    /// The same, from this CPU's memory if it has met the device under the same epoch of routes: for what each packet needs.
+    fn known_device(&self, ifindex: u32) -> Option<Device>;
+
     /// At egress: whether the packet was made by this node, not forwarded, nor sent on by a program of ours.
     fn is_own(&self) -> bool;
 

@@ -4,7 +4,7 @@
 //! the agent's epoch of routes. For new flows each CPU remembers, for a moment, the ways to the backends that it has looked
 //! up last.
 
-use lb_common::{Counter, DeviceFlags, DropReason, FlowFlags, Hop, HopFlags};
+use lb_common::{Counter, DeviceFlags, DropReason, FlowFlags, Hop};
 
 use crate::ctx::{Ctx, Hook, Insert, Route};
 use crate::verdict::{Answer, Stop};
@@ -53,6 +53,9 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
             keep(cx, work);
         }
     }
+    if cx.hook() == Hook::Xdp && !may_send(cx, &work.flow.hop) {
+        return Err(pass(cx));
+    }
     // What a router has said counts at once.
     wrap::narrow(cx, &mut work.flow);
     Ok(())
@@ -63,7 +66,6 @@ pub fn look<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), St
 #[inline(always)]
 fn recall<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, length: u32) -> bool {
     let (now, arrival, settings) = (cx.now(), cx.ifindex(), cx.settings());
-    let is_xdp = cx.hook() == Hook::Xdp;
     let flow = &mut work.flow;
     let Some(known) = cx.known_way(flow.backend) else {
         return false;
@@ -73,8 +75,7 @@ fn recall<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, length: u32) -> bo
         | (known.arrival ^ arrival)
         | (known.hop.epoch ^ settings.route_epoch);
     let is_old = now.wrapping_sub(known.found) >= settings.jiffies_per_second / 4;
-    let is_for_stack = is_xdp && known.hop.flags & HopFlags::XDP == 0;
-    if difference != 0 || is_old || is_for_stack || length > u32::from(known.hop.mtu) {
+    if difference != 0 || is_old || length > u32::from(known.hop.mtu) {
         return false;
     }
     flow.hop = known.hop;
@@ -118,7 +119,6 @@ fn ask<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, length: u32) -> Resul
     (way.dst, way.dst_port) = (flow.addr, flow.port);
     way.protocol = packet.key.protocol;
     let epoch = cx.settings().route_epoch;
-    flow.hop.flags = 0;
     flow.hop.epoch = epoch;
     let route = cx.route(way, length, &mut flow.hop);
     match route {
@@ -140,18 +140,16 @@ fn ask<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>, length: u32) -> Resul
         }
         Route::NoNeighbour | Route::None => return Err(pass(cx)),
     }
-    let here = cx.ifindex();
-    let may_send = flow.hop.ifindex == here
-        || cx
-            .device(flow.hop.ifindex)
-            .is_some_and(|device| device.flags & DeviceFlags::XDP_TARGET != 0);
-    if may_send {
-        flow.hop.flags = HopFlags::XDP;
-    }
-    if cx.hook() == Hook::Xdp && !may_send {
-        return Err(pass(cx));
-    }
     Ok(())
+}
+
+/// Whether XDP may send packets this way: back out of the device that they came in by, or out of one that takes them.
+#[inline(always)]
+pub fn may_send<F: Wire, C: Ctx<F>>(cx: &C, hop: &Hop) -> bool {
+    hop.ifindex == cx.ifindex()
+        || cx
+            .known_device(hop.ifindex)
+            .is_some_and(|device| device.flags & DeviceFlags::XDP_TARGET != 0)
 }
 
 /// The size that a device takes: the kernel does not tell a way's without a neighbour.

@@ -1,6 +1,6 @@
 //! Packets that the programs send on by themselves: both endpoints rewritten at once, or wrapped for another node.
 
-use lb_common::{Counter, DropReason, FlowFlags, Hop, HopFlags};
+use lb_common::{Counter, DropReason, FlowFlags};
 
 use crate::ctx::{Ctx, Hook};
 use crate::headers::Headers;
@@ -62,13 +62,14 @@ pub fn ready<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), S
 #[inline(always)]
 pub fn may_leave<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Stop> {
     let (packet, hop) = (&work.packet, &work.flow.hop);
-    if work.flow.flags & FlowFlags::OUTSIDE != 0 && !cx.is_for(own_mac(cx, hop)) {
+    let is_xdp = cx.hook() == Hook::Xdp;
+    if (is_xdp || work.flow.flags & FlowFlags::OUTSIDE != 0) && !is_for_node(cx) {
         return Err(Stop::PASS);
     }
-    if cx.hook() == Hook::Xdp {
+    if is_xdp {
         // A tag is this device's alone, and in the way of an outer header.
         let is_rebuilt = hop.ifindex != cx.ifindex() || work.flow.flags & FlowFlags::WRAPPED != 0;
-        if (is_rebuilt && packet.l3 != ETHERNET) || hop.flags & HopFlags::XDP == 0 {
+        if (is_rebuilt && packet.l3 != ETHERNET) || !hop::may_send(cx, hop) {
             return Err(hop::pass(cx));
         }
     }
@@ -108,12 +109,12 @@ pub fn longest<F: Wire, C: Ctx<F>>(cx: &C, packet: &Headers<F>) -> Result<u32, S
     Ok(packet.l4.wrapping_sub(packet.l3) + header + size)
 }
 
-/// The hardware address of the device that the packet arrived on.
+/// Whether the frame is addressed to this node. Outside of XDP the driver has looked.
 #[inline(always)]
-fn own_mac<F: Wire, C: Ctx<F>>(cx: &C, hop: &Hop) -> [u8; 6] {
-    let here = cx.ifindex();
-    if hop.ifindex == here {
-        return hop.src;
+fn is_for_node<F: Wire, C: Ctx<F>>(cx: &C) -> bool {
+    if cx.hook() != Hook::Xdp {
+        return cx.is_for([0; 6]);
     }
-    cx.device(here).map_or([0; 6], |device| device.mac)
+    cx.known_device(cx.ifindex())
+        .is_some_and(|device| cx.is_for(device.mac))
 }

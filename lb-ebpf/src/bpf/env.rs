@@ -15,6 +15,7 @@ use lb_ebpf::ctx::{
 use lb_ebpf::hop::{KNOWN_WAYS, KnownWay};
 use lb_ebpf::verdict::Stop;
 
+use super::devices;
 use super::flows;
 use super::lookup::{self, KernelFamily};
 use super::maps::{self, RangeData, RangeMapKey};
@@ -71,6 +72,11 @@ impl<H: Context> Node for Cx<H> {
     fn device(&self, ifindex: u32) -> Option<Device> {
         // SAFETY: copied at once; a row that is being replaced is another device's for this one packet.
         maps::DEVICE_ROWS.get_ptr(ifindex).map(|row| unsafe { *row })
+    }
+
+    #[inline(always)]
+    fn known_device(&self, ifindex: u32) -> Option<Device> {
+        devices::known(ifindex)
     }
 
     #[inline(always)]
@@ -229,6 +235,9 @@ impl<H: Context, F: KernelFamily> Tables<F> for Cx<H> {
 
     #[inline(always)]
     fn path_mtu(&self, addr: F::Addr) -> Option<PathMtu> {
+        if maps::PATHS_LEARNED.get(0) != Some(&1) {
+            return None;
+        }
         // SAFETY: copied at once; what is torn is a size or a time that was right for another moment.
         F::paths().get_ptr(addr).map(|row| unsafe { *row })
     }
@@ -236,6 +245,10 @@ impl<H: Context, F: KernelFamily> Tables<F> for Cx<H> {
     #[inline(always)]
     fn set_path_mtu(&mut self, addr: F::Addr, path: &PathMtu) {
         let _full = F::paths().insert(addr, path, BPF_ANY.into());
+        if let Some(learned) = maps::PATHS_LEARNED.get_ptr_mut(0) {
+            // SAFETY: an element of an array lives as long as the map; all write the same.
+            unsafe { learned.write_volatile(1) };
+        }
     }
 
     #[inline(always)]

@@ -63,8 +63,8 @@ mod word {
     pub(super) const IFINDEX: usize = 2;
     pub(super) const SOURCE: usize = 4;
     pub(super) const DESTINATION: usize = 8;
-    /// Hardware addresses: the device's, then the next hop's.
-    pub(super) const HARDWARE: usize = 13;
+    /// The next hop's hardware address, two bytes further: the device's ends there.
+    pub(super) const NEIGHBOUR: usize = 14;
 }
 
 /// The way of a packet; `arrival` is the device that it came in by. A real call, for the sake of the stack.
@@ -93,20 +93,18 @@ pub(super) fn route<F: KernelFamily>(
         fib_lookup(context, words.cast(), size_of::<Parameters>() as i32, 0)
     };
     // SAFETY: as above.
-    let [size, ifindex, a, b, c] = unsafe {
+    let [size, ifindex, a, b] = unsafe {
         [
             words.add(word::PORT_AND_LENGTH).read_volatile() >> 16,
             words.add(word::IFINDEX).read_volatile(),
-            words.add(word::HARDWARE).read_volatile(),
-            words.add(word::HARDWARE + 1).read_volatile(),
-            words.add(word::HARDWARE + 2).read_volatile(),
+            words.add(word::NEIGHBOUR).read_volatile(),
+            words.add(word::NEIGHBOUR + 1).read_volatile(),
         ]
     };
     hop.ifindex = ifindex;
     hop.mtu = size as u16;
-    let ([a, b, c, d], [e, f, g, h], [i, j, k, l]) = (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes());
-    hop.src = [a, b, c, d, e, f];
-    hop.dst = [g, h, i, j, k, l];
+    let ([_, _, a, b], [c, d, e, f]) = (a.to_ne_bytes(), b.to_ne_bytes());
+    hop.dst = [a, b, c, d, e, f];
     match answer as u32 {
         BPF_FIB_LKUP_RET_SUCCESS => Route::Neighbour,
         BPF_FIB_LKUP_RET_NO_NEIGH => Route::NoNeighbour,

@@ -13,6 +13,8 @@ use lb_ebpf::hop::{KNOWN_WAYS, KnownWay};
 use lb_ebpf::wire::Wire;
 use lb_ebpf::work::Work;
 
+use super::devices::{KNOWN_DEVICES as KNOWN, KnownDevice};
+
 /// Do not set memory aside for every row (`linux/bpf.h`).
 const NO_PREALLOC: usize = 1;
 /// The agent may map it into its memory: so it reads all rows at once when it takes them up again. Rows begin with a page,
@@ -38,7 +40,7 @@ type SlotMap = Array<Slot, SLOTS, MMAPABLE>;
 type BackendMap<A> = Array<Backend<A>, BACKENDS, MMAPABLE>;
 type LocalMap<A> = HashMap<LocalKey<A>, u32, BACKENDS, NO_PREALLOC>;
 type FlowTagMap = Array<FlowTags, FLOW_BUCKETS, MMAPABLE>;
-type FlowMap<A> = Array<FlowRow<A>, FLOWS>;
+type FlowMap<A> = Array<FlowRow<A>, FLOWS, MMAPABLE>;
 type NodeAddressMap<A> = HashMap<A, NodeAddress, NODE_ADDRS, NO_PREALLOC>;
 type SnatMap<A> = HashMap<u32, A, DEVICES, NO_PREALLOC>;
 type FamilyMap<A> = Array<FamilySettings<A>, 1>;
@@ -154,6 +156,11 @@ static PATH_MTU4: PathMap<Ip4> = PathMap::new();
 #[btf_map(name = "lb_path_mtu6")]
 static PATH_MTU6: PathMap<Ip6> = PathMap::new();
 
+/// 1: there may be some. Most nodes never meet any, and are spared the look-up for each new flow. After programs were
+/// replaced, what was learned before counts from when something is learned again; nobody else's business.
+#[btf_map(name = "lb_paths_learned")]
+pub(super) static PATHS_LEARNED: Array<u32, 1> = Array::new();
+
 /// Open connections of backends. Written by the programs, and set right by the agent.
 #[btf_map(name = "lb_loads4")]
 static LOADS4: LoadMap = LoadMap::new();
@@ -183,6 +190,10 @@ pub(super) static LIMITS: Array<u64, SERVICE_IDS> = Array::new();
 /// Devices by ifindex. Written by the agent.
 #[btf_map(name = "lb_devices")]
 pub(super) static DEVICE_ROWS: HashMap<u32, Device, DEVICES, NO_PREALLOC> = HashMap::new();
+
+/// The rows of devices that a CPU has met last; nobody else's business.
+#[btf_map(name = "lb_known_devices")]
+pub(super) static KNOWN_DEVICES: PerCpuArray<KnownDevice, { KNOWN as usize }> = PerCpuArray::new();
 
 /// One row. Written by the agent.
 #[btf_map(name = "lb_settings")]

@@ -1,6 +1,7 @@
 //! The kernel's side of the core. All `unsafe` of this crate is below here.
 
 mod access;
+mod devices;
 mod env;
 mod flows;
 mod lookup;

@@ -13,6 +13,7 @@ use lb_ebpf::wire::Wire;
 use lb_ebpf::work::Work;
 
 use super::access::{self, Bounds};
+use super::devices;
 use super::env::Context;
 
 /// No action, but the step that a packet is still to take ([`stage`](lb_ebpf::stage)).
@@ -233,7 +234,16 @@ pub(super) fn action<F: Wire>(packet: &mut Xdp, work: &Work<F>, done: Result<Nex
 /// Addresses the frame to the next hop.
 #[inline(always)]
 fn address<F: Wire>(packet: &mut Xdp, work: &Work<F>) -> Result<(), Stop> {
-    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (work.flow.hop.dst, work.flow.hop.src);
+    let hop = &work.flow.hop;
+    let from = if hop.ifindex == packet.ifindex() {
+        // This device's: the core has seen that the frame is addressed to it.
+        let ([first], last) = (packet.read::<1>(0)?, packet.read_u16(4)?);
+        let ([a, b, c, d], [e, f]) = (first.to_ne_bytes(), last.to_ne_bytes());
+        [a, b, c, d, e, f]
+    } else {
+        devices::known(hop.ifindex).ok_or(Stop::PASS)?.mac
+    };
+    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (hop.dst, from);
     packet.write_u32(0, u32::from_ne_bytes([a, b, c, d]))?;
     packet.write_u32(4, u32::from_ne_bytes([e, f, g, h]))?;
     packet.write_u32(8, u32::from_ne_bytes([i, j, k, l]))

@@ -163,6 +163,11 @@ impl Node for Cx<'_> {
         self.host.devices.get(&ifindex).copied()
     }
 
+    /// Looked up each time, as [`Tables::known_way`].
+    fn known_device(&self, ifindex: u32) -> Option<Device> {
+        self.device(ifindex)
+    }
+
     fn is_own(&self) -> bool {
         self.hook == Hook::Egress && self.frame.own
     }
@@ -334,7 +339,7 @@ impl<F: Kept> Tables<F> for Cx<'_> {
         let Some(way) = F::of(self.host).way_between(key) else {
             return Route::None;
         };
-        (hop.ifindex, hop.mtu, hop.src, hop.dst) = (way.ifindex, way.mtu, way.src, way.dst);
+        (hop.ifindex, hop.mtu, hop.dst) = (way.ifindex, way.mtu, way.dst);
         if length > u32::from(way.mtu) {
             Route::TooLong
         } else if way.dst == [0; 6] {

@@ -146,9 +146,10 @@ impl Host {
                 let hop = work.flow.hop;
                 if hook == Hook::Xdp
                     && let Some(addresses) = frame.bytes.first_chunk_mut::<12>()
+                    && let Some(device) = self.devices.get(&hop.ifindex)
                 {
                     addresses[..6].copy_from_slice(&hop.dst);
-                    addresses[6..].copy_from_slice(&hop.src);
+                    addresses[6..].copy_from_slice(&device.mac);
                 } else if l3 == 0 {
                     // As the program at TC: the kernel's helper takes only what has a link-layer header.
                     frame.bytes.splice(..0, [0; 14]);

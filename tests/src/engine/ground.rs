@@ -176,9 +176,9 @@ pub(super) fn ways<F: TestFamily>() -> Vec<Way<F::Addr>> {
         bits: bits(rest),
         hop,
     };
-    let uplink = hop(UPLINK, MTU, MAC, GATEWAY_MAC);
-    let other = hop(OTHER_UPLINK, MTU, OTHER_MAC, OTHER_GATEWAY_MAC);
-    let silent = hop(UPLINK, MTU, [0; 6], [0; 6]);
+    let uplink = hop(UPLINK, MTU, GATEWAY_MAC);
+    let other = hop(OTHER_UPLINK, MTU, OTHER_GATEWAY_MAC);
+    let silent = hop(UPLINK, MTU, [0; 6]);
     let nowhere = Hop::default();
     let mut ways = vec![
         Way {
@@ -189,35 +189,32 @@ pub(super) fn ways<F: TestFamily>() -> Vec<Way<F::Addr>> {
         // Neighbours that nobody knows, but for the gateway.
         way([2, 0], 8, silent),
         way([2, 254], 0, uplink),
-        way([5, 0], 8, hop(OTHER_UPLINK, MTU, [0; 6], [0; 6])),
+        way([5, 0], 8, hop(OTHER_UPLINK, MTU, [0; 6])),
         way([5, 254], 0, other),
         way([6, 0], 8, other),
-        way([7, 0], 8, hop(UPLINK, NARROW_MTU, MAC, GATEWAY_MAC)),
+        way([7, 0], 8, hop(UPLINK, NARROW_MTU, GATEWAY_MAC)),
         way([8, 0], 8, silent),
         way([9, 0], 8, nowhere),
     ];
     // The node itself.
     ways.extend([[2, 1], [2, 2], [5, 1]].map(|octets| way(octets, 0, nowhere)));
-    ways.extend(PODS.map(|(octets, device)| way(octets, 0, hop(device, MTU, MAC, POD_MAC))));
-    ways.extend((0..BACKENDS).map(|number| way([1, 10 + number], 0, hop(WEB, MTU, MAC, POD_MAC))));
+    ways.extend(PODS.map(|(octets, device)| way(octets, 0, hop(device, MTU, POD_MAC))));
+    ways.extend((0..BACKENDS).map(|number| way([1, 10 + number], 0, hop(WEB, MTU, POD_MAC))));
     ways
 }
 
 /// The rules for sources.
 pub(super) fn rules<F: TestFamily>() -> BTreeMap<F::Addr, Hop> {
-    let other = hop(OTHER_UPLINK, MTU, OTHER_MAC, OTHER_GATEWAY_MAC);
+    let other = hop(OTHER_UPLINK, MTU, OTHER_GATEWAY_MAC);
     [(address::<F>(end::<F>(RULED_SOURCE, 0)), other)].into()
 }
 
-const fn hop(ifindex: u32, mtu: u16, src: [u8; 6], dst: [u8; 6]) -> Hop {
+const fn hop(ifindex: u32, mtu: u16, dst: [u8; 6]) -> Hop {
     Hop {
         ifindex,
         epoch: 0,
         mtu,
         dst,
-        src,
-        flags: 0,
-        pad: 0,
     }
 }
 

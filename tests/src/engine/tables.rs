@@ -113,6 +113,9 @@ impl Tables<'_> {
         hash!(&name("locals"), locals);
         hash!(&name("snat"), snat);
         hash!(map::DEVICES, devices);
+        if last.is_none_or(|last| last.devices != rows.devices) {
+            self.forget_devices();
+        }
         if last.is_none_or(|last| last.ranges != rows.ranges) {
             self.write_ranges(&name("ranges"), rows);
         }
@@ -121,6 +124,16 @@ impl Tables<'_> {
         array!(&name("slots"), slots, ROWS);
         array!(&name("backends"), backends, BACKENDS);
         array!(map::POLICIES, policies, SERVICES);
+    }
+
+    /// Makes each CPU look devices up again, as the agent does by another epoch of routes.
+    fn forget_devices(&mut self) {
+        let map = self.ebpf.map_mut("lb_known_devices").unwrap();
+        let mut known = PerCpuArray::<_, [u64; 3]>::try_from(map).unwrap();
+        for row in 0..known.len() {
+            let none = known.get(&row, 0).unwrap().iter().map(|_| [0; 3]).collect::<Vec<_>>();
+            known.set(row, none.try_into().unwrap(), 0).unwrap();
+        }
     }
 
     fn write_filter<F: TestFamily>(&mut self, name: &str, rows: &Rows<F>, is_new: bool) {
@@ -196,6 +209,8 @@ impl Tables<'_> {
         hash!("frags", fragments);
         hash!("sources", sources);
         hash!("path_mtu", paths);
+        let learned = u32::from(!written.paths.is_empty());
+        self.array("lb_paths_learned").set(0, learned, 0).unwrap();
         fill(&mut self.array(&name("loads")), BACKENDS, None, &written.loads);
         fill(&mut self.array(map::LIMITS), SERVICES, None, &written.limits);
     }

@@ -8,7 +8,7 @@ use lb_agent::store::FamilyTables;
 use lb_common::layout::map;
 use lb_common::{
     Backend, BackendFlags, BackendState, Device, DeviceFlags, DeviceRole, Family, FamilySettings, Flow,
-    FlowFlags, FlowKey, Hop, HopFlags, Port, ServiceFlags, ServiceKey, ServiceValue, Settings, Slot,
+    FlowFlags, FlowKey, Hop, Port, ServiceFlags, ServiceKey, ServiceValue, Settings, Slot,
     SlotRange, Stage, TcpState, V4, V6, addr::Address, protocol,
 };
 
@@ -194,9 +194,6 @@ impl Filler<'_> {
             epoch: ROUTES,
             mtu: MTU,
             dst: ROUTER,
-            src: DEVICE,
-            flags: HopFlags::XDP,
-            pad: 0,
         };
         Flow {
             addr,

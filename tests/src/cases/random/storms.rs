@@ -80,6 +80,7 @@ fn devices<F: TestFamily>(random: &mut Random, rows: &mut Rows<F>) {
     let flag = *random.one_of(&[DeviceFlags::XDP, DeviceFlags::XDP_TARGET, DeviceFlags::RETURNS]);
     if let Some(device) = rows.devices.get_mut(&device) {
         device.flags ^= flag;
+        routes(random, rows);
     }
 }
 
