@@ -60,6 +60,17 @@ impl Port {
         }
     }
 
+    /// The word of memory in which two stand one after the other. From halves: byte by byte would take twice as long.
+    #[inline(always)]
+    pub const fn joined([first, second]: [Self; 2]) -> u32 {
+        let (first, second) = (first.word() as u32, second.word() as u32);
+        if cfg!(target_endian = "little") {
+            first | second << 16
+        } else {
+            first << 16 | second
+        }
+    }
+
     /// As it stands in memory: network order, not swapped.
     #[inline(always)]
     pub const fn word(self) -> u16 {

@@ -36,8 +36,8 @@ pub trait Packet {
     /// Overwrites two bytes.
     fn write_u16(&mut self, at: u32, word: u16) -> Result<(), Stop>;
 
-    /// Overwrites four bytes, at any even offset.
-    fn write_u32(&mut self, at: u32, word: u32) -> Result<(), Stop>;
+    /// Overwrites words of four bytes, at any even offset: all of them or, where the packet ends before the last, none.
+    fn write<const WORDS: usize>(&mut self, at: u32, words: [u32; WORDS]) -> Result<(), Stop>;
 
     /// Makes a TCP or UDP checksum right again; SCTP has another. The last change to a packet: offsets must be checked anew
     /// after it.

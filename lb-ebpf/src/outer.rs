@@ -78,11 +78,8 @@ impl Outer for V4 {
         let words = [first, second, third, src.word(), dst.word()];
         let sum = words.into_iter().fold(0, |sum, word| sum + u64::from(word));
         let [c, d] = (!checksum::fold16(checksum::fold32(sum))).to_ne_bytes();
-        packet.write_u32(l3, first)?;
-        packet.write_u32(l3 + 4, second)?;
-        packet.write_u32(l3 + 8, u32::from_ne_bytes([HOPS, protocol::IPIP, c, d]))?;
-        packet.write_u32(l3 + 12, src.word())?;
-        packet.write_u32(l3 + 16, dst.word())
+        let third = u32::from_ne_bytes([HOPS, protocol::IPIP, c, d]);
+        packet.write(l3, [first, second, third, src.word(), dst.word()])
     }
 
     #[inline(always)]
@@ -146,10 +143,8 @@ impl Outer for V6 {
         };
         let [high, low] = length.to_be_bytes();
         let second = u32::from_ne_bytes([high, low, protocol::IPV6, HOPS]);
-        packet.write_u32(l3, first)?;
-        packet.write_u32(l3 + 4, second)?;
-        Self::write(packet, l3 + Self::SOURCE, src)?;
-        Self::write(packet, l3 + Self::DESTINATION, dst)?;
+        packet.write(l3, [first, second])?;
+        Self::write_both(packet, l3, src, dst)?;
         let words = src.words().into_iter().chain(dst.words());
         let sum = words.fold(0, |sum, word| sum + u64::from(word));
         packet.unbalanced(checksum::fold32(sum + u64::from(first) + u64::from(second)));

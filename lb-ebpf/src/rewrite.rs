@@ -37,8 +37,7 @@ pub fn both<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>, hop: bool) -> Result
     let Work { packet, flow, .. } = work;
     let source = F::change(packet.key.src, flow.peer_addr);
     let change = checksum::fold32(u64::from(source) + u64::from(F::change(packet.key.dst, flow.addr)));
-    F::write(cx, packet.l3 + F::SOURCE, flow.peer_addr)
-        .and_then(|()| F::write(cx, packet.l3 + F::DESTINATION, flow.addr))
+    F::write_both(cx, packet.l3, flow.peer_addr, flow.addr)
         .and_then(|()| {
             if hop {
                 F::forward(cx, packet.l3, change)
@@ -88,7 +87,7 @@ fn transport<F: Wire, C: Ctx<F>>(
         zero_is_none: !packet.is_tcp(),
         balanced_in_header: F::HEADER_CHECKSUM,
     };
-    cx.write_u32(packet.l4, new_ports)
+    cx.write(packet.l4, [new_ports])
         .and_then(|()| cx.patch_checksum(patch))
         .map_err(failed)
 }
@@ -125,7 +124,7 @@ fn sctp_ports<F: Wire, C: Ctx<F>>(cx: &mut C, packet: &Headers<F>, old_ports: u3
     let (l3, l4, at) = (packet.l3, packet.l4, packet.l4 + SCTP_CHECKSUM);
     let ports = checksum::step(0, old_ports, new_ports);
     let done = sctp_checksum(cx, (l3, l4, at), old_ports ^ new_ports).and_then(|change| {
-        cx.write_u32(l4, new_ports)?;
+        cx.write(l4, [new_ports])?;
         cx.unbalanced(checksum::fold32(ports + u64::from(change)));
         Ok(())
     });
@@ -147,7 +146,7 @@ pub fn sctp_checksum<F: Wire, C: Ctx<F>>(
     }
     let length = F::end(cx, l3)?.wrapping_sub(l4);
     let new = old ^ cx.crc32c_change(ports, length);
-    cx.write_u32(at, new)?;
+    cx.write(at, [new])?;
     Ok(checksum::fold32(checksum::step(0, old, new)))
 }
 
@@ -158,6 +157,5 @@ const SCTP_CHECKSUM: u32 = 8;
 /// Both ports, as they stand in the packet.
 #[inline(always)]
 pub const fn word((source, destination): (Port, Port)) -> u32 {
-    let ([a, b], [c, d]) = (source.octets, destination.octets);
-    u32::from_ne_bytes([a, b, c, d])
+    Port::joined([source, destination])
 }

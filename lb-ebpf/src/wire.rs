@@ -108,6 +108,14 @@ pub trait Wire: Family + Message + Outer {
     /// Writes an address.
     fn write<P: Packet>(packet: &mut P, at: u32, addr: Self::Addr) -> Result<(), Stop>;
 
+    /// Writes both addresses of the header that begins at `l3`.
+    fn write_both<P: Packet>(
+        packet: &mut P,
+        l3: u32,
+        source: Self::Addr,
+        destination: Self::Addr,
+    ) -> Result<(), Stop>;
+
     /// Makes the header's own checksum right after a change (one's complement sum of new - old).
     fn patch_header<P: Packet>(packet: &mut P, l3: u32, change: u32) -> Result<(), Stop>;
 
@@ -199,7 +207,12 @@ impl Wire for V4 {
 
     #[inline(always)]
     fn write<P: Packet>(packet: &mut P, at: u32, addr: Ip4) -> Result<(), Stop> {
-        packet.write_u32(at, addr.word())
+        packet.write(at, [addr.word()])
+    }
+
+    #[inline(always)]
+    fn write_both<P: Packet>(packet: &mut P, l3: u32, src: Ip4, dst: Ip4) -> Result<(), Stop> {
+        packet.write(l3 + Self::SOURCE, [src.word(), dst.word()])
     }
 
     #[inline(always)]
@@ -227,7 +240,7 @@ impl Wire for V4 {
         let sum = checksum::step(change.into(), before.into(), after.into());
         let checksum = checksum::patched(u16::from_ne_bytes([high, low]), checksum::fold32(sum));
         let [high, low] = checksum.to_ne_bytes();
-        packet.write_u32(l3 + 8, u32::from_ne_bytes([left, protocol, high, low]))
+        packet.write(l3 + 8, [u32::from_ne_bytes([left, protocol, high, low])])
     }
 
     #[inline(always)]
@@ -339,11 +352,13 @@ impl Wire for V6 {
 
     #[inline(always)]
     fn write<P: Packet>(packet: &mut P, at: u32, addr: Ip6) -> Result<(), Stop> {
-        let [a, b, c, d] = addr.words();
-        packet.write_u32(at, a)?;
-        packet.write_u32(at + 4, b)?;
-        packet.write_u32(at + 8, c)?;
-        packet.write_u32(at + 12, d)
+        packet.write(at, addr.words())
+    }
+
+    #[inline(always)]
+    fn write_both<P: Packet>(packet: &mut P, l3: u32, src: Ip6, dst: Ip6) -> Result<(), Stop> {
+        let ([a, b, c, d], [e, f, g, h]) = (src.words(), dst.words());
+        packet.write(l3 + Self::SOURCE, [a, b, c, d, e, f, g, h])
     }
 
     #[inline(always)]

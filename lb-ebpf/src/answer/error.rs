@@ -59,7 +59,7 @@ fn put<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     let l4 = l3 + F::LENGTH;
     let mut message = u64::from(network);
     for (at, word) in (l4..).step_by(4).zip(begin(work)) {
-        cx.write_u32(at, word)?;
+        cx.write(at, [word])?;
         message += u64::from(word);
     }
     if !F::HEADER_CHECKSUM {

@@ -55,11 +55,8 @@ impl Message for V4 {
         let words = [first, second, third, src, dst];
         let sum = words.into_iter().fold(0, |sum, word| sum + u64::from(word));
         let [a, b] = (!checksum::fold16(checksum::fold32(sum))).to_ne_bytes();
-        packet.write_u32(l3, first)?;
-        packet.write_u32(l3 + 4, second)?;
-        packet.write_u32(l3 + 8, u32::from_ne_bytes([HOPS, header.protocol, a, b]))?;
-        packet.write_u32(l3 + 12, src)?;
-        packet.write_u32(l3 + 16, dst)
+        let third = u32::from_ne_bytes([HOPS, header.protocol, a, b]);
+        packet.write(l3, [first, second, third, src, dst])
     }
 
     #[inline(always)]
@@ -81,10 +78,9 @@ impl Message for V6 {
     #[inline(always)]
     fn write_header<P: Packet>(packet: &mut P, l3: u32, header: Header<'_, Ip6>) -> Result<(), Stop> {
         let [_, _, high, low] = header.length.to_be_bytes();
-        packet.write_u32(l3, u32::from_ne_bytes([0x60, 0, 0, 0]))?;
-        packet.write_u32(l3 + 4, u32::from_ne_bytes([high, low, header.protocol, HOPS]))?;
-        Self::write(packet, l3 + Self::SOURCE, *header.src)?;
-        Self::write(packet, l3 + Self::DESTINATION, *header.dst)
+        let words = [[0x60, 0, 0, 0], [high, low, header.protocol, HOPS]];
+        packet.write(l3, words.map(u32::from_ne_bytes))?;
+        Self::write_both(packet, l3, *header.src, *header.dst)
     }
 
     #[inline(always)]

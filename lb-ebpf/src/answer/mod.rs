@@ -122,8 +122,7 @@ pub fn is_for_node<F: Wire, C: Ctx<F>>(cx: &C) -> bool {
 #[inline(always)]
 fn echo<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<(), Stop> {
     let packet = &work.packet;
-    F::write(cx, packet.l3 + F::SOURCE, packet.key.dst)?;
-    F::write(cx, packet.l3 + F::DESTINATION, packet.key.src)?;
+    F::write_both(cx, packet.l3, packet.key.dst, packet.key.src)?;
     F::renew(cx, packet.l3)?;
     let (old, new) = (cx.read_u16(packet.l4)?, u16::from_ne_bytes([F::ECHO_REPLY, 0]));
     let change = checksum::change(old, new);
@@ -140,9 +139,12 @@ fn turn<P: Packet>(packet: &mut P, l3: u32) -> Result<(), Stop> {
     }
     let [first, second, third] = packet.read::<3>(0)?;
     let (first, second, third) = (first.to_ne_bytes(), second.to_ne_bytes(), third.to_ne_bytes());
-    packet.write_u32(0, u32::from_ne_bytes([second[2], second[3], third[0], third[1]]))?;
-    packet.write_u32(4, u32::from_ne_bytes([third[2], third[3], first[0], first[1]]))?;
-    packet.write_u32(8, u32::from_ne_bytes([first[2], first[3], second[0], second[1]]))
+    let words = [
+        [second[2], second[3], third[0], third[1]],
+        [third[2], third[3], first[0], first[1]],
+        [first[2], first[3], second[0], second[1]],
+    ];
+    packet.write(0, words.map(u32::from_ne_bytes))
 }
 
 /// The sum of what a TCP or ICMP checksum covers beside the message (RFC 9293, section 3.1; RFC 8200, section 8.1).

@@ -54,7 +54,7 @@ fn put<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), Stop> {
     let pseudo = pseudo_header::<F>(&header);
     let mut sum = u64::from(pseudo);
     for (at, word) in (l4..).step_by(4).zip(words) {
-        cx.write_u32(at, word)?;
+        cx.write(at, [word])?;
         sum += u64::from(word);
     }
     let whole = !checksum::fold16(checksum::fold32(sum));

@@ -62,9 +62,16 @@ pub(super) fn write_u16<B: Bounds>(packet: &B, at: u32, word: u16) -> Result<(),
 }
 
 #[inline(always)]
-pub(super) fn write_u32<B: Bounds>(packet: &B, at: u32, word: u32) -> Result<(), Stop> {
-    let to = pointer(packet, at, 4)?;
-    // SAFETY: `pointer` has checked that the four bytes are in the packet.
-    unsafe { asm!("*(u32 *)({0} + 0) = {1}", in(reg) to, in(reg) u64::from(word), options(nostack)) };
+pub(super) fn write<B: Bounds, const WORDS: usize>(
+    packet: &B,
+    at: u32,
+    words: [u32; WORDS],
+) -> Result<(), Stop> {
+    let to = pointer(packet, at, WORDS * 4)?;
+    for (number, word) in words.into_iter().enumerate() {
+        let at = to + number * 4;
+        // SAFETY: `pointer` has checked that all words are in the packet.
+        unsafe { asm!("*(u32 *)({0} + 0) = {1}", in(reg) at, in(reg) u64::from(word), options(nostack)) };
+    }
     Ok(())
 }

@@ -386,8 +386,8 @@ impl<H: Packet> Packet for Cx<H> {
     }
 
     #[inline(always)]
-    fn write_u32(&mut self, at: u32, word: u32) -> Result<(), Stop> {
-        self.0.write_u32(at, word)
+    fn write<const WORDS: usize>(&mut self, at: u32, words: [u32; WORDS]) -> Result<(), Stop> {
+        self.0.write(at, words)
     }
 
     #[inline(always)]

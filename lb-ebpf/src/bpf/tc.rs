@@ -172,8 +172,8 @@ impl<const EGRESS: bool> Packet for Tc<EGRESS> {
     }
 
     #[inline(always)]
-    fn write_u32(&mut self, at: u32, word: u32) -> Result<(), Stop> {
-        access::write_u32(self, at, word)
+    fn write<const WORDS: usize>(&mut self, at: u32, words: [u32; WORDS]) -> Result<(), Stop> {
+        access::write(self, at, words)
     }
 
     #[inline(always)]
@@ -240,7 +240,7 @@ impl<const EGRESS: bool> Packet for Tc<EGRESS> {
             make_link_layer(self.skb)?;
             self.write_u16(12, self.ether_type())?;
         }
-        self.write_u32(0, u32::from_ne_bytes([a, b, c, d]))
+        self.write(0, [u32::from_ne_bytes([a, b, c, d])])
             .and_then(|()| self.write_u16(4, u16::from_ne_bytes([e, f])))
             .map_err(|_| Stop::drop(DropReason::RewriteFailed))
     }

@@ -102,8 +102,8 @@ impl Packet for Xdp {
     }
 
     #[inline(always)]
-    fn write_u32(&mut self, at: u32, word: u32) -> Result<(), Stop> {
-        access::write_u32(self, at, word)
+    fn write<const WORDS: usize>(&mut self, at: u32, words: [u32; WORDS]) -> Result<(), Stop> {
+        access::write(self, at, words)
     }
 
     /// By hand (RFC 1624): here every checksum is complete.
@@ -191,11 +191,8 @@ impl Link {
 
     #[inline(always)]
     fn write(&self, packet: &mut Xdp) -> Result<(), Stop> {
-        let [a, b, c] = self.addresses;
         packet
-            .write_u32(0, a)
-            .and_then(|()| packet.write_u32(4, b))
-            .and_then(|()| packet.write_u32(8, c))
+            .write(0, self.addresses)
             .and_then(|()| packet.write_u16(12, self.kind))
             .map_err(|_| Stop::drop(DropReason::RewriteFailed))
     }
@@ -244,9 +241,8 @@ fn address<F: Wire>(packet: &mut Xdp, work: &Work<F>) -> Result<(), Stop> {
         devices::known(hop.ifindex).ok_or(Stop::PASS)?.mac
     };
     let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (hop.dst, from);
-    packet.write_u32(0, u32::from_ne_bytes([a, b, c, d]))?;
-    packet.write_u32(4, u32::from_ne_bytes([e, f, g, h]))?;
-    packet.write_u32(8, u32::from_ne_bytes([i, j, k, l]))
+    let words = [[a, b, c, d], [e, f, g, h], [i, j, k, l]];
+    packet.write(0, words.map(u32::from_ne_bytes))
 }
 
 /// Counts a packet that is dropped; says so to the driver.

@@ -73,7 +73,7 @@ fn quoted<F: Wire, C: Ctx<F>>(cx: &mut C, work: &Work<F>) -> Result<u32, Stop> {
     let old_ports = crate::rewrite::word((old.dst_port, old.src_port));
     let new_ports = crate::rewrite::word((new.src_port, new.dst_port));
     let ports = checksum::fold32(checksum::step(0, old_ports, new_ports));
-    cx.write_u32(quoted.l4, new_ports)?;
+    cx.write(quoted.l4, [new_ports])?;
 
     // A header checksum balances the addresses.
     let mut change = u64::from(ports);

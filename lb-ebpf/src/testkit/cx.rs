@@ -37,7 +37,7 @@ impl<'a> Cx<'a> {
         rest.first_chunk().copied().ok_or(Stop::PASS)
     }
 
-    fn write<const N: usize>(&mut self, at: u32, bytes: [u8; N]) -> Result<(), Stop> {
+    fn put<const N: usize>(&mut self, at: u32, bytes: [u8; N]) -> Result<(), Stop> {
         let rest = self.frame.bytes.get_mut(at as usize..).ok_or(Stop::PASS)?;
         *rest.first_chunk_mut().ok_or(Stop::PASS)? = bytes;
         Ok(())
@@ -75,11 +75,15 @@ impl Packet for Cx<'_> {
     }
 
     fn write_u16(&mut self, at: u32, word: u16) -> Result<(), Stop> {
-        self.write(at, word.to_ne_bytes())
+        self.put(at, word.to_ne_bytes())
     }
 
-    fn write_u32(&mut self, at: u32, word: u32) -> Result<(), Stop> {
-        self.write(at, word.to_ne_bytes())
+    fn write<const WORDS: usize>(&mut self, at: u32, words: [u32; WORDS]) -> Result<(), Stop> {
+        self.read::<WORDS>(at)?;
+        for (at, word) in (at..).step_by(4).zip(words) {
+            self.put(at, word.to_ne_bytes())?;
+        }
+        Ok(())
     }
 
     fn patch_checksum(&mut self, patch: ChecksumPatch) -> Result<(), Stop> {
@@ -128,7 +132,7 @@ impl Packet for Cx<'_> {
         bytes.resize(ADDRESSES, 0);
         bytes.extend(kind.to_ne_bytes());
         bytes.extend(network);
-        self.write(0, mac)
+        self.put(0, mac)
     }
 
     fn hook(&self) -> Hook {
