@@ -221,9 +221,10 @@ pub fn find(tags: impl Fn(usize) -> u64, tag: u32) -> u64 {
 }
 
 /// The way for an entry with this tag: that which has it, a free one, one that is not assured, the one that was written
-/// longest ago; in this order. `now` is in the units of [`FlowTags::seen`]. Without branches, as [`find`].
+/// longest ago; in this order. `now` is in the units of [`FlowTags::seen`]. Without branches, as [`find`]: `opaque` gives a number
+/// back so that the compiler does not know it, where it would make branches of the choice.
 #[inline(always)]
-pub fn claim(ways: impl Fn(usize) -> Way, tag: u32, now: u16) -> Claim {
+pub fn claim(ways: impl Fn(usize) -> Way, tag: u32, now: u16, opaque: impl Fn(u64) -> u64) -> Claim {
     const AGE: u32 = 3;
     const WHAT: u32 = AGE + 16;
     let best = (0..WAYS as usize).fold(0, |best: u64, number| {
@@ -233,7 +234,7 @@ pub fn claim(ways: impl Fn(usize) -> Way, tag: u32, now: u16) -> Claim {
         let unassured = u64::from(way.assured & 1) ^ Claim::UNASSURED;
         let age = u64::from(now.wrapping_sub(way.seen));
         let wanted = (own | free | unassured) << WHAT | age << AGE | way.order;
-        let is_better = (best.wrapping_sub(wanted).cast_signed() >> 63).cast_unsigned();
+        let is_better = opaque((best.wrapping_sub(wanted).cast_signed() >> 63).cast_unsigned());
         best ^ ((best ^ wanted) & is_better)
     });
     Claim {
@@ -275,7 +276,7 @@ impl FlowTags {
             assured: self.assured[way],
             order: way as u64 ^ turn,
         };
-        let way = (claim(way, tag, flow.seen()).order ^ turn) as usize;
+        let way = (claim(way, tag, flow.seen(), core::convert::identity).order ^ turn) as usize;
         self.version = self.version.wrapping_add(2);
         self.tags[way] = tag;
         self.seen[way] = flow.seen();

@@ -1,4 +1,4 @@
-//! The flow table in the kernel, where several processors or a stopped one write it, and the ways that each remembers.
+//! The flow table in the kernel, where several processors or a stopped one write it, and what each remembers of ways and devices.
 
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
@@ -9,11 +9,12 @@ use std::thread;
 use std::time::Duration;
 
 use lb_agent::dataplane::KernelStore;
-use lb_agent::store::{FamilyTables, FlowHashTable, MapStore, SettingsTable};
+use lb_agent::store::{DevicesTable, FamilyTables, FlowHashTable, MapStore, SettingsTable};
 use lb_common::addr::Address;
 use lb_common::flow_table::WAYS;
 use lb_common::{
-    DropReason, Flow, FlowFlags, FlowHash, FlowKey, FlowRow, FlowTags, Port, Stage, V4, V6, protocol,
+    DeviceFlags, DropReason, Flow, FlowFlags, FlowHash, FlowKey, FlowRow, FlowTags, Port, Stage, V4, V6,
+    protocol,
 };
 use lb_ebpf::testkit::Frame;
 use lb_tests::engine::{Bed, Engine, Kernel, TestFamily, UPLINK, backend, end};
@@ -183,8 +184,8 @@ fn a_way_is_known_for_a_moment() {
     need_root!();
     with_kernel(1024, |kernel| {
         // Two addresses, two numbers, and the hop with its device, epoch, size, and the next hop's address.
-        ways::<V4, 40>(kernel, 16 + 10);
-        ways::<V6, 64>(kernel, 40 + 10);
+        ways::<V4, 32>(kernel, 16 + 10);
+        ways::<V6, 56>(kernel, 40 + 10);
     });
 }
 
@@ -260,4 +261,48 @@ where
         thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(open(kernel).unwrap(), real, "the moment is over");
+}
+
+/// A device's row is read anew once the agent, having written it, says that routes have changed.
+#[test]
+fn a_device_is_known_until_routes_change() {
+    need_root!();
+    with_kernel(1024, |kernel| {
+        devices::<V4>(kernel);
+        devices::<V6>(kernel);
+    });
+}
+
+fn devices<F: TestFamily + FamilyTables>(kernel: &mut Kernel)
+where
+    Kernel: Engine<F>,
+{
+    prepare::<F>(kernel);
+    stay_on(0).unwrap();
+    let run = kernel.runner().unwrap();
+    let mut ports = 20_000..;
+    // Where the replies of a new flow are to leave, which depends on the device that it came in by.
+    let mut open = |kernel: &mut Kernel| {
+        let client = end::<F>([0, 10], ports.next().unwrap());
+        run(&mut packet(client, end::<F>(NEAR, 80), flag::SYN)).unwrap();
+        let mut found = None;
+        let take = &mut |key: FlowKey<F::Addr>, flow: Flow<F::Addr>| {
+            if key.src_port.number() == client.port() {
+                found = Some(flow.arrival);
+            }
+        };
+        kernel.store().for_each_flow::<F>(take).unwrap();
+        found.unwrap()
+    };
+    assert_eq!(open(kernel), 0);
+    let store = kernel.store();
+    let mut row = store.rows::<DevicesTable>().unwrap().remove(&UPLINK).unwrap();
+    row.flags |= DeviceFlags::RETURNS;
+    store.set::<DevicesTable>(&UPLINK, &row).unwrap();
+    assert_eq!(open(kernel), 0, "it is not looked up again");
+    let store = kernel.store();
+    let mut settings = store.rows::<SettingsTable>().unwrap().remove(&0).unwrap();
+    settings.route_epoch += 1;
+    store.set::<SettingsTable>(&0, &settings).unwrap();
+    assert_eq!(open(kernel), UPLINK, "routes have changed");
 }

@@ -234,7 +234,7 @@ fn put<F: FamilyMaps>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, replace: u32
         unsafe {
             let version = at.quiet();
             let turn = opaque(flow_table::turn(version, at.tag(LAST)));
-            let claim = flow_table::claim(|way| at.way(way, turn), at.place.tag, seen);
+            let claim = flow_table::claim(|way| at.way(way, turn), at.place.tag, seen, opaque);
             let way = masked(claim.order ^ turn);
             let Some(row) = row::<F>(&at, way) else {
                 return NO_ROOM;
@@ -427,11 +427,13 @@ fn masked(mut way: u64) -> usize {
     way as usize
 }
 
-/// The same number, of which the compiler knows nothing: or else it makes branches of what is without.
+/// The same number, of which the compiler knows nothing: or else it makes branches of what is without, which a processor
+/// cannot foresee. Not `pure`, so that it stays where it is: or else all of a bucket is read first, and has no place but the
+/// stack.
 #[inline(always)]
 fn opaque(mut number: u64) -> u64 {
     // SAFETY: no instruction.
-    unsafe { asm!("/* {0} */", inout(reg) number, options(pure, nomem, nostack)) };
+    unsafe { asm!("/* {0} */", inout(reg) number, options(nomem, nostack)) };
     number
 }
 

@@ -131,7 +131,12 @@ impl Tables<'_> {
         let map = self.ebpf.map_mut("lb_known_devices").unwrap();
         let mut known = PerCpuArray::<_, [u64; 3]>::try_from(map).unwrap();
         for row in 0..known.len() {
-            let none = known.get(&row, 0).unwrap().iter().map(|_| [0; 3]).collect::<Vec<_>>();
+            let none = known
+                .get(&row, 0)
+                .unwrap()
+                .iter()
+                .map(|_| [0; 3])
+                .collect::<Vec<_>>();
             known.set(row, none.try_into().unwrap(), 0).unwrap();
         }
     }

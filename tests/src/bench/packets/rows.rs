@@ -8,8 +8,8 @@ use lb_agent::store::FamilyTables;
 use lb_common::layout::map;
 use lb_common::{
     Backend, BackendFlags, BackendState, Device, DeviceFlags, DeviceRole, Family, FamilySettings, Flow,
-    FlowFlags, FlowKey, Hop, Port, ServiceFlags, ServiceKey, ServiceValue, Settings, Slot,
-    SlotRange, Stage, TcpState, V4, V6, addr::Address, protocol,
+    FlowFlags, FlowKey, Hop, Port, ServiceFlags, ServiceKey, ServiceValue, Settings, Slot, SlotRange, Stage,
+    TcpState, V4, V6, addr::Address, protocol,
 };
 
 use super::cases::{self, Case, Path};
