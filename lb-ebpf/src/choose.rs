@@ -82,7 +82,7 @@ fn choose<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<bool, St
         let turn = cx.turn(work.front_end.service);
         slot(cx, range, turn.checked_rem(range.count).unwrap_or(0))
     } else {
-        let hash = hash(cx, work);
+        let hash = work.flow_hash(cx);
         let first = slot(cx, range, hash::below(hash, range.count));
         if flags & ServiceFlags::LEAST_CONNECTIONS != 0 && work.packet.opens() {
             let second = slot(cx, range, hash::below(hash::next(hash), range.count));
@@ -92,15 +92,6 @@ fn choose<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<bool, St
         }
     };
     Ok(index.is_some_and(|index| take(cx, work, index)) && work.backend.state == BackendState::Active as u8)
-}
-
-/// The packet's flow hash, by which a new flow finds its backend and its ports.
-#[inline(always)]
-pub fn hash<F: Wire, C: Ctx<F>>(cx: &C, work: &mut Work<F>) -> u32 {
-    if work.hash == 0 {
-        work.hash = cx.flow_hash(&work.packet.key);
-    }
-    work.hash
 }
 
 /// Puts the slots of the backends that the sender may be given into the work area. The flag that says whether its packets

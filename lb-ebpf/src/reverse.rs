@@ -7,7 +7,6 @@ use lb_common::{
     BackendState, Counter, DropReason, Flow, FlowFlags, FlowKey, Port, Stage, TcpState, protocol,
 };
 
-use crate::choose;
 use crate::ctx::{Ctx, Insert, InsertError};
 use crate::hash;
 use crate::split;
@@ -81,7 +80,7 @@ pub fn insert<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
         Err(InsertError::Full) => return Err(Stop::drop(DropReason::FlowTableFull)),
         Err(InsertError::Exists) => {}
     }
-    let mut hash = choose::hash(cx, work);
+    let mut hash = work.flow_hash(cx);
     for _attempt in 0..OTHER_PORTS {
         hash = hash::next(hash);
         work.other_key.dst_port = port_from(hash);

@@ -7,7 +7,6 @@ use core::hint::black_box;
 
 use lb_common::{Counter, DropReason, FlowFlags, Port};
 
-use crate::choose;
 use crate::ctx::{Ctx, Insert, InsertError};
 use crate::hash;
 use crate::node;
@@ -80,10 +79,10 @@ pub fn search<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     work.search = Search {
         lowest,
         count: highest.wrapping_sub(lowest).wrapping_add(1),
-        hash: choose::hash(cx, work),
+        hash: work.flow_hash(cx),
         ..Search::default()
     };
-    if is_free(cx, work) {
+    if takes_first(cx, work) {
         cx.count(Counter::SnatOpened);
         return Ok(());
     }
@@ -111,9 +110,10 @@ pub fn search<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> Result<(), 
     Ok(())
 }
 
-/// Takes the port that is tried first, if nobody has it: as nearly always, so that nothing is looked up before.
+/// Takes the port that is tried first, if nobody has it: as nearly always, so that nothing is looked up before. Whether it
+/// has done so.
 #[inline(always)]
-fn is_free<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> bool {
+fn takes_first<F: Wire, C: Ctx<F>>(cx: &mut C, work: &mut Work<F>) -> bool {
     work.other_key.dst_port = port(work.search.next());
     work.packet.opens()
         && !cx.any_socket(&work.other_key)

@@ -6,6 +6,7 @@
 use lb_common::{Backend, Device, Flow, FlowKey, ServiceValue, SlotRange};
 
 use crate::answer::Span;
+use crate::ctx::Ctx;
 use crate::headers::{Headers, Kind};
 use crate::icmp::Quoted;
 use crate::snat::Search;
@@ -53,7 +54,7 @@ pub struct Work<F: Wire> {
     pub term: u16,
     /// [`Origin`].
     pub origin: u32,
-    /// The packet's flow hash ([`crate::choose::hash`]); 0: not asked for yet.
+    /// The packet's flow hash ([`Self::flow_hash`]); 0: not asked for yet.
     pub hash: u32,
     /// One more than the index of the backend that another node has chosen; 0: none has.
     pub given: u32,
@@ -82,6 +83,15 @@ impl<F: Wire> Work<F> {
     #[inline(always)]
     pub fn is(&self, kind: Kind) -> bool {
         self.kind == kind as u32
+    }
+
+    /// The packet's flow hash, by which a new flow finds its backend and its ports; computed once.
+    #[inline(always)]
+    pub fn flow_hash<C: Ctx<F>>(&mut self, cx: &C) -> u32 {
+        if self.hash == 0 {
+            self.hash = cx.flow_hash(&self.packet.key);
+        }
+        self.hash
     }
 
     /// Whether the sender is this one.
