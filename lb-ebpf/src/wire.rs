@@ -356,6 +356,7 @@ impl Wire for V6 {
     }
 
     #[inline(always)]
+    #[expect(clippy::many_single_char_names, reason = "the words of two addresses")]
     fn write_both<P: Packet>(packet: &mut P, l3: u32, src: Ip6, dst: Ip6) -> Result<(), Stop> {
         let ([a, b, c, d], [e, f, g, h]) = (src.words(), dst.words());
         packet.write(l3 + Self::SOURCE, [a, b, c, d, e, f, g, h])
