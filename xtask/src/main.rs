@@ -85,14 +85,10 @@ enum Command {
     },
     /// Measure (needs root).
     Bench {
-        /// The group to measure, for example `packets`; all groups without it.
-        group: Option<String>,
-        /// Of the cases of `packets`, only those whose name contains this text.
-        #[arg(long)]
-        only: Option<String>,
-        /// How to print the figures: with `json`, nothing else goes to standard output.
-        #[arg(long)]
-        output: Option<bench::Output>,
+        /// Passed on: the group to measure, for example `packets`, or none for all; `--only TEXT`, `--beside FILE`,
+        /// `--output json` (nothing else goes to standard output).
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
     },
     /// Formatting, clippy on both sides, cargo-deny and the rules of the house.
     Check,
@@ -130,9 +126,7 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<ExitCode> {
         Command::Image { if_possible } => image::run(workspace, if_possible),
         Command::Demo { args } => demo::run(workspace, &args),
         Command::Conformance { args } => conformance::run(workspace, &args),
-        Command::Bench { group, only, output } => {
-            bench::run(workspace, group.as_deref(), only.as_deref(), output)
-        }
+        Command::Bench { args } => bench::run(workspace, &args),
         Command::Check => check::run(workspace),
     }
 }

@@ -1,5 +1,6 @@
 //! What Sluice costs: run by `cargo xtask bench`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -18,6 +19,9 @@ struct Arguments {
     /// Of the cases of `packets`, only those whose name contains this text.
     #[arg(long, default_value = "")]
     only: String,
+    /// Nothing but the cases of `packets`, and beside them those of another build: its `sluice.o`.
+    #[arg(long, value_name = "FILE")]
+    beside: Option<PathBuf>,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -49,6 +53,8 @@ struct Report {
     #[serde(flatten)]
     packets: Option<packets::Report>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    beside: Option<Vec<packets::Compared>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     throughput: Option<Vec<Throughput>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<Vec<Timing>>,
@@ -58,7 +64,7 @@ struct Report {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match measure(arguments.group, &arguments.only).and_then(|report| print(&report, arguments.output)) {
+    match measure(&arguments).and_then(|report| print(&report, arguments.output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -67,11 +73,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(asked: Option<Group>, only: &str) -> Result<Report> {
-    let wants = |group| asked.is_none_or(|asked| asked == group);
+fn measure(arguments: &Arguments) -> Result<Report> {
+    let wants = |group| arguments.group.is_none_or(|asked| asked == group);
+    let (only, progress) = (&arguments.only, |what: &str| eprintln!("measuring {what} ..."));
     let mut report = Report::default();
+    if let Some(other) = &arguments.beside {
+        report.beside = Some(packets::compare(only, other, progress)?);
+        return Ok(report);
+    }
     if wants(Group::Packets) {
-        report.packets = Some(packets::run(only, |what| eprintln!("measuring {what} ..."))?);
+        report.packets = Some(packets::run(only, progress)?);
     }
     if wants(Group::Throughput) {
         eprintln!("measuring throughput ...");
@@ -93,6 +104,7 @@ fn print(report: &Report, output: Output) -> Result<()> {
         Output::Table => {
             for text in [
                 report.packets.as_ref().map(packets::Report::table),
+                report.beside.as_deref().map(packets::beside_text),
                 report.throughput.as_deref().map(table::throughput),
                 report.agent.as_deref().map(table::timings),
                 report.control.as_deref().map(control::text),

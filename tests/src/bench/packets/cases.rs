@@ -136,6 +136,11 @@ impl Path {
 }
 
 impl Case {
+    /// For people.
+    pub(super) fn title(&self) -> String {
+        format!("{} {} {}", self.name, self.family.name(), self.flows)
+    }
+
     pub(super) fn program(&self) -> &'static str {
         match self.path {
             Path::PreHit | Path::NewFlow | Path::NotAServicePre => program::PRE,

@@ -1,5 +1,6 @@
 //! The programs of one case, loaded, and run.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -55,9 +56,14 @@ pub(super) fn xdp_context(length: usize, device: u32) -> Result<Vec<u8>> {
 impl Lab {
     /// For packets that arrive on `device`.
     pub(super) fn new(case: &Case, device: u32) -> Result<Self> {
+        Self::of(case, device, &object("sluice.o")?)
+    }
+
+    /// With the programs in the object `sluice`.
+    pub(super) fn of(case: &Case, device: u32, sluice: &Path) -> Result<Self> {
         let mut lab = Self {
             case: *case,
-            sluice: Ebpf::load_file(object("sluice.o")?)?,
+            sluice: Ebpf::load_file(sluice)?,
             wrapper: Ebpf::load_file(object("sluice-bench.o")?)?,
             frame: case.frame(),
             device,

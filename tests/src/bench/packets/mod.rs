@@ -5,6 +5,7 @@
 //! same rounds, and subtracted. Each measurement checks verdict and counters, so that a number can only come from the
 //! path that it names.
 
+mod beside;
 mod cases;
 mod floors;
 mod frame;
@@ -13,9 +14,12 @@ mod lab;
 mod live;
 mod rows;
 
+use std::path::Path;
+
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
+pub use beside::{Compared, text as beside_text};
 use cases::Case;
 use ground::Ground;
 use lab::Lab;
@@ -65,9 +69,8 @@ pub struct Measured {
 pub fn run(only: &str, progress: impl Fn(&str)) -> Result<Report> {
     let ground = Ground::new()?;
     let mut measured = Vec::new();
-    let wanted = cases::all().into_iter().filter(|case| case.name.contains(only));
-    for case in wanted {
-        progress(&format!("{} {} {}", case.name, case.family.name(), case.flows));
+    for case in wanted(only) {
+        progress(&case.title());
         measured.push(ground.run(|device| measure(&case, device))?);
         if let Some(name) = case.name_with_room() {
             measured.push(ground.run(|device| measure_with_room(&case, name, device))?);
@@ -82,6 +85,22 @@ pub fn run(only: &str, progress: impl Fn(&str)) -> Result<Report> {
         floors,
         live,
     })
+}
+
+/// Measures the cases with the programs of this build and, in turn, with those in the object `other`.
+pub fn compare(only: &str, other: &Path, progress: impl Fn(&str)) -> Result<Vec<Compared>> {
+    let ground = Ground::new()?;
+    let compare = |case: Case| {
+        progress(&case.title());
+        ground.run(|device| beside::measure(&case, other, device))
+    };
+    wanted(only).map(compare).collect()
+}
+
+fn wanted(only: &str) -> impl Iterator<Item = Case> {
+    cases::all()
+        .into_iter()
+        .filter(move |case| case.name.contains(only))
 }
 
 fn measure(case: &Case, device: u32) -> Result<Measured> {
