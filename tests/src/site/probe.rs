@@ -52,9 +52,10 @@ impl Outcome {
 #[derive(Debug)]
 pub struct Ports(RangeInclusive<u16>);
 
-impl Default for Ports {
-    fn default() -> Self {
-        Self(33_000..=u16::MAX)
+impl Ports {
+    /// Those from `first` on.
+    pub const fn starting_at(first: u16) -> Self {
+        Self(first..=u16::MAX)
     }
 }
 
