@@ -13,8 +13,8 @@ use lb_agent::store::{DevicesTable, FamilyTables, FlowHashTable, MapStore, Setti
 use lb_common::addr::Address;
 use lb_common::flow_table::WAYS;
 use lb_common::{
-    DeviceFlags, DropReason, Flow, FlowFlags, FlowHash, FlowKey, FlowRow, FlowTags, Port, Stage, V4, V6,
-    protocol,
+    DeviceFlags, DropReason, Flow, FlowFlags, FlowHash, FlowKey, FlowRow, FlowTags, Port, Settings, Stage,
+    V4, V6, protocol,
 };
 use lb_ebpf::testkit::Frame;
 use lb_tests::engine::{Bed, Engine, Kernel, TestFamily, UPLINK, backend, end};
@@ -41,6 +41,14 @@ where
 {
     let engines: &mut [&mut dyn Engine<F>] = &mut [kernel];
     Bed::new(engines, protocol::TCP).write();
+}
+
+/// Raises the epoch of routes, as the agent does; the settings as they are then.
+fn routes_change(store: &mut KernelStore) -> Settings {
+    let mut settings = store.rows::<SettingsTable>().unwrap().remove(&0).unwrap();
+    settings.route_epoch += 1;
+    store.set::<SettingsTable>(&0, &settings).unwrap();
+    settings
 }
 
 fn packet(source: SocketAddr, destination: SocketAddr, flags: u8) -> Frame {
@@ -246,10 +254,7 @@ where
     mislead(kernel);
     answer(kernel);
     assert_eq!(open(kernel).unwrap(), FALSE, "it is not asked for again");
-    let store = kernel.store();
-    let mut settings = store.rows::<SettingsTable>().unwrap().remove(&0).unwrap();
-    settings.route_epoch += 1;
-    store.set::<SettingsTable>(&0, &settings).unwrap();
+    let mut settings = routes_change(kernel.store());
     assert_eq!(open(kernel).unwrap(), real, "routes have changed");
 
     mislead(kernel);
@@ -300,9 +305,6 @@ where
     row.flags |= DeviceFlags::RETURNS;
     store.set::<DevicesTable>(&UPLINK, &row).unwrap();
     assert_eq!(open(kernel), 0, "it is not looked up again");
-    let store = kernel.store();
-    let mut settings = store.rows::<SettingsTable>().unwrap().remove(&0).unwrap();
-    settings.route_epoch += 1;
-    store.set::<SettingsTable>(&0, &settings).unwrap();
+    routes_change(kernel.store());
     assert_eq!(open(kernel), UPLINK, "routes have changed");
 }
